@@ -1,0 +1,60 @@
+# Flotilla's build. `make` builds; `make deps` installs what the build needs;
+# `make run` and `make test` do everything by themselves.
+MAKEFLAGS += -rR
+CC ?= gcc
+ifeq ($(origin CC),default)
+CC := gcc
+endif
+B ?= build
+OPT ?= -O2 -g
+WARN := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion \
+  -Wsign-conversion -Wshadow -Wundef -Wmissing-prototypes -Wcast-qual -Wvla \
+  -Wformat=2 -Wswitch-enum -Werror
+CFLAGS_ALL := $(WARN) $(OPT) -fno-omit-frame-pointer $(SAN) -iquote . -iquote $(B)/gen
+RAFT_A := $(firstword $(wildcard /usr/lib/*/libraft.a))
+LIBS := $(RAFT_A) -luv -lisal -lz -lsnappy -llz4 -lzstd -linih -lpopt \
+  -lsmartcols -ljansson -lrdkafka -lpthread -lm
+TEST_LIBS := -lcheck -lsubunit -lrt
+
+LIB_DIRS := base raft partition metadata coordinator net net/api
+LIB_SRC := $(foreach d,$(LIB_DIRS),$(wildcard $(d)/*.c))
+LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
+TOOL_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tools/*.c))
+SIM_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/*.c))
+UNIT_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
+
+.PHONY: all
+all: $(B)/flotilla $(B)/libflotilla.a
+
+include $(wildcard make/*.mk)
+
+$(B)/libflotilla.a: $(LIB_OBJ) $(GEN_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+
+$(B)/flotilla: $(TOOL_OBJ) $(B)/libflotilla.a
+	$(CC) $(CFLAGS_ALL) -o $@ $(TOOL_OBJ) $(B)/libflotilla.a $(LIBS)
+
+# Each unit test file is a program of its own (tests/unit/test_x.c), linked
+# with the library and with the simulator's environment.
+SIM_LIB_OBJ := $(filter-out $(B)/tests/sim/main%.o,$(SIM_OBJ))
+UNIT_COMMON := $(filter-out $(B)/tests/unit/test_%.o,$(UNIT_OBJ))
+$(B)/unit/%: $(B)/tests/unit/%.o $(UNIT_COMMON) $(SIM_LIB_OBJ) $(B)/libflotilla.a
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS) $(TEST_LIBS)
+UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
+
+$(B)/sim_main: $(SIM_OBJ) $(B)/libflotilla.a
+	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS)
+
+$(B)/%.o: %.c $(GEN_HEADERS)
+	@mkdir -p $(@D)
+	$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+
+-include $(shell find $(B) -name '*.d' 2>/dev/null)
+
+.PHONY: unit clean
+unit: $(UNIT_BIN)
+	@./tests/unit/run.sh $(UNIT_BIN)
+clean:
+	rm -rf $(B)
