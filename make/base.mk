@@ -1,0 +1,1 @@
+# (rooms add targets of their own in make/*.mk)
