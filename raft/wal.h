@@ -1,0 +1,134 @@
+/* The shared write-ahead log of one shard: entries, truncations, terms, votes
+ * and creations of all its groups become durable together, one write a loop
+ * turn. See DESIGN rules of the store 2, 3, 4, 5 and 10; wal_format.h has the
+ * bytes.
+ *
+ * Appending copies a record into the log buffer: reference-counted, aligned
+ * chunks that are the exact image of what is written (O_DIRECT, durable) to
+ * the log's files. Files are zero-filled once and recycled for ever.
+ *
+ * Positions: every record gets a position that only grows and is never used
+ * twice over the life of the directory; `durable` speaks of positions. */
+#ifndef RAFT_WAL_H
+#define RAFT_WAL_H
+
+#include "raft/group.h"
+
+struct wal;
+
+struct wal_options {
+    struct env *env;
+    const char *dir;
+    uint64_t file_bytes;       /* of one file; the first is min(this, 16 MiB) */
+    uint64_t bytes_max;        /* of all files */
+    uint64_t buffer_bytes_max; /* of the log buffer */
+};
+
+struct wal_ops {
+    /* All records up to `position` are durable. On the shard's thread. */
+    void (*durable)(void *arg, uint64_t position);
+    /* A new file begins: the owner must append, now, for every group it has,
+     * its creation or deletion, term and vote and newest configuration
+     * (rule 2). There is always room for that. */
+    void (*file_begins)(void *arg);
+    /* The oldest file should be recycled but still holds entries of these
+     * groups that are not settled: settle them soon. */
+    void (*wants_settled)(void *arg, const struct group_id *group, log_index upto);
+    /* A chunk of the log buffer shall be recycled: it holds entries of this
+     * group up to `upto`, all settled; drop them from memory (the core's
+     * window, the state machine's references) before returning. False: not
+     * yet (not settled). */
+    bool (*evict)(void *arg, const struct group_id *group, log_index upto);
+    /* Room was made after a refused reserve. */
+    void (*room)(void *arg);
+};
+
+/* Where an entry's payload lies. */
+struct wal_place {
+    const uint8_t *payload;
+    uint32_t size;
+    uint32_t crc;
+    struct log_chunk *chunk; /* one reference is the caller's (wal_place_drop) */
+    uint64_t position;
+};
+void wal_place_drop(struct wal_place *place);
+
+/* What recovery found of one group, in the order of the log, after truncations
+ * were applied: entries from the checkpoint's settled + 1 on. */
+struct wal_recovered_entry {
+    log_index index;
+    raft_term_t term;
+    enum entry_type type;
+    struct wal_place place;
+};
+struct wal_recovered_group {
+    struct group_id id;
+    bool created;                  /* a creation record was found */
+    bool deleted;
+    struct group_creation creation;
+    raft_term_t term;
+    replica_id vote;
+    log_index first;               /* of entries[0]; settled + 1 */
+    uint64_t n_entries;
+    struct wal_recovered_entry *entries;
+    /* newest configuration at or below the last entry, when the log has one */
+    log_index config_index;
+    uint8_t *config;
+    uint32_t config_size;
+};
+/* Before recovery the owner says what is settled (from the checkpoint), so
+ * that only the tail is kept; a group the checkpoint does not know: 0. */
+typedef log_index (*wal_settled_fn)(void *arg, const struct group_id *group);
+
+/* Opens or makes the log in `dir` and recovers it (blocking). A torn last
+ * flush is discarded whole unless it was attested; any other damage is
+ * ERR_CORRUPT with a log line naming file and position, and nothing is
+ * changed. */
+MUST_USE enum err wal_open(const struct wal_options *options,
+                           const struct wal_ops *ops, void *arg,
+                           wal_settled_fn settled, struct wal **out);
+/* The recovered groups; ownership of the array's contents passes to the
+ * caller, who frees it by wal_recovered_free (places it took over excepted). */
+struct wal_recovered_group *wal_recovered(struct wal *wal, size_t *n);
+void wal_recovered_free(struct wal_recovered_group *groups, size_t n);
+
+/* Rule 4: reserve first. True: the next appends of together at most `bytes`
+ * payload in `records` records cannot fail. False: ops->room tells when to try
+ * again. Terms, votes, no-ops, creations have a reserve of their own and never
+ * need this. A reservation is used up by appends or given back. */
+bool wal_reserve(struct wal *wal, uint64_t bytes, uint32_t records);
+void wal_unreserve(struct wal *wal, uint64_t bytes, uint32_t records);
+
+/* Appends; return the record's position. The payload is copied. */
+uint64_t wal_append_entry(struct wal *wal, const struct group_id *group,
+                          log_index index, raft_term_t term,
+                          enum entry_type type, const struct iovec *payload,
+                          int n_payload, struct wal_place *out);
+uint64_t wal_append_truncate(struct wal *wal, const struct group_id *group,
+                             log_index first);
+uint64_t wal_append_term(struct wal *wal, const struct group_id *group,
+                         raft_term_t term, replica_id vote);
+uint64_t wal_append_create(struct wal *wal,
+                           const struct group_creation *creation);
+uint64_t wal_append_delete(struct wal *wal, const struct group_id *group);
+/* A configuration repeated at the beginning of a file. */
+uint64_t wal_append_config(struct wal *wal, const struct group_id *group,
+                           log_index index, raft_term_t term,
+                           const void *config, uint32_t size);
+
+/* Writes what is queued, if no write is in flight (else when it ends). Called
+ * once at the end of a loop turn; appending defers it by itself. */
+void wal_flush(struct wal *wal);
+uint64_t wal_position(const struct wal *wal);         /* of the last record */
+uint64_t wal_durable_position(const struct wal *wal);
+/* Everything of the group up to `index` is settled by a durable checkpoint. */
+void wal_settled(struct wal *wal, const struct group_id *group, log_index index);
+
+struct wal_stats {
+    uint64_t flushes, bytes_written, bytes_buffered, files, file_bytes;
+};
+void wal_stats(const struct wal *wal, struct wal_stats *out);
+/* Waits for the write in flight, attests, closes the files. */
+void wal_close(struct wal *wal, void (*closed)(void *arg), void *arg);
+
+#endif
