@@ -14,7 +14,7 @@ CFLAGS_ALL := $(WARN) $(OPT) -fno-omit-frame-pointer $(SAN) -iquote . -iquote $(
 RAFT_A := $(firstword $(wildcard /usr/lib/*/libraft.a))
 LIBS := $(RAFT_A) -luv -lisal -lz -lsnappy -llz4 -lzstd -linih -lpopt \
   -lsmartcols -ljansson -lrdkafka -lpthread -lm
-TEST_LIBS := -lcheck -lsubunit -lrt
+TEST_LIBS := -lcheck -lsubunit -lrt -lpthread -lm
 
 LIB_DIRS := base raft partition metadata coordinator net net/api
 LIB_SRC := $(foreach d,$(LIB_DIRS),$(wildcard $(d)/*.c))
@@ -53,6 +53,7 @@ $(B)/%.o: %.c $(GEN_HEADERS)
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
+.SECONDARY: $(UNIT_OBJ)
 .PHONY: unit clean
 unit: $(UNIT_BIN)
 	@./tests/unit/run.sh $(UNIT_BIN)
