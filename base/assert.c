@@ -4,15 +4,15 @@
 #include <stdlib.h>
 
 static assert_hook hook_now;
-static void* hook_arg;
+static void *hook_arg;
 
-void assert_set_hook(assert_hook hook, void* arg)
+void assert_set_hook(assert_hook hook, void *arg)
 {
     hook_now = hook;
     hook_arg = arg;
 }
 
-void assert_failed(const char* file, int line, const char* what)
+void assert_failed(const char *file, int line, const char *what)
 {
     assert_hook hook = hook_now;
     fprintf(stderr, "%s:%d: assertion failed: %s\n", file, line, what);

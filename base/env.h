@@ -93,7 +93,8 @@ struct env_work {
     /* private */
     struct env_work *next;
 };
-void env_work_submit(struct env *env, enum env_pool pool, struct env_work *work);
+void env_work_submit(struct env *env, enum env_pool pool,
+                     struct env_work *work);
 
 /* ---- files --------------------------------------------------------------- */
 /* Blocking; called from `run` of a work, or on the shard's thread while the
@@ -137,11 +138,15 @@ MUST_USE enum err env_file_rename(struct env *env, const char *from,
                                   const char *to); /* not synced */
 MUST_USE enum err env_file_unlink(struct env *env, const char *path);
 
-MUST_USE enum err env_dir_make(struct env *env, const char *path); /* and parents; existing is fine */
+/* Makes the directory and its parents, each durable on return; existing ones
+ * are fine. */
+MUST_USE enum err env_dir_make(struct env *env, const char *path);
+/* Makes names created, renamed or unlinked in the directory durable. */
 MUST_USE enum err env_dir_sync(struct env *env, const char *path);
 /* Syncs everything un-synced of the file system that holds `path`. */
 MUST_USE enum err env_fs_sync(struct env *env, const char *path);
-MUST_USE enum err env_dir_remove(struct env *env, const char *path); /* with all in it */
+/* Removes the directory with all in it; not synced. ERR_NOT_FOUND. */
+MUST_USE enum err env_dir_remove(struct env *env, const char *path);
 /* Calls `each` for every name in the directory, sorted by bytes. */
 MUST_USE enum err env_dir_list(struct env *env, const char *path,
                                void (*each)(void *arg, const char *name),
@@ -164,7 +169,7 @@ struct env_stream_ops {
      * callee, valid until the read that follows. Size 0 pauses reading. */
     struct iovec (*alloc)(struct env_stream *stream);
     /* `size` > 0 bytes were put where alloc said. status: ERR_OK; ERR_CLOSED
-     * (peer closed) or ERR_IO (reset): the owner then calls env_stream_close. */
+     * (peer closed) or ERR_IO (reset): the owner then closes it. */
     void (*read)(struct env_stream *stream, size_t size, enum err status);
     /* After env_stream_close: all writes were called back, the stream is
      * freed when this returns. */
@@ -208,7 +213,8 @@ MUST_USE enum err env_listen(struct env *env, const char *address,
                              env_accept_cb accept, void *arg,
                              struct env_listener **out);
 const char *env_listener_address(const struct env_listener *listener);
-void env_listener_close(struct env_listener *listener); /* stops accepting; freed later */
+/* Stops accepting; the listener is freed later. */
+void env_listener_close(struct env_listener *listener);
 /* Moves a stream that was accepted but not started to another shard of the
  * same process: `accept` is called there. */
 void env_stream_move(struct env_stream *stream, struct env *to,

@@ -13,14 +13,14 @@
  *   plain:    [head]payload          arena:    [links][head]payload
  *   aligned:  ...[links][head]payload                                   */
 struct mem_head {
-    struct mem_arena* arena;
+    struct mem_arena *arena;
     size_t size; /* of the payload */
 };
 
 struct mem_links {
     struct mem_links *prev, *next; /* ring of the arena */
-    void* memory;                  /* as malloc gave it */
-    void* unused;                  /* keeps the payload aligned to 16 */
+    void *memory;                  /* as malloc gave it */
+    void *unused;                  /* keeps the payload aligned to 16 */
 };
 
 struct mem_arena {
@@ -37,7 +37,7 @@ _Static_assert(sizeof(struct mem_head) == 16, "payload stays aligned to 16");
 _Static_assert(sizeof(struct mem_links) % 16 == 0,
                "payload stays aligned to 16");
 
-static _Thread_local struct mem_arena* arena_now;
+static _Thread_local struct mem_arena *arena_now;
 
 static _Noreturn void mem_exhausted(size_t size)
 {
@@ -45,19 +45,19 @@ static _Noreturn void mem_exhausted(size_t size)
     abort();
 }
 
-static struct mem_head* head_of(void* p)
+static struct mem_head *head_of(void *p)
 {
-    return (struct mem_head*)p - 1;
+    return (struct mem_head *)p - 1;
 }
 
-static struct mem_links* links_of(struct mem_head* head)
+static struct mem_links *links_of(struct mem_head *head)
 {
-    return (struct mem_links*)(void*)head - 1;
+    return (struct mem_links *)(void *)head - 1;
 }
 
-static void arena_add(struct mem_arena* arena, struct mem_head* head)
+static void arena_add(struct mem_arena *arena, struct mem_head *head)
 {
-    struct mem_links* links = links_of(head);
+    struct mem_links *links = links_of(head);
     links->next = &arena->blocks;
     links->prev = arena->blocks.prev;
     links->prev->next = links;
@@ -65,9 +65,9 @@ static void arena_add(struct mem_arena* arena, struct mem_head* head)
     arena->bytes += head->size;
 }
 
-static void arena_remove(struct mem_head* head)
+static void arena_remove(struct mem_head *head)
 {
-    struct mem_links* links = links_of(head);
+    struct mem_links *links = links_of(head);
     ASSERT(head->arena->bytes >= head->size);
     links->prev->next = links->next;
     links->next->prev = links->prev;
@@ -75,7 +75,7 @@ static void arena_remove(struct mem_head* head)
 }
 
 /* Fills in the head of a new block and gives its payload. */
-static void* block_begin(struct mem_head* head, size_t size)
+static void *block_begin(struct mem_head *head, size_t size)
 {
     head->arena = arena_now;
     head->size = size;
@@ -86,42 +86,42 @@ static void* block_begin(struct mem_head* head, size_t size)
     return head + 1;
 }
 
-void* mem_alloc(size_t size)
+void *mem_alloc(size_t size)
 {
     size_t front = sizeof(struct mem_head) +
                    (arena_now == NULL ? 0 : sizeof(struct mem_links));
-    char* memory = size > PTRDIFF_MAX - front ? NULL : malloc(front + size);
+    char *memory = size > PTRDIFF_MAX - front ? NULL : malloc(front + size);
     if (memory == NULL) {
         mem_exhausted(size);
     }
-    void* payload = memory + front;
+    void *payload = memory + front;
     if (arena_now != NULL) {
         links_of(head_of(payload))->memory = memory;
     }
     return block_begin(head_of(payload), size);
 }
 
-void* mem_zalloc(size_t size)
+void *mem_zalloc(size_t size)
 {
     if (arena_now == NULL && size <= PTRDIFF_MAX - sizeof(struct mem_head)) {
         /* calloc knows which pages are zero already. */
-        struct mem_head* head = calloc(1, sizeof *head + size);
+        struct mem_head *head = calloc(1, sizeof *head + size);
         if (head == NULL) {
             mem_exhausted(size);
         }
         return block_begin(head, size);
     }
-    void* p = mem_alloc(size);
+    void *p = mem_alloc(size);
     memset(p, 0, size);
     return p;
 }
 
-void mem_free(void* p)
+void mem_free(void *p)
 {
     if (p == NULL) {
         return;
     }
-    struct mem_head* head = head_of(p);
+    struct mem_head *head = head_of(p);
     if (head->arena == NULL) {
         free(head);
         return;
@@ -131,12 +131,12 @@ void mem_free(void* p)
     free(links_of(head)->memory);
 }
 
-void* mem_realloc(void* p, size_t size)
+void *mem_realloc(void *p, size_t size)
 {
     if (p == NULL) {
         return mem_alloc(size);
     }
-    struct mem_head* head = head_of(p);
+    struct mem_head *head = head_of(p);
     if (head->arena == NULL && arena_now == NULL) {
         head = size > PTRDIFF_MAX - sizeof *head
                    ? NULL
@@ -147,22 +147,22 @@ void* mem_realloc(void* p, size_t size)
         head->size = size;
         return head + 1;
     }
-    void* moved = mem_alloc(size);
+    void *moved = mem_alloc(size);
     memcpy(moved, p, head->size < size ? head->size : size);
     mem_free(p);
     return moved;
 }
 
-char* mem_strdup(const char* s)
+char *mem_strdup(const char *s)
 {
     size_t size = strlen(s) + 1;
     return memcpy(mem_alloc(size), s, size);
 }
 
-void* mem_alloc_aligned(size_t align, size_t size)
+void *mem_alloc_aligned(size_t align, size_t size)
 {
     size_t front = sizeof(struct mem_links) + sizeof(struct mem_head);
-    void* memory = NULL;
+    void *memory = NULL;
     ASSERT(align != 0 && (align & (align - 1)) == 0);
     if (align < 16) {
         align = 16;
@@ -172,18 +172,18 @@ void* mem_alloc_aligned(size_t align, size_t size)
         posix_memalign(&memory, align, front + size) != 0) {
         mem_exhausted(size);
     }
-    void* payload = (char*)memory + front;
-    struct mem_head* head = head_of(payload);
+    void *payload = (char *)memory + front;
+    struct mem_head *head = head_of(payload);
     links_of(head)->memory = memory;
     return block_begin(head, size);
 }
 
-void mem_free_aligned(void* p)
+void mem_free_aligned(void *p)
 {
     if (p == NULL) {
         return;
     }
-    struct mem_head* head = head_of(p);
+    struct mem_head *head = head_of(p);
     if (head->arena != NULL) {
         arena_remove(head);
         memset(p, MEM_FREED, head->size);
@@ -191,9 +191,9 @@ void mem_free_aligned(void* p)
     free(links_of(head)->memory);
 }
 
-struct mem_arena* mem_arena_new(void)
+struct mem_arena *mem_arena_new(void)
 {
-    struct mem_arena* arena = malloc(sizeof *arena);
+    struct mem_arena *arena = malloc(sizeof *arena);
     if (arena == NULL) {
         mem_exhausted(sizeof *arena);
     }
@@ -202,14 +202,14 @@ struct mem_arena* mem_arena_new(void)
     return arena;
 }
 
-struct mem_arena* mem_arena_enter(struct mem_arena* arena)
+struct mem_arena *mem_arena_enter(struct mem_arena *arena)
 {
-    struct mem_arena* previous = arena_now;
+    struct mem_arena *previous = arena_now;
     arena_now = arena;
     return previous;
 }
 
-void mem_arena_drop(struct mem_arena* arena)
+void mem_arena_drop(struct mem_arena *arena)
 {
     if (arena == NULL) {
         return;
@@ -218,8 +218,8 @@ void mem_arena_drop(struct mem_arena* arena)
         arena_now = NULL;
     }
     while (arena->blocks.next != &arena->blocks) {
-        struct mem_links* links = arena->blocks.next;
-        struct mem_head* head = (struct mem_head*)(void*)(links + 1);
+        struct mem_links *links = arena->blocks.next;
+        struct mem_head *head = (struct mem_head *)(void *)(links + 1);
         arena_remove(head);
         memset(head + 1, MEM_FREED, head->size);
         free(links->memory);
@@ -227,7 +227,7 @@ void mem_arena_drop(struct mem_arena* arena)
     free(arena);
 }
 
-size_t mem_arena_bytes(const struct mem_arena* arena)
+size_t mem_arena_bytes(const struct mem_arena *arena)
 {
     return arena->bytes;
 }

@@ -25,8 +25,10 @@ void mem_free_aligned(void *p);
  * the calls above are plain malloc with a one-word header. */
 struct mem_arena;
 struct mem_arena *mem_arena_new(void);
-struct mem_arena *mem_arena_enter(struct mem_arena *arena); /* gives the previous one */
-void mem_arena_drop(struct mem_arena *arena);               /* frees all, and itself */
+/* Gives the arena entered before; NULL: none. */
+struct mem_arena *mem_arena_enter(struct mem_arena *arena);
+/* Frees all blocks of the arena, and itself. */
+void mem_arena_drop(struct mem_arena *arena);
 size_t mem_arena_bytes(const struct mem_arena *arena);
 
 #endif

@@ -3,7 +3,7 @@
 static const char uuid_digits[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
 
-void uuid_format(const struct uuid* id, char text[UUID_TEXT_SIZE])
+void uuid_format(const struct uuid *id, char text[UUID_TEXT_SIZE])
 {
     uint32_t bits = 0;
     int n_bits = 0;
@@ -23,11 +23,11 @@ void uuid_format(const struct uuid* id, char text[UUID_TEXT_SIZE])
 /* Value of one digit, or -1. */
 static int uuid_digit_value(char c)
 {
-    const char* found = c == '\0' ? NULL : strchr(uuid_digits, c);
+    const char *found = c == '\0' ? NULL : strchr(uuid_digits, c);
     return found == NULL ? -1 : (int)(found - uuid_digits);
 }
 
-bool uuid_parse(const char* text, struct uuid* id)
+bool uuid_parse(const char *text, struct uuid *id)
 {
     uint32_t bits = 0;
     int n_bits = 0;

@@ -29,20 +29,18 @@ START_TEST(test_assert__aborts)
 }
 END_TEST
 
-static void exit_with_seven(void* arg,
-                            const char* file,
-                            int line,
-                            const char* what)
+static void exit_with_seven(void *arg, const char *file, int line,
+                            const char *what)
 {
     (void)file;
     (void)line;
-    exit(strcmp(what, "arg == NULL") == 0 ? *(int*)arg : 1);
+    exit(strcmp(what, "arg == NULL") == 0 ? *(int *)arg : 1);
 }
 
 START_TEST(test_assert__hook_comes_first)
 {
     int seven = 7;
-    void* arg = &seven;
+    void *arg = &seven;
     assert_set_hook(exit_with_seven, arg);
     ASSERT(arg == NULL);
 }
@@ -92,18 +90,18 @@ END_TEST
 
 START_TEST(test_mem__plain)
 {
-    char* p = mem_strdup("ten bytes");
+    char *p = mem_strdup("ten bytes");
     p = mem_realloc(p, 100000);
     ck_assert_str_eq(p, "ten bytes");
     mem_free(p);
     mem_free(NULL);
-    uint8_t* z = mem_zalloc(1000);
+    uint8_t *z = mem_zalloc(1000);
     for (int i = 0; i < 1000; i++) {
         ck_assert_uint_eq(z[i], 0);
     }
     mem_free(z);
     for (size_t align = 1; align <= 65536; align *= 2) {
-        uint8_t* a = mem_alloc_aligned(align, 4096);
+        uint8_t *a = mem_alloc_aligned(align, 4096);
         ck_assert_uint_eq((uintptr_t)a % align, 0);
         memset(a, 1, 4096);
         mem_free_aligned(a);
@@ -117,21 +115,21 @@ END_TEST
 
 START_TEST(test_mem__arena_counts_and_drops)
 {
-    struct mem_arena* arena = mem_arena_new();
-    void* outside = mem_alloc(10);
+    struct mem_arena *arena = mem_arena_new();
+    void *outside = mem_alloc(10);
     ck_assert_ptr_null(mem_arena_enter(arena));
-    uint8_t* p = mem_alloc(100);
+    uint8_t *p = mem_alloc(100);
     ck_assert_uint_eq(p[0], 0xa5);
     ck_assert_uint_eq(p[99], 0xa5);
     ck_assert_uint_eq(((uintptr_t)p) % 16, 0);
-    uint8_t* a = mem_alloc_aligned(4096, 4096);
+    uint8_t *a = mem_alloc_aligned(4096, 4096);
     ck_assert_uint_eq((uintptr_t)a % 4096, 0);
     ck_assert_uint_eq(mem_arena_bytes(arena), 4196);
     memset(p, 7, 100);
     p = mem_realloc(p, 200);
     ck_assert_uint_eq(p[99], 7);
     ck_assert_uint_eq(p[100], 0xa5);
-    uint8_t* z = mem_zalloc(50);
+    uint8_t *z = mem_zalloc(50);
     ck_assert_uint_eq(z[49], 0);
     mem_free(outside);
     ck_assert_ptr_eq(mem_arena_enter(NULL), arena);
@@ -164,7 +162,7 @@ START_TEST(test_buffer__grows_and_consumes)
     ck_assert_mem_eq(b.data, expected + 1000, 2000);
     memcpy(buffer_reserve(&b, 10), "0123456789", 10);
     buffer_added(&b, 10);
-    uint8_t* taken = buffer_take(&b, &size);
+    uint8_t *taken = buffer_take(&b, &size);
     ck_assert_uint_eq(size, 2010);
     ck_assert_mem_eq(taken + 2000, "0123456789", 10);
     ck_assert_uint_eq(b.size, 0);
@@ -175,7 +173,7 @@ END_TEST
 
 START_TEST(test_chunk__bound_and_reuse)
 {
-    struct chunk_pool* pool = chunk_pool_new(4096, 4096, 2, 1);
+    struct chunk_pool *pool = chunk_pool_new(4096, 4096, 2, 1);
     struct chunk *a = chunk_new(pool), *b = chunk_new(pool);
     ck_assert_ptr_nonnull(b);
     ck_assert_ptr_null(chunk_new(pool));
@@ -215,12 +213,10 @@ START_TEST(test_prng__same_seed_same_numbers)
 }
 END_TEST
 
-static void keep_line(void* arg,
-                      enum log_level level,
-                      const char* component,
-                      const char* line)
+static void keep_line(void *arg, enum log_level level, const char *component,
+                      const char *line)
 {
-    struct buffer* b = arg;
+    struct buffer *b = arg;
     ck_assert_int_eq(level, LOG_WARN);
     ck_assert_str_eq(component, "test");
     buffer_clear(b);
@@ -237,7 +233,7 @@ START_TEST(test_log__cut_and_filtered)
     log_info("test", "below the level");
     ck_assert_uint_eq(b.size, 0);
     log_warn("test", "hello n=%d", 1);
-    ck_assert_str_eq((char*)b.data, "hello n=1");
+    ck_assert_str_eq((char *)b.data, "hello n=1");
     memset(longer, 'x', sizeof longer);
     longer[sizeof longer - 1] = '\0';
     log_warn("test", "%s", longer);
@@ -249,8 +245,8 @@ END_TEST
 
 int main(void)
 {
-    Suite* suite = suite_create("base");
-    TCase* tc = tcase_create("base");
+    Suite *suite = suite_create("base");
+    TCase *tc = tcase_create("base");
     tcase_add_test(tc, test_err__names_and_texts);
     tcase_add_test_raise_signal(tc, test_assert__aborts, 6);
     tcase_add_exit_test(tc, test_assert__hook_comes_first, 7);
@@ -264,7 +260,7 @@ int main(void)
     tcase_add_test(tc, test_prng__same_seed_same_numbers);
     tcase_add_test(tc, test_log__cut_and_filtered);
     suite_add_tcase(suite, tc);
-    SRunner* runner = srunner_create(suite);
+    SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
     srunner_free(runner);
