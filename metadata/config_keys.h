@@ -1,0 +1,66 @@
+/* Every configuration key Flotilla knows, in one table: Kafka's names, types,
+ * defaults and documentation for topics and brokers, and our own keys. Used to
+ * read server.properties and the environment, to validate topic overrides, and
+ * to answer DescribeConfigs. */
+#ifndef METADATA_CONFIG_KEYS_H
+#define METADATA_CONFIG_KEYS_H
+
+#include "metadata/image.h"
+
+enum config_type { /* numbers of DescribeConfigs */
+    CONFIG_BOOLEAN = 1, CONFIG_STRING = 2, CONFIG_INT = 3, CONFIG_SHORT = 4,
+    CONFIG_LONG = 5, CONFIG_DOUBLE = 6, CONFIG_LIST = 7, CONFIG_CLASS = 8,
+    CONFIG_PASSWORD = 9
+};
+enum config_scope { CONFIG_TOPIC, CONFIG_BROKER };
+
+struct config_key {
+    const char *name;
+    enum config_scope scope;
+    enum config_type type;
+    const char *default_value;   /* NULL: null */
+    const char *synonym;         /* topic keys: the broker key that gives its default */
+    bool no_op;                  /* accepted, means nothing here */
+    bool read_only;              /* broker keys that need a restart */
+    int64_t min, max;            /* of numbers */
+    const char *values;          /* "a|b|c" allowed, NULL: any */
+    const char *doc;
+};
+const struct config_key *config_key_find(enum config_scope scope, const char *name);
+int config_keys(enum config_scope scope, const struct config_key **out); /* sorted by name */
+/* The nearest known name, for "did you mean"; NULL when nothing is near. */
+const char *config_key_nearest(enum config_scope scope, const char *name);
+/* ERR_OK, or ERR_INVALID with a sentence: what is wrong and what is allowed. */
+MUST_USE enum err config_value_check(const struct config_key *key, const char *value,
+                                     char *why, size_t why_size);
+
+/* The broker's static configuration: server.properties, environment, -D. */
+struct broker_config;
+struct broker_config *broker_config_new(void);
+void broker_config_free(struct broker_config *c);
+struct config_problem_fn {
+    void (*warn)(void *arg, const char *sentence);
+    void *arg;
+};
+/* Text of a properties file (Kafka's syntax: `key=value`, `key: value`, # and !
+ * comments, backslash continuations). */
+MUST_USE enum err broker_config_parse(struct broker_config *c, const char *text, size_t size,
+                                      const char *source, const struct config_problem_fn *warn,
+                                      char *why, size_t why_size);
+/* One key (source "-D", "environment"); last wins. */
+MUST_USE enum err broker_config_set(struct broker_config *c, const char *key, const char *value,
+                                    const char *source, const struct config_problem_fn *warn,
+                                    char *why, size_t why_size);
+void broker_config_strict(struct broker_config *c, bool strict); /* unknown keys refuse */
+/* Effective value: set or default; NULL: null. */
+const char *broker_config_get(const struct broker_config *c, const char *key);
+bool broker_config_is_set(const struct broker_config *c, const char *key);
+int64_t broker_config_int(const struct broker_config *c, const char *key);
+bool broker_config_bool(const struct broker_config *c, const char *key);
+/* Effective value of a topic key: topic override, dynamic broker, static
+ * broker, default; `source` is DescribeConfigs' number (1, 2, 3, 4, 5). */
+const char *config_topic_effective(const struct image *image, const struct image_topic *topic,
+                                   const struct broker_config *broker, node_id node,
+                                   const struct config_key *key, int *source);
+
+#endif
