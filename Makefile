@@ -47,7 +47,7 @@ UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c
 $(B)/sim_main: $(SIM_OBJ) $(B)/libflotilla.a
 	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS)
 
-$(B)/%.o: %.c $(GEN_HEADERS)
+$(B)/%.o: %.c | $(GEN_HEADERS)
 	@mkdir -p $(@D)
 	$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
