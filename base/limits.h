@@ -14,4 +14,10 @@
  * that just restarted come all at once. */
 #define LIMIT_LISTEN_BACKLOG 1024
 
+/* ---- partition ----------------------------------------------------------- */
+/* Plain bytes that the records of one batch may decompress to where a broker
+ * must look at them (keys of compacted topics, timestamps): 64 times
+ * the default size of a batch. */
+#define LIMIT_BATCH_PLAIN ((size_t)64 << 20)
+
 #endif
