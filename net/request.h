@@ -5,6 +5,7 @@
 #define NET_REQUEST_H
 
 #include "base/arena.h"
+#include "net/codec.h"
 #include "net/wire.h"
 
 struct broker_shard;
@@ -31,22 +32,33 @@ struct request {
      * NULL. */
     void (*abandoned)(struct request *rq);
 
-    /* private: how the answer travels; see request_frame_send */
-    void (*deliver)(struct request *rq, struct wire_writer *frame);
-    void *origin;
-    struct request *next;
+    /* Set by who made the request (a connection, net/route): takes the frame
+     * (NULL: nothing is answered), or closes the connection because of `why`;
+     * then calls `release` when the bytes are gone, and frees the request. */
+    void (*deliver)(struct request *rq, struct wire_writer *frame,
+                    const char *why);
+    void *origin;         /* of the maker */
+    struct request *next; /* of the maker */
 };
 
-/* Begins the frame of the answer: size (patched on sending) and response
- * header of the right version. */
-void request_frame_begin(struct request *rq, struct wire_writer *w);
-/* Sends the frame; takes over the writer and, in time, frees request, arena
- * and the frame it came in. Nothing of rq may be touched afterwards. */
-void request_frame_send(struct request *rq, struct wire_writer *w);
+/* Reads the body into a struct of the generated codec (`fetch_request_message`
+ * and so on). False when it is malformed: the request was then closed. */
+bool request_decode(struct request *rq, const struct codec_message *message,
+                    void *out);
+/* Answers with a struct of the generated codec: frame, header, body. Nothing
+ * of rq may be touched afterwards. */
+void request_respond(struct request *rq, const struct codec_message *message,
+                     const void *in);
 /* Answers with nothing (acks=0). */
 void request_no_response(struct request *rq);
 /* The request cannot be understood or must not be answered: closes the
- * connection; `why` is logged. */
+ * connection; `why` (static) is logged. */
 void request_close(struct request *rq, const char *why);
+
+/* Hands the request to the handler of its API (net/dispatch.c has the table).
+ * Key and version were checked against what we offer and serve. */
+void request_dispatch(struct request *rq);
+/* Whether an API has a handler: only those are offered. */
+bool request_has_handler(int16_t api_key);
 
 #endif
