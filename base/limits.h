@@ -20,4 +20,29 @@
  * the default size of a batch. */
 #define LIMIT_BATCH_PLAIN ((size_t)64 << 20)
 
+/* ---- metadata ------------------------------------------------------------ */
+/* Partitions of one topic: its record stays far below what the log takes in
+ * one entry (Kafka's own advice ends at about 4000 a broker). */
+#define LIMIT_TOPIC_PARTITIONS 10000
+/* Configuration overrides of one topic: there are fewer keys than that. */
+#define LIMIT_TOPIC_CONFIGS 256
+/* Topics, partitions or resources named by one admin request. */
+#define LIMIT_METADATA_ITEMS 10000
+/* Answers of changes remembered so that a change repeated after a lost answer
+ * is not done twice: number, bytes of one, bytes of all. A client repeats
+ * within seconds, and not many admin requests fall into that time. */
+#define LIMIT_METADATA_REQUESTS 512
+#define LIMIT_METADATA_ANSWER (256u << 10)
+#define LIMIT_METADATA_ANSWERS (4u << 20)
+/* Bytes of one entry of the metadata log: what a request may decide at once. */
+#define LIMIT_METADATA_ENTRY (4u << 20)
+/* Bytes of a snapshot of the metadata: some million partitions. */
+#define LIMIT_METADATA_SNAPSHOT (1u << 30)
+/* Changes waiting at the metadata leader, and calls waiting at a broker. */
+#define LIMIT_METADATA_CALLS 1024
+/* Leadership reports in one heartbeat, and in one entry. */
+#define LIMIT_LEADER_REPORTS 4096
+/* Seeds that a first start may name: voters of the metadata group. */
+#define LIMIT_SEEDS 5
+
 #endif

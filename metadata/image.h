@@ -83,4 +83,17 @@ const char *image_topic_config(const struct image_topic *topic, const char *name
 /* Cluster-wide (node -1) and per-broker dynamic configuration overrides. */
 const char *image_broker_config(const struct image *image, node_id node, const char *name);
 
+/* Next in the list of cluster-wide (node -1) or a broker's overrides; names
+ * sorted. How many there are. */
+int image_broker_configs(const struct image *image, node_id node,
+                         const struct image_config **out);
+/* The next replica id to give out; ids below were given, even if their topic
+ * is gone. */
+replica_id image_next_replica(const struct image *image);
+int64_t image_next_producer_id(const struct image *image);
+/* What a change with this request id was answered, when it is remembered:
+ * the index of its entry (0: not known) and the answer's bytes. */
+log_index image_request(const struct image *image, const struct uuid *request,
+                        const uint8_t **answer, uint32_t *size);
+
 #endif
