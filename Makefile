@@ -12,7 +12,7 @@ WARN := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion \
   -Wformat=2 -Wswitch-enum -Werror
 CFLAGS_ALL := $(WARN) $(OPT) -fno-omit-frame-pointer $(SAN) -iquote . -iquote $(B)/gen
 RAFT_A := $(firstword $(wildcard /usr/lib/*/libraft.a))
-LIBS := $(RAFT_A) -luv -lisal -lz -lsnappy -llz4 -lzstd -linih -lpopt \
+LIBS := $(RAFT_A) -luv -lisal -lz -lsnappy -llz4 -lzstd -lpopt \
   -lsmartcols -ljansson -lrdkafka -lpthread -lm
 TEST_LIBS := -lcheck -lsubunit -lrt -lpthread -lm
 

@@ -19,6 +19,9 @@
  * must look at them (keys of compacted topics, timestamps): 64 times
  * the default size of a batch. */
 #define LIMIT_BATCH_PLAIN ((size_t)64 << 20)
+/* ---- metadata ------------------------------------------------------------ */
+/* Bytes of a server.properties: Kafka's own, with all its comments, has 6 KB. */
+#define LIMIT_CONFIG_FILE 1048576
 
 /* ---- metadata ------------------------------------------------------------ */
 /* Partitions of one topic: its record stays far below what the log takes in

@@ -26,6 +26,10 @@ struct config_key {
     const char *values;          /* "a|b|c" allowed, NULL: any */
     const char *doc;
 };
+/* Longest name of a key and longest value that is taken, with NUL: Kafka's own
+ * longest name has 57 bytes; values are lists of addresses at most. */
+#define CONFIG_NAME_MAX 128
+#define CONFIG_VALUE_MAX 16384
 const struct config_key *config_key_find(enum config_scope scope, const char *name);
 int config_keys(enum config_scope scope, const struct config_key **out); /* sorted by name */
 /* The nearest known name, for "did you mean"; NULL when nothing is near. */
@@ -33,6 +37,11 @@ const char *config_key_nearest(enum config_scope scope, const char *name);
 /* ERR_OK, or ERR_INVALID with a sentence: what is wrong and what is allowed. */
 MUST_USE enum err config_value_check(const struct config_key *key, const char *value,
                                      char *why, size_t why_size);
+
+/* The key of an environment variable after its prefix, as Kafka's image maps
+ * it: lower case, `_` is `.`, `__` is `_`, `___` is `-`. False: too long, empty
+ * or not a configuration key (the image's own HEAP_OPTS, LOG4J_… and such). */
+bool config_key_from_env(const char *rest, char *key, size_t key_size);
 
 /* The broker's static configuration: server.properties, environment, -D. */
 struct broker_config;
@@ -52,9 +61,20 @@ MUST_USE enum err broker_config_set(struct broker_config *c, const char *key, co
                                     const char *source, const struct config_problem_fn *warn,
                                     char *why, size_t why_size);
 void broker_config_strict(struct broker_config *c, bool strict); /* unknown keys refuse */
-/* Effective value: set or default; NULL: null. */
+/* Effective value: set or default; NULL: null. `node.id` and `log.dirs` answer
+ * for `broker.id` and `log.dir` as well, `log.retention.ms` and `log.roll.ms`
+ * for the coarser keys beside them. ASSERTs that the key is in the table. */
 const char *broker_config_get(const struct broker_config *c, const char *key);
 bool broker_config_is_set(const struct broker_config *c, const char *key);
+/* What the effective value came from: "default", or the source given to parse
+ * or set. */
+const char *broker_config_source(const struct broker_config *c, const char *key);
+/* Rules between keys, once all of them are set: ERR_INVALID with a sentence. */
+MUST_USE enum err broker_config_validate(const struct broker_config *c,
+                                         char *why, size_t why_size);
+/* Names that were set and mean nothing here, separated by ", ", cut at `size`;
+ * returns how many. */
+int broker_config_ignored(const struct broker_config *c, char *names, size_t size);
 int64_t broker_config_int(const struct broker_config *c, const char *key);
 bool broker_config_bool(const struct broker_config *c, const char *key);
 /* Effective value of a topic key: topic override, dynamic broker, static
