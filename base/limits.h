@@ -48,4 +48,20 @@
 /* Seeds that a first start may name: voters of the metadata group. */
 #define LIMIT_SEEDS 5
 
+/* ---- raft: write-ahead log ----------------------------------------------- */
+/* Payload of one entry. Kafka's default batch limit is 1 MiB; a flush holding
+ * the largest entry must still be read back into one buffer. */
+#define LIMIT_WAL_ENTRY_BYTES ((uint32_t)16 << 20)
+/* Bytes of one chunk of the log buffer, hence of an ordinary flush: larger
+ * writes are no faster, and a group's next record waits for this one. */
+#define LIMIT_LOG_CHUNK_BYTES ((uint32_t)1 << 20)
+/* Free chunks kept for the next use; more go back to the system. */
+#define LIMIT_LOG_CHUNKS_FREE 4
+/* Bytes of the first log file, filled with zeros before the broker serves. */
+#define LIMIT_WAL_FIRST_FILE_BYTES ((uint64_t)8 << 20)
+/* The log falls idle: its last flush is attested this many ms later. */
+#define LIMIT_WAL_ATTEST_MS 4
+/* A checkpoint file: about 300 bytes for each of 100,000 groups, and blobs. */
+#define LIMIT_CHECKPOINT_BYTES ((size_t)256 << 20)
+
 #endif

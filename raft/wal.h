@@ -22,6 +22,13 @@ struct wal_options {
     uint64_t file_bytes;       /* of one file; the first is min(this, 16 MiB) */
     uint64_t bytes_max;        /* of all files */
     uint64_t buffer_bytes_max; /* of the log buffer */
+    /* What the newest readable checkpoint says of this log; all zero when
+     * there is none. A log that does not fit it is ERR_CORRUPT. */
+    struct wal_expect {
+        uint64_t log_id;         /* 0: any */
+        uint64_t checkpoint_seq; /* 0: no checkpoint */
+        uint64_t position;       /* was durable when it was written */
+    } expect;
 };
 
 struct wal_ops {
@@ -33,7 +40,8 @@ struct wal_ops {
     void (*file_begins)(void *arg);
     /* The oldest file should be recycled but still holds entries of these
      * groups that are not settled: settle them soon. */
-    void (*wants_settled)(void *arg, const struct group_id *group, log_index upto);
+    void (*wants_settled)(void *arg, const struct group_id *group,
+                          log_index upto);
     /* A chunk of the log buffer shall be recycled: it holds entries of this
      * group up to `upto`, all settled; drop them from memory (the core's
      * window, the state machine's references) before returning. False: not
@@ -48,7 +56,8 @@ struct wal_place {
     const uint8_t *payload;
     uint32_t size;
     uint32_t crc;
-    struct log_chunk *chunk; /* one reference is the caller's (wal_place_drop) */
+    struct log_chunk
+        *chunk; /* one reference is the caller's (wal_place_drop) */
     uint64_t position;
 };
 void wal_place_drop(struct wal_place *place);
@@ -63,22 +72,27 @@ struct wal_recovered_entry {
 };
 struct wal_recovered_group {
     struct group_id id;
-    bool created;                  /* a creation record was found */
+    bool created; /* a creation record was found */
     bool deleted;
     struct group_creation creation;
     raft_term_t term;
     replica_id vote;
-    log_index first;               /* of entries[0]; settled + 1 */
+    log_index first; /* of entries[0]; settled + 1 */
     uint64_t n_entries;
     struct wal_recovered_entry *entries;
-    /* newest configuration at or below the last entry, when the log has one */
+    /* newest configuration at or below the last entry, when the log has one
+     * (payload of an ENTRY_CONFIG entry, or wal_append_config) */
     log_index config_index;
     uint8_t *config;
     uint32_t config_size;
 };
 /* Before recovery the owner says what is settled (from the checkpoint), so
- * that only the tail is kept; a group the checkpoint does not know: 0. */
-typedef log_index (*wal_settled_fn)(void *arg, const struct group_id *group);
+ * that only the tail is kept; a group the checkpoint does not know: 0.
+ * `*self` is preset to 0; the owner sets it to the replica id that the
+ * checkpoint names for this group, so that what is settled is not taken for
+ * that of a later replica of the same group (0: whichever). */
+typedef log_index (*wal_settled_fn)(void *arg, const struct group_id *group,
+                                    replica_id *self);
 
 /* Opens or makes the log in `dir` and recovers it (blocking). A torn last
  * flush is discarded whole unless it was attested; any other damage is
@@ -91,6 +105,17 @@ MUST_USE enum err wal_open(const struct wal_options *options,
  * caller, who frees it by wal_recovered_free (places it took over excepted). */
 struct wal_recovered_group *wal_recovered(struct wal *wal, size_t *n);
 void wal_recovered_free(struct wal_recovered_group *groups, size_t n);
+
+/* A random number, made with the log. */
+uint64_t wal_log_id(const struct wal *wal);
+/* True when the log was recovered whole or the directory was brand new (no
+ * log, no checkpoint expected): what it does not know, it never knew. */
+bool wal_was_whole(const struct wal *wal);
+/* True when this open made the log: the owner must know by other means that
+ * the directory was never used before. */
+bool wal_is_new(const struct wal *wal);
+/* Largest payload of one entry. */
+uint32_t wal_entry_bytes_max(const struct wal *wal);
 
 /* Rule 4: reserve first. True: the next appends of together at most `bytes`
  * payload in `records` records cannot fail. False: ops->room tells when to try
@@ -110,6 +135,8 @@ uint64_t wal_append_term(struct wal *wal, const struct group_id *group,
                          raft_term_t term, replica_id vote);
 uint64_t wal_append_create(struct wal *wal,
                            const struct group_creation *creation);
+/* The group's entries lose their hold on log and buffer at once: whoever still
+ * reads them must hold a reference to their chunk. */
 uint64_t wal_append_delete(struct wal *wal, const struct group_id *group);
 /* A configuration repeated at the beginning of a file. */
 uint64_t wal_append_config(struct wal *wal, const struct group_id *group,
@@ -119,10 +146,14 @@ uint64_t wal_append_config(struct wal *wal, const struct group_id *group,
 /* Writes what is queued, if no write is in flight (else when it ends). Called
  * once at the end of a loop turn; appending defers it by itself. */
 void wal_flush(struct wal *wal);
-uint64_t wal_position(const struct wal *wal);         /* of the last record */
+uint64_t wal_position(const struct wal *wal); /* of the last record */
 uint64_t wal_durable_position(const struct wal *wal);
+/* Checkpoint `seq` is durable; called before the wal_settled that follow from
+ * it. The log remembers the newest checkpoint its recycling relied on. */
+void wal_checkpointed(struct wal *wal, uint64_t seq);
 /* Everything of the group up to `index` is settled by a durable checkpoint. */
-void wal_settled(struct wal *wal, const struct group_id *group, log_index index);
+void wal_settled(struct wal *wal, const struct group_id *group,
+                 log_index index);
 
 struct wal_stats {
     uint64_t flushes, bytes_written, bytes_buffered, files, file_bytes;
