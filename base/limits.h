@@ -63,5 +63,21 @@
 #define LIMIT_WAL_ATTEST_MS 4
 /* A checkpoint file: about 300 bytes for each of 100,000 groups, and blobs. */
 #define LIMIT_CHECKPOINT_BYTES ((size_t)256 << 20)
+/* ---- raft: transport ----------------------------------------------------- */
+/* Bytes of one block of copied bytes queued for a peer: some hundred small
+ * messages, the usual turn. */
+#define LIMIT_PEER_BLOCK 16384
+/* Receive buffer of a peer connection: at first, and what it grows to by
+ * doubling while reads fill it. A frame that is larger gets its size. */
+#define LIMIT_PEER_BUFFER_FIRST 16384
+#define LIMIT_PEER_BUFFER (256 << 10)
+/* Peers a broker knows, seeds included: larger clusters are not planned. */
+#define LIMIT_PEERS 512
+/* Incoming peer connections: of so many peers, two lanes each, from a few
+ * shards, and strangers. */
+#define LIMIT_PEER_INCOMING 4096
+/* Requests of one connection that wait for their answer: beyond it they are
+ * answered ERR_BUSY at once. */
+#define LIMIT_RPC_PENDING 1024
 
 #endif

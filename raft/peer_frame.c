@@ -54,18 +54,18 @@ void peer_frame_write(const struct peer_frame *frame,
 static uint32_t body_max(enum peer_kind kind)
 {
     switch (kind) {
-    case PEER_HELLO:
-    case PEER_HELLO_ACK:
-        return PEER_HELLO_MAX;
-    case PEER_PING:
-    case PEER_PONG:
-    case PEER_KIND_END:
-        return 0;
-    case PEER_RAFT:
-        return PEER_BODY_MAX;
-    case PEER_RPC_REQUEST:
-    case PEER_RPC_RESPONSE:
-        return RPC_SIZE_MAX;
+        case PEER_HELLO:
+        case PEER_HELLO_ACK:
+            return PEER_HELLO_MAX;
+        case PEER_PING:
+        case PEER_PONG:
+        case PEER_KIND_END:
+            return 0;
+        case PEER_RAFT:
+            return PEER_BODY_MAX;
+        case PEER_RPC_REQUEST:
+        case PEER_RPC_RESPONSE:
+            return RPC_SIZE_MAX;
     }
     return 0;
 }
@@ -150,8 +150,8 @@ size_t peer_hello_write(const struct peer_hello *hello,
 
 /* Reads a counted text without NUL bytes into text[size]; the rest of the
  * input, or NULL. */
-static const uint8_t *get_text(const uint8_t *p, const uint8_t *end,
-                               char *text, size_t size)
+static const uint8_t *get_text(const uint8_t *p, const uint8_t *end, char *text,
+                               size_t size)
 {
     if (end - p < 2)
         return NULL;
