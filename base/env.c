@@ -532,6 +532,5 @@ void env_listener_close(struct env_listener *listener)
 void env_stream_move(struct env_stream *stream, struct env *to,
                      env_accept_cb accept, void *arg)
 {
-    ASSERT(stream->ops == NULL);
     stream->env->ops->stream_move(stream, to, accept, arg);
 }

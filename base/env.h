@@ -215,8 +215,10 @@ MUST_USE enum err env_listen(struct env *env, const char *address,
 const char *env_listener_address(const struct env_listener *listener);
 /* Stops accepting; the listener is freed later. */
 void env_listener_close(struct env_listener *listener);
-/* Moves a stream that was accepted but not started to another shard of the
- * same process: `accept` is called there. */
+/* Moves an accepted stream on which nothing is being written to another shard
+ * of the same process: `accept` is called there. Bytes already read stay with
+ * the reader. If it was started, `closed` is called here (the owner must not
+ * touch the stream in between). */
 void env_stream_move(struct env_stream *stream, struct env *to,
                      env_accept_cb accept, void *arg);
 

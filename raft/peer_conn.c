@@ -393,8 +393,6 @@ static void conn_read(struct env_stream *stream, size_t size, enum err status)
     while (conn->ops != NULL && conn_take_frame(conn))
         ;
     conn->reading = false;
-    if (conn->stream == NULL)
-        conn_done(conn);
 }
 
 uint64_t peer_conn_bytes_received(const struct peer_conn *conn)
@@ -474,9 +472,6 @@ struct env_stream *peer_conn_detach(struct peer_conn *conn)
 {
     ASSERT(conn->reading && !conn->admitted);
     ASSERT(conn->queued == 0 && conn->in_begin == conn->in_end);
-    struct env_stream *stream = conn->stream;
-    conn->ops = NULL;
-    conn->stream = NULL;
-    conn->stream_gone = true;
-    return stream;
+    conn->ops = NULL; /* freed when the stream is closed here */
+    return conn->stream;
 }
