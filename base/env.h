@@ -166,7 +166,8 @@ struct env_stream_ops {
     /* Outgoing only: connected, or failed (then closed comes next). */
     void (*connected)(struct env_stream *stream, enum err status);
     /* Where the next bytes shall go: memory of at least one byte, owned by the
-     * callee, valid until the read that follows. Size 0 pauses reading. */
+     * callee, valid until the read that follows; no other callback comes
+     * between the two, so streams may share it. Size 0 pauses reading. */
     struct iovec (*alloc)(struct env_stream *stream);
     /* `size` > 0 bytes were put where alloc said. status: ERR_OK; ERR_CLOSED
      * (peer closed) or ERR_IO (reset): the owner then closes it. */

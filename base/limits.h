@@ -80,4 +80,33 @@
  * answered ERR_BUSY at once. */
 #define LIMIT_RPC_PENDING 1024
 
+/* ---- net ------------------------------------------------------------------- */
+/* Bytes read from a client at once; one piece of memory for all connections of
+ * a shard. What 10 Gbit/s brings in 50 us. */
+#define LIMIT_READ_PIECE ((size_t)64 << 10)
+/* First memory for a request longer than what has arrived of it; it grows
+ * fourfold as bytes come, so that clients that announce much and send little
+ * hold little. */
+#define LIMIT_FRAME_FIRST ((size_t)64 << 10)
+/* Memory of the requests of one shard, read or being read. When it is used up,
+ * connections are not read: 256 full produce requests of 1 MiB. */
+#define LIMIT_REQUEST_MEMORY ((size_t)256 << 20)
+/* Structs decoded from one request, beside its frame: a hundred thousand
+ * topics in a Metadata request take 4 MiB. */
+#define LIMIT_REQUEST_DECODED ((size_t)64 << 20)
+/* Requests of one connection that are worked on at a time; clients keep 5 to
+ * 100 in flight. */
+#define LIMIT_REQUESTS_IN_FLIGHT 128
+/* Bytes of answers that a connection has not taken yet, beyond which no
+ * further request of it is begun. One answer may be longer. */
+#define LIMIT_CONNECTION_OUTPUT ((size_t)1 << 20)
+/* While others wait for memory, a request of which no byte came for so long
+ * loses its connection. */
+#define LIMIT_FRAME_STALL_MS 10000
+/* Connections of one shard; beyond it new ones are closed at once. Each costs
+ * about 1 KiB here and as much in the loop. */
+#define LIMIT_CONNECTIONS 100000
+/* Log lines about clients' mistakes, a second and shard; others are counted. */
+#define LIMIT_CLIENT_LOG_LINES 5
+
 #endif

@@ -597,6 +597,12 @@ const struct codec_api *codec_api_find(int16_t key)
                                                             : NULL;
 }
 
+bool codec_api_served(const struct codec_api *api, int version)
+{
+    return api != NULL && version >= api->serve_min &&
+           version <= api->serve_max && version <= api->offer_max;
+}
+
 int codec_request_header(const struct codec_api *api, int version)
 {
     return version >= api->flexible ? 2 : 1;

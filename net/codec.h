@@ -135,6 +135,9 @@ extern const struct codec_api codec_apis[];
 extern const int codec_n_apis;
 /* NULL: no such API in the schema. */
 const struct codec_api *codec_api_find(int16_t key);
+/* Whether requests of this version are served: it can be decoded and is not
+ * beyond what is offered. `api` may be NULL. */
+bool codec_api_served(const struct codec_api *api, int version);
 /* Version of the request's header (1 or 2) and of the response's (0 or 1). */
 int codec_request_header(const struct codec_api *api, int version);
 int codec_response_header(const struct codec_api *api, int version);

@@ -217,8 +217,10 @@ def check(message):
                     raise Bad(f"{where}: tag {f.tag} is there twice")
             if f.default == "null" and f.nullable is None:
                 raise Bad(f"{where}: null by default but never nullable")
-            if is_pointer(message, f) and f.default != "null":
-                raise Bad(f"{where}: a nullable struct is null by default")
+            if is_pointer(message, f) and (f.default != "null" or
+                                           f.nullable != f.present):
+                raise Bad(f"{where}: a nullable struct is null by default "
+                          "and nullable wherever it is")
 
 
 def parse_file(path):
