@@ -180,7 +180,7 @@ enum err batch_records_open(struct batch_records *r, const uint8_t *batch,
         r->status = ERR_UNSUPPORTED;
         return r->status;
     }
-    r->status = codec_decode((enum batch_codec)codec, section, section_size,
+    r->status = compress_unpack((enum batch_codec)codec, section, section_size,
                              limit, &r->plain);
     if (r->status == ERR_OK && r->plain.size > 0) {
         r->at = r->plain.data;
@@ -523,7 +523,7 @@ enum err batch_builder_finish(struct batch_builder *b, const uint8_t **batch,
     buffer_reserve(&b->out, BATCH_HEADER_SIZE);
     buffer_added(&b->out, BATCH_HEADER_SIZE);
     enum err status =
-        codec_encode(b->codec, b->records.data, b->records.size, &b->out);
+        compress_pack(b->codec, b->records.data, b->records.size, &b->out);
     if (status != ERR_OK) {
         return status;
     }

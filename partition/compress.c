@@ -19,7 +19,7 @@ static const uint8_t xerial_magic[8] = {0x82, 'S', 'N', 'A', 'P', 'P', 'Y', 0};
 #define XERIAL_HEADER 16
 #define XERIAL_BLOCK ((size_t)32 << 10)
 
-const char *codec_name(int codec)
+const char *compress_name(int codec)
 {
     static const char *const names[] = {"none", "gzip", "snappy", "lz4",
                                         "zstd"};
@@ -207,7 +207,7 @@ static enum err zstd_decode(const uint8_t *in, size_t size, struct sink *s)
     return status;
 }
 
-enum err codec_decode(enum batch_codec codec, const uint8_t *in, size_t size,
+enum err compress_unpack(enum batch_codec codec, const uint8_t *in, size_t size,
                       size_t limit, struct buffer *out)
 {
     struct sink s = {out, out->size, limit};
@@ -301,7 +301,7 @@ static enum err zstd_encode(const uint8_t *in, size_t size, struct buffer *out)
     return ERR_OK;
 }
 
-enum err codec_encode(enum batch_codec codec, const uint8_t *in, size_t size,
+enum err compress_pack(enum batch_codec codec, const uint8_t *in, size_t size,
                       struct buffer *out)
 {
     if (size > INPUT_MAX) {

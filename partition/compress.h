@@ -19,15 +19,15 @@ enum batch_codec {
 };
 
 /* "none", "gzip", ...; "unknown" for a number that is no codec. Static. */
-const char *codec_name(int codec);
+const char *compress_name(int codec);
 
 /* Appends the plain bytes to `out`. ERR_INVALID: damaged or incomplete input;
  * ERR_TOO_LARGE: more than `limit` bytes would come out; ERR_UNSUPPORTED: no
  * such codec. On error `out` may have grown. */
-MUST_USE enum err codec_decode(enum batch_codec codec, const uint8_t *in,
+MUST_USE enum err compress_unpack(enum batch_codec codec, const uint8_t *in,
                                size_t size, size_t limit, struct buffer *out);
 /* Appends the compressed bytes to `out`. ERR_UNSUPPORTED, ERR_INVALID. */
-MUST_USE enum err codec_encode(enum batch_codec codec, const uint8_t *in,
+MUST_USE enum err compress_pack(enum batch_codec codec, const uint8_t *in,
                                size_t size, struct buffer *out);
 
 #endif

@@ -347,15 +347,15 @@ START_TEST(test_compress__round_trip_and_bound)
         struct buffer packed = {0}, plain = {0};
         fill_text(in, n);
         enum batch_codec codec = (enum batch_codec)_i;
-        ck_assert_int_eq(codec_encode(codec, in, n, &packed), ERR_OK);
+        ck_assert_int_eq(compress_pack(codec, in, n, &packed), ERR_OK);
         ck_assert_int_eq(
-            codec_decode(codec, packed.data, packed.size, n, &plain), ERR_OK);
+            compress_unpack(codec, packed.data, packed.size, n, &plain), ERR_OK);
         ck_assert_uint_eq(plain.size, n);
         ck_assert(n == 0 || memcmp(plain.data, in, n) == 0);
         buffer_clear(&plain);
         if (n > 0) {
             ck_assert_int_eq(
-                codec_decode(codec, packed.data, packed.size, n - 1, &plain),
+                compress_unpack(codec, packed.data, packed.size, n - 1, &plain),
                 ERR_TOO_LARGE);
             ck_assert_uint_le(plain.size, n);
         }
@@ -374,12 +374,12 @@ START_TEST(test_compress__damage)
     struct buffer packed = {0}, plain = {0};
     enum batch_codec codec = (enum batch_codec)_i;
     fill_text(in, sizeof in);
-    ck_assert_int_eq(codec_encode(codec, in, sizeof in, &packed), ERR_OK);
+    ck_assert_int_eq(compress_pack(codec, in, sizeof in, &packed), ERR_OK);
     for (size_t cut = 0; cut < packed.size; cut++) {
         uint8_t *piece = mem_alloc(cut);
         memcpy(piece, packed.data, cut);
         buffer_clear(&plain);
-        enum err status = codec_decode(codec, piece, cut, 1000, &plain);
+        enum err status = compress_unpack(codec, piece, cut, 1000, &plain);
         if (status == ERR_OK) { /* xerial may end between its blocks */
             ck_assert_int_eq(codec, CODEC_SNAPPY);
             ck_assert_uint_eq(plain.size, 0);
@@ -391,7 +391,7 @@ START_TEST(test_compress__damage)
             packed.data[at] ^= (uint8_t)(1u << bit);
             buffer_clear(&plain);
             enum err status =
-                codec_decode(codec, packed.data, packed.size, 1000, &plain);
+                compress_unpack(codec, packed.data, packed.size, 1000, &plain);
             ck_assert(status == ERR_OK || status == ERR_INVALID ||
                       status == ERR_TOO_LARGE);
             ck_assert_uint_le(plain.size, 1001);
@@ -408,15 +408,15 @@ START_TEST(test_compress__bare_snappy_and_bombs)
     static const uint8_t bare[] = {5, 4 << 2, 'h', 'e', 'l', 'l', 'o'};
     static const uint8_t bomb[] = {0xff, 0xff, 0xff, 0xff, 0x0f, 0};
     struct buffer plain = {0};
-    ck_assert_int_eq(codec_decode(CODEC_SNAPPY, bare, sizeof bare, 100, &plain),
+    ck_assert_int_eq(compress_unpack(CODEC_SNAPPY, bare, sizeof bare, 100, &plain),
                      ERR_OK);
     ck_assert_uint_eq(plain.size, 5);
     ck_assert_mem_eq(plain.data, "hello", 5);
     ck_assert_int_eq(
-        codec_decode(CODEC_SNAPPY, bomb, sizeof bomb, 1 << 20, &plain),
+        compress_unpack(CODEC_SNAPPY, bomb, sizeof bomb, 1 << 20, &plain),
         ERR_TOO_LARGE);
-    ck_assert_str_eq(codec_name(4), "zstd");
-    ck_assert_str_eq(codec_name(7), "unknown");
+    ck_assert_str_eq(compress_name(4), "zstd");
+    ck_assert_str_eq(compress_name(7), "unknown");
     buffer_free(&plain);
 }
 END_TEST
