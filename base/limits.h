@@ -108,5 +108,11 @@
 #define LIMIT_CONNECTIONS 100000
 /* Log lines about clients' mistakes, a second and shard; others are counted. */
 #define LIMIT_CLIENT_LOG_LINES 5
+/* Changes of leader epoch that a partition remembers; they travel in its
+ * checkpoint (20 bytes each). Clients ask about the last few only. */
+#define LIMIT_EPOCHS 128
+/* Bytes of a partition's list of closed segments, 32 a segment: two million
+ * segments are more than a file system likes in one directory. */
+#define LIMIT_MANIFEST_BYTES ((size_t)64 << 20)
 
 #endif

@@ -1,0 +1,739 @@
+#include "partition/segment.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+#include "base/assert.h"
+#include "base/crc32c.h"
+#include "base/mem.h"
+#include "partition/bytes.h"
+
+void segment_path(char *path, const char *dir, int64_t number,
+                  const char *suffix)
+{
+    int n = snprintf(path, LIMIT_PATH, "%s/%020" PRId64 ".%s", dir, number,
+                     suffix);
+    ASSERT(n > 0 && n < LIMIT_PATH);
+}
+
+static enum err open_file(struct env *env, const char *dir, kafka_offset base,
+                          const char *suffix, int flags, struct env_file **out)
+{
+    char path[LIMIT_PATH];
+    segment_path(path, dir, base.v, suffix);
+    return env_file_open(env, path, flags, out);
+}
+
+/* ---- settling ------------------------------------------------------------ */
+/* What is written, gathered until it is worth a call. */
+struct writer {
+    struct settle *s;
+    struct env_file *log, *side;
+    struct iovec iov[ENV_IOV_MAX];
+    int n_iov;
+    uint64_t log_from;  /* position of iov[0] */
+    uint64_t side_from; /* slot of slots[0] */
+    struct buffer slots;
+};
+
+static enum err writer_flush(struct writer *w)
+{
+    enum err status = ERR_OK;
+    if (w->n_iov > 0) {
+        status =
+            env_file_pwritev(w->log, w->iov, w->n_iov, w->log_from, false);
+    }
+    if (status == ERR_OK && w->slots.size > 0) {
+        struct iovec iov = {w->slots.data, w->slots.size};
+        status = env_file_pwritev(w->side, &iov, 1, w->side_from * SIDE_SLOT,
+                                  false);
+    }
+    w->n_iov = 0;
+    w->log_from = w->s->to.position;
+    w->side_from = w->s->to.slots;
+    buffer_clear(&w->slots);
+    return status;
+}
+
+static uint8_t *writer_slot(struct writer *w)
+{
+    uint8_t *slot = buffer_reserve(&w->slots, SIDE_SLOT);
+    buffer_added(&w->slots, SIDE_SLOT);
+    w->s->to.slots++;
+    return slot;
+}
+
+/* Closes the active segment: its bytes become durable here, since the host
+ * syncs the last one only. */
+static enum err writer_close_segment(struct writer *w)
+{
+    struct settle *s = w->s;
+    enum err status = writer_flush(w);
+    if (status == ERR_OK) {
+        status = env_file_sync(w->log);
+    }
+    if (status == ERR_OK) {
+        status = env_file_sync(w->side);
+    }
+    if (status != ERR_OK) {
+        return status;
+    }
+    s->closed[s->n_closed++] = (struct segment){
+        s->to.base, s->to.position, s->to.slots, s->to.running_max};
+    if (w->log == s->new_log) {
+        env_file_close(s->new_log);
+        env_file_close(s->new_side);
+        s->new_log = s->new_side = NULL;
+    }
+    return ERR_OK;
+}
+
+static enum err writer_begin_segment(struct writer *w,
+                                     const struct settle_entry *e)
+{
+    struct settle *s = w->s;
+    int flags = ENV_FILE_READ | ENV_FILE_WRITE | ENV_FILE_CREATE;
+    s->to.base = s->to.next;
+    s->to.position = 0;
+    s->to.slots = 0;
+    s->to.running_max = -1;
+    s->to.first_timestamp = -1;
+    s->created = true;
+    enum err status =
+        open_file(s->env, s->dir, s->to.base, "log", flags, &s->new_log);
+    if (status == ERR_OK) {
+        status =
+            open_file(s->env, s->dir, s->to.base, "side", flags, &s->new_side);
+    }
+    if (status != ERR_OK) {
+        return status;
+    }
+    w->log = s->new_log;
+    w->side = s->new_side;
+    w->log_from = w->side_from = 0;
+    struct side_head head = {s->to.base, e->index, s->group, s->to.chain};
+    side_head_write(&head, writer_slot(w));
+    return ERR_OK;
+}
+
+/* Opens the active segment's files if the cache did not have them. */
+static enum err writer_resume(struct writer *w)
+{
+    struct settle *s = w->s;
+    enum err status = ERR_OK;
+    int flags = ENV_FILE_READ | ENV_FILE_WRITE;
+    if (s->log.file == NULL) {
+        status = open_file(s->env, s->dir, s->from.base, "log", flags,
+                           &s->log.file);
+    }
+    if (status == ERR_OK && s->side.file == NULL) {
+        status = open_file(s->env, s->dir, s->from.base, "side", flags,
+                           &s->side.file);
+    }
+    w->log = s->log.file;
+    w->side = s->side.file;
+    w->log_from = s->from.position;
+    w->side_from = s->from.slots;
+    return status;
+}
+
+static void entry_describe_batch(const struct settle_entry *e,
+                                 struct side_entry *out)
+{
+    struct batch_header h;
+    /* It was read when it was appended. */
+    ASSERT(batch_header_read(e->payload, e->size, &h) == ERR_OK);
+    out->base_offset = h.base_offset;
+    out->head_crc = crc32c(0, e->payload, BATCH_CRC_FROM);
+    out->producer_id = h.producer_id;
+    out->producer_epoch = h.producer_epoch;
+    out->attributes = h.attributes;
+    out->base_sequence = h.base_sequence;
+    out->last_offset_delta = h.last_offset_delta;
+    out->record_count = h.record_count;
+    out->max_timestamp = h.max_timestamp;
+}
+
+static void writer_continue(struct writer *w, const struct settle_entry *e)
+{
+    uint32_t back = 1;
+    for (uint32_t at = 0; at < e->size; back++) {
+        uint32_t n = e->size - at;
+        n = n < SIDE_CONTINUATION_BYTES ? n : SIDE_CONTINUATION_BYTES;
+        side_continuation_write(e->payload + at, n, back, writer_slot(w));
+        at += n;
+    }
+}
+
+static enum err writer_add(struct writer *w, const struct settle_entry *e)
+{
+    struct log_state *to = &w->s->to;
+    struct side_entry out = {
+        .type = e->type,
+        .size = e->size,
+        .index = e->index,
+        .term = e->term,
+        .base_offset = to->next,
+        .position = to->position,
+        .payload_crc = e->crc,
+        .producer_id = -1,
+        .producer_epoch = -1,
+        .base_sequence = -1,
+        .last_offset_delta = -1,
+        .max_timestamp = -1,
+    };
+    ASSERT(e->index.v == to->index.v + 1);
+    to->chain =
+        side_chain(to->chain, e->index, e->term, e->type, e->size, e->crc);
+    out.chain = to->chain;
+    if (e->type == ENTRY_DATA) {
+        entry_describe_batch(e, &out);
+        ASSERT(out.base_offset.v == to->next.v);
+        if (to->position == 0) {
+            to->first_timestamp = out.max_timestamp;
+        }
+        if (out.max_timestamp > to->running_max) {
+            to->running_max = out.max_timestamp;
+        }
+        w->iov[w->n_iov++] =
+            (struct iovec){(void *)(uintptr_t)e->payload, e->size};
+        to->position += e->size;
+        to->bytes += e->size;
+        to->next.v = side_last_offset(&out).v + 1;
+    }
+    out.running_max = to->running_max;
+    side_entry_write(&out, writer_slot(w));
+    if (e->type != ENTRY_DATA) {
+        writer_continue(w, e);
+    }
+    to->index = e->index;
+    return w->n_iov == ENV_IOV_MAX ? writer_flush(w) : ERR_OK;
+}
+
+static enum err settle_entries(struct writer *w)
+{
+    struct settle *s = w->s;
+    enum err status = ERR_OK;
+    if (s->from.slots == 0) {
+        status = writer_begin_segment(w, &s->entries[0]);
+    } else {
+        status = writer_resume(w);
+    }
+    for (size_t i = 0; i < s->n_entries && status == ERR_OK; i++) {
+        if (s->entries[i].roll) {
+            status = writer_close_segment(w);
+            if (status == ERR_OK) {
+                status = writer_begin_segment(w, &s->entries[i]);
+            }
+        }
+        if (status == ERR_OK) {
+            status = writer_add(w, &s->entries[i]);
+        }
+    }
+    return status == ERR_OK ? writer_flush(w) : status;
+}
+
+static enum err settle_snapshot(struct settle *s)
+{
+    char path[LIMIT_PATH];
+    if (!s->snapshot_due) {
+        return ERR_OK;
+    }
+    s->to.snapshot_slot = s->to.slots;
+    s->to.snapshot_index.v = 0;
+    if (s->snapshot.size == 0) {
+        return ERR_OK;
+    }
+    s->to.snapshot_index = s->to.index;
+    segment_path(path, s->dir, (int64_t)s->to.index.v, "producers");
+    return env_file_write_whole(s->env, path, s->snapshot.data,
+                                s->snapshot.size);
+}
+
+enum err settle_write(struct settle *s)
+{
+    struct writer *w = mem_zalloc(sizeof *w);
+    enum err status = ERR_OK;
+    ASSERT(s->n_entries > 0);
+    w->s = s;
+    s->to = s->from;
+    s->n_closed = s->n_closed_before;
+    if (s->make_dir) {
+        status = env_dir_make(s->env, s->dir);
+    }
+    if (status == ERR_OK) {
+        status = settle_entries(w);
+    }
+    if (status == ERR_OK && s->n_closed > s->n_closed_before) {
+        status = manifest_write(s->env, s->dir, s->closed, s->n_closed);
+    }
+    if (status == ERR_OK) {
+        status = settle_snapshot(s);
+    }
+    if (status != ERR_OK && s->new_log != NULL) {
+        env_file_close(s->new_log);
+        s->new_log = NULL;
+    }
+    if (status != ERR_OK && s->new_side != NULL) {
+        env_file_close(s->new_side);
+        s->new_side = NULL;
+    }
+    buffer_free(&w->slots);
+    mem_free(w);
+    return status;
+}
+
+/* ---- reading ------------------------------------------------------------- */
+enum err segment_view_open(struct segment_view *v, bool need_log)
+{
+    enum err status = ERR_OK;
+    int flags = ENV_FILE_READ | ENV_FILE_WRITE;
+    if (v->side.file == NULL) {
+        status = open_file(v->env, v->dir, v->segment.base, "side", flags,
+                           &v->side.file);
+    }
+    if (status == ERR_OK && need_log && v->log.file == NULL) {
+        status = open_file(v->env, v->dir, v->segment.base, "log", flags,
+                           &v->log.file);
+    }
+    /* Files that a checkpoint names and that are gone are damage. */
+    return status == ERR_NOT_FOUND ? ERR_CORRUPT : status;
+}
+
+static enum err read_whole(struct env_file *file, void *to, size_t size,
+                           uint64_t at)
+{
+    size_t got;
+    enum err status = env_file_pread(file, to, size, at, &got);
+    if (status == ERR_OK && got < size) {
+        status = ERR_CORRUPT;
+    }
+    return status;
+}
+
+/* The entry that slot `*slot` belongs to; moves *slot to its first slot. */
+static enum err read_entry(struct segment_view *v, uint64_t *slot,
+                           struct side_entry *out)
+{
+    uint8_t bytes[SIDE_SLOT];
+    const uint8_t *data;
+    uint32_t size, back;
+    enum err status =
+        read_whole(v->side.file, bytes, SIDE_SLOT, *slot * SIDE_SLOT);
+    if (status == ERR_OK && bytes[0] == SIDE_CONTINUATION) {
+        status = side_continuation_read(bytes, &data, &size, &back);
+        if (status == ERR_OK && back >= *slot) {
+            status = ERR_CORRUPT;
+        }
+        if (status == ERR_OK) {
+            *slot -= back;
+            status =
+                read_whole(v->side.file, bytes, SIDE_SLOT, *slot * SIDE_SLOT);
+        }
+    }
+    return status == ERR_OK ? side_entry_read(bytes, out) : status;
+}
+
+/* Bisection over [from, slots): the first entry for which `reached` holds,
+ * which holds for all entries behind it too. */
+static enum err bisect(struct segment_view *v, uint64_t from,
+                       bool (*reached)(const struct side_entry *e, int64_t key),
+                       int64_t key, uint64_t *slot, struct side_entry *out)
+{
+    uint64_t low = from, high = v->segment.slots;
+    bool found = false;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2;
+        struct side_entry e;
+        enum err status = read_entry(v, &middle, &e);
+        if (status != ERR_OK) {
+            return status;
+        }
+        if (reached(&e, key)) {
+            found = true;
+            *slot = middle;
+            *out = e;
+            high = middle;
+        } else {
+            low = middle + side_slots(e.type, e.size);
+        }
+    }
+    return found ? ERR_OK : ERR_NOT_FOUND;
+}
+
+static bool reached_offset(const struct side_entry *e, int64_t offset)
+{
+    /* No batch: base offset is the next one, so its predecessor counts. */
+    return side_last_offset(e).v >= offset;
+}
+
+static bool reached_timestamp(const struct side_entry *e, int64_t timestamp)
+{
+    return e->running_max >= timestamp;
+}
+
+/* From the entry found on, the first one that is a batch and, with `timestamp`
+ * >= 0, is itself that young. */
+static enum err skip_to_batch(struct segment_view *v, int64_t timestamp,
+                              uint64_t *slot, struct side_entry *out)
+{
+    struct side_cursor c = {.next = *slot};
+    enum err status;
+    do {
+        status = side_cursor_next(v, &c, out);
+        *slot = c.next - side_slots(out->type, out->size);
+    } while (status == ERR_OK && (out->type != ENTRY_DATA ||
+                                  out->max_timestamp < timestamp));
+    side_cursor_free(&c);
+    return status;
+}
+
+enum err segment_find_offset(struct segment_view *v, kafka_offset offset,
+                             uint64_t *slot, struct side_entry *out)
+{
+    enum err status = bisect(v, 1, reached_offset, offset.v, slot, out);
+    if (status == ERR_OK && out->type != ENTRY_DATA) {
+        status = skip_to_batch(v, INT64_MIN, slot, out);
+    }
+    return status;
+}
+
+enum err segment_find_timestamp(struct segment_view *v, uint64_t from,
+                                int64_t timestamp, uint64_t *slot,
+                                struct side_entry *out)
+{
+    enum err status = bisect(v, from, reached_timestamp, timestamp, slot, out);
+    if (status == ERR_OK &&
+        (out->type != ENTRY_DATA || out->max_timestamp < timestamp)) {
+        status = skip_to_batch(v, timestamp, slot, out);
+    }
+    return status;
+}
+
+/* Slots read ahead at a time. */
+#define CURSOR_SLOTS 256
+
+static enum err cursor_fill(struct segment_view *v, struct side_cursor *c)
+{
+    uint64_t n = v->segment.slots - c->next;
+    if (c->slots == NULL) {
+        c->slots = mem_alloc((size_t)CURSOR_SLOTS * SIDE_SLOT);
+    }
+    c->from = c->next;
+    c->count = n < CURSOR_SLOTS ? n : CURSOR_SLOTS;
+    return read_whole(v->side.file, c->slots, (size_t)c->count * SIDE_SLOT,
+                      c->from * SIDE_SLOT);
+}
+
+enum err side_cursor_next(struct segment_view *v, struct side_cursor *c,
+                          struct side_entry *out)
+{
+    enum err status = ERR_OK;
+    if (c->next == 0) {
+        c->next = 1;
+    }
+    if (c->next >= v->segment.slots) {
+        return ERR_NOT_FOUND;
+    }
+    if (c->next < c->from || c->next >= c->from + c->count) {
+        status = cursor_fill(v, c);
+    }
+    if (status == ERR_OK) {
+        status = side_entry_read(c->slots + (c->next - c->from) * SIDE_SLOT,
+                                 out);
+    }
+    if (status == ERR_OK) {
+        c->next += side_slots(out->type, out->size);
+    }
+    return status;
+}
+
+void side_cursor_free(struct side_cursor *c)
+{
+    mem_free(c->slots);
+    c->slots = NULL;
+    c->count = 0;
+}
+
+/* Batches that one read checks; more are read by the next fetch. */
+#define READ_BATCHES 4096
+
+struct read_plan {
+    uint32_t n;
+    uint64_t from, bytes;
+    uint32_t capacity;
+    struct side_entry *entries;
+};
+
+static void plan_add(struct read_plan *plan, const struct side_entry *e)
+{
+    if (plan->n == plan->capacity) {
+        plan->capacity = plan->capacity == 0 ? 64 : plan->capacity * 2;
+        plan->entries = mem_realloc(plan->entries,
+                                    plan->capacity * sizeof *plan->entries);
+    }
+    plan->entries[plan->n++] = *e;
+    plan->bytes += e->size;
+}
+
+static enum err plan_make(struct segment_view *v, uint64_t slot,
+                          size_t max_bytes, bool at_least_one,
+                          struct read_plan *plan)
+{
+    struct side_cursor c = {.next = slot};
+    struct side_entry e;
+    enum err status;
+    while (plan->n < READ_BATCHES) {
+        status = side_cursor_next(v, &c, &e);
+        if (status != ERR_OK) {
+            break;
+        }
+        if (e.type != ENTRY_DATA) {
+            continue;
+        }
+        if (plan->n == 0) {
+            plan->from = e.position;
+        }
+        if (plan->bytes + e.size > max_bytes &&
+            !(at_least_one && plan->n == 0)) {
+            break;
+        }
+        if (e.position != plan->from + plan->bytes ||
+            e.position + e.size > v->segment.bytes ||
+            e.size < BATCH_HEADER_SIZE) {
+            status = ERR_CORRUPT;
+            break;
+        }
+        plan_add(plan, &e);
+    }
+    side_cursor_free(&c);
+    return plan->n > 0 || status == ERR_NOT_FOUND ? ERR_OK : status;
+}
+
+static bool batch_matches(const uint8_t *batch, const struct side_entry *e)
+{
+    return crc32c(0, batch, BATCH_CRC_FROM) == e->head_crc &&
+           batch_is_whole(batch, e->size) &&
+           get_i64(batch) == e->base_offset.v;
+}
+
+enum err segment_read(struct segment_view *v, uint64_t slot, size_t max_bytes,
+                      bool at_least_one, uint8_t **data, size_t *size,
+                      kafka_offset *bad)
+{
+    struct read_plan plan = {0};
+    *data = NULL;
+    *size = 0;
+    bad->v = -1;
+    enum err status = plan_make(v, slot, max_bytes, at_least_one, &plan);
+    if (status == ERR_OK && plan.n > 0) {
+        *data = mem_alloc(plan.bytes);
+        status = read_whole(v->log.file, *data, plan.bytes, plan.from);
+        bad->v = status == ERR_CORRUPT ? plan.entries[0].base_offset.v : -1;
+    }
+    for (uint32_t i = 0; i < plan.n && status == ERR_OK; i++) {
+        if (!batch_matches(*data + *size, &plan.entries[i])) {
+            *bad = plan.entries[i].base_offset;
+            status = i == 0 ? ERR_CORRUPT : ERR_OK;
+            break;
+        }
+        *size += plan.entries[i].size;
+    }
+    mem_free(plan.entries);
+    if (*size == 0) {
+        mem_free(*data);
+        *data = NULL;
+    }
+    return status;
+}
+
+enum err segment_read_payload(struct segment_view *v, uint64_t slot,
+                              const struct side_entry *e, uint8_t **data)
+{
+    uint64_t slots = side_slots(e->type, e->size) - 1;
+    ASSERT(e->type != ENTRY_DATA);
+    if (slot + 1 + slots > v->segment.slots) {
+        return ERR_CORRUPT;
+    }
+    *data = mem_alloc(e->size);
+    for (uint64_t i = 0, at = 0; i < slots; i++) {
+        uint8_t bytes[SIDE_SLOT];
+        const uint8_t *piece;
+        uint32_t size, back;
+        enum err status = read_whole(v->side.file, bytes, SIDE_SLOT,
+                                     (slot + 1 + i) * SIDE_SLOT);
+        if (status == ERR_OK) {
+            status = side_continuation_read(bytes, &piece, &size, &back);
+        }
+        if (status == ERR_OK && (back != i + 1 || size > e->size - at)) {
+            status = ERR_CORRUPT;
+        }
+        if (status != ERR_OK) {
+            mem_free(*data);
+            return status;
+        }
+        memcpy(*data + at, piece, size);
+        at += size;
+    }
+    if (crc32c(0, *data, e->size) != e->payload_crc) {
+        mem_free(*data);
+        return ERR_CORRUPT;
+    }
+    return ERR_OK;
+}
+
+/* ---- the list of closed segments ----------------------------------------- */
+/* version u16, zero u16, count u32; per segment: base i64, bytes u64, slots
+ * u64, maximum timestamp i64; CRC-32C u32 of all before. */
+#define MANIFEST_VERSION 1
+#define MANIFEST_HEAD 8
+#define MANIFEST_SEGMENT 32
+
+static void manifest_path(char *path, const char *dir)
+{
+    int n = snprintf(path, LIMIT_PATH, "%s/segments", dir);
+    ASSERT(n > 0 && n < LIMIT_PATH);
+}
+
+enum err manifest_write(struct env *env, const char *dir,
+                        const struct segment *segments, size_t n)
+{
+    char path[LIMIT_PATH];
+    size_t size = MANIFEST_HEAD + n * MANIFEST_SEGMENT + 4;
+    uint8_t *bytes = mem_zalloc(size), *to = bytes + MANIFEST_HEAD;
+    put_u16(bytes, MANIFEST_VERSION);
+    put_u32(bytes + 4, (uint32_t)n);
+    for (size_t i = 0; i < n; i++, to += MANIFEST_SEGMENT) {
+        put_i64(to, segments[i].base.v);
+        put_u64(to + 8, segments[i].bytes);
+        put_u64(to + 16, segments[i].slots);
+        put_i64(to + 24, segments[i].max_timestamp);
+    }
+    put_u32(to, crc32c(0, bytes, size - 4));
+    manifest_path(path, dir);
+    enum err status = env_file_write_whole(env, path, bytes, size);
+    mem_free(bytes);
+    return status;
+}
+
+struct segment_list {
+    struct segment *segments;
+    size_t n, capacity;
+};
+
+static void list_add(struct segment_list *list, const struct segment *s)
+{
+    if (list->n == list->capacity) {
+        list->capacity = list->capacity == 0 ? 8 : list->capacity * 2;
+        list->segments = mem_realloc(list->segments,
+                                     list->capacity * sizeof *list->segments);
+    }
+    list->segments[list->n++] = *s;
+}
+
+static bool manifest_parse(const uint8_t *bytes, size_t size,
+                           kafka_offset active, struct segment_list *list)
+{
+    if (size < MANIFEST_HEAD + 4 || get_u16(bytes) != MANIFEST_VERSION ||
+        get_u32(bytes + size - 4) != crc32c(0, bytes, size - 4) ||
+        (size - MANIFEST_HEAD - 4) / MANIFEST_SEGMENT != get_u32(bytes + 4)) {
+        return false;
+    }
+    const uint8_t *at = bytes + MANIFEST_HEAD;
+    for (uint32_t n = get_u32(bytes + 4); n > 0; n--, at += MANIFEST_SEGMENT) {
+        struct segment s = {{get_i64(at)},
+                            get_u64(at + 8),
+                            get_u64(at + 16),
+                            get_i64(at + 24)};
+        if (s.base.v < active.v) {
+            list_add(list, &s);
+        }
+    }
+    return true;
+}
+
+/* What a closed segment's side file says of it. */
+static enum err segment_probe(struct env *env, const char *dir,
+                              kafka_offset base, struct segment *out)
+{
+    struct segment_view v = {.env = env, .dir = dir, .segment = {.base = base}};
+    struct side_entry last;
+    uint64_t size;
+    enum err status = segment_view_open(&v, false);
+    if (status != ERR_OK) {
+        return status;
+    }
+    status = env_file_size(v.side.file, &size);
+    v.segment.slots = size / SIDE_SLOT;
+    if (status == ERR_OK && v.segment.slots < 2) {
+        status = ERR_CORRUPT;
+    }
+    if (status == ERR_OK) {
+        uint64_t slot = v.segment.slots - 1;
+        status = read_entry(&v, &slot, &last);
+    }
+    if (status == ERR_OK) {
+        *out = v.segment;
+        out->bytes =
+            last.position + (last.type == ENTRY_DATA ? last.size : 0);
+        out->max_timestamp = last.running_max;
+    }
+    env_file_close(v.side.file);
+    return status;
+}
+
+struct probe {
+    struct env *env;
+    const char *dir;
+    kafka_offset active;
+    struct segment_list *list;
+    enum err status;
+};
+
+static void probe_name(void *arg, const char *name)
+{
+    struct probe *p = arg;
+    int64_t base;
+    int end = 0;
+    struct segment s;
+    if (sscanf(name, "%20" SCNd64 ".side%n", &base, &end) != 1 || end != 25 ||
+        name[end] != '\0' || base >= p->active.v || p->status != ERR_OK) {
+        return;
+    }
+    p->status = segment_probe(p->env, p->dir, (kafka_offset){base}, &s);
+    if (p->status == ERR_OK) {
+        list_add(p->list, &s);
+    }
+}
+
+enum err manifest_load(struct env *env, const char *dir, kafka_offset active,
+                       struct segment **out, size_t *n)
+{
+    char path[LIMIT_PATH];
+    struct segment_list list = {0};
+    void *bytes;
+    size_t size;
+    manifest_path(path, dir);
+    enum err status =
+        env_file_read_whole(env, path, LIMIT_MANIFEST_BYTES, &bytes, &size);
+    bool good = false;
+    if (status == ERR_OK) {
+        good = manifest_parse(bytes, size, active, &list);
+        mem_free(bytes);
+    } else if (status != ERR_NOT_FOUND) {
+        return status;
+    }
+    if (!good) {
+        struct probe p = {env, dir, active, &list, ERR_OK};
+        list.n = 0;
+        status = env_dir_list(env, dir, probe_name, &p);
+        status = status == ERR_OK ? p.status : status;
+        if (status != ERR_OK) {
+            mem_free(list.segments);
+            return status;
+        }
+    }
+    *out = list.segments;
+    *n = list.n;
+    return ERR_OK;
+}
