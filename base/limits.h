@@ -19,6 +19,30 @@
  * must look at them (keys of compacted topics, timestamps): 64 times
  * the default size of a batch. */
 #define LIMIT_BATCH_PLAIN ((size_t)64 << 20)
+/* Changes of leader epoch that a partition remembers; they travel in its
+ * checkpoint (20 bytes each). Clients ask about the last few only. */
+#define LIMIT_EPOCHS 128
+/* Bytes of a partition's list of closed segments, 32 a segment: two million
+ * segments are more than a file system likes in one directory. */
+#define LIMIT_MANIFEST_BYTES ((size_t)64 << 20)
+/* Bytes of a snapshot of producer state: 300,000 producers of 5 batches. */
+#define LIMIT_PRODUCERS_BYTES ((size_t)64 << 20)
+/* Producers remembered by a partition; beyond it the leader has the longest
+ * silent ones forgotten. 0.5 KiB each. */
+#define LIMIT_PRODUCERS 100000
+/* Produce requests that wait for room in the log, of one partition; more are
+ * answered REQUEST_TIMED_OUT, which clients try again. Their bytes are bounded
+ * by the memory of requests. */
+#define LIMIT_PRODUCE_WAITING 256
+/* Batches in one answer to a fetch of one partition from memory: pieces of a
+ * gathered write. */
+#define LIMIT_FETCH_PIECES 512
+/* Bytes that one fetch of one partition reads from a file at once; the next
+ * one goes on. Larger reads are no faster. */
+#define LIMIT_FETCH_READ ((int32_t)4 << 20)
+/* Side slots that a restart reads again to know the producers: 3.4 MB. */
+#define LIMIT_PRODUCER_SLOTS 32768
+
 /* ---- metadata ------------------------------------------------------------ */
 /* Bytes of a server.properties: Kafka's own, with all its comments, has 6 KB. */
 #define LIMIT_CONFIG_FILE 1048576
@@ -108,11 +132,5 @@
 #define LIMIT_CONNECTIONS 100000
 /* Log lines about clients' mistakes, a second and shard; others are counted. */
 #define LIMIT_CLIENT_LOG_LINES 5
-/* Changes of leader epoch that a partition remembers; they travel in its
- * checkpoint (20 bytes each). Clients ask about the last few only. */
-#define LIMIT_EPOCHS 128
-/* Bytes of a partition's list of closed segments, 32 a segment: two million
- * segments are more than a file system likes in one directory. */
-#define LIMIT_MANIFEST_BYTES ((size_t)64 << 20)
 
 #endif
