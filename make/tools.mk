@@ -1,0 +1,42 @@
+# What there is to run and to test besides unit tests: make deps installs what
+# the build needs; make run and make test do everything by themselves.
+PACKAGES := gcc make libc6-dev libuv1-dev libraft-dev libisal-dev zlib1g-dev \
+  libsnappy-dev liblz4-dev libzstd-dev libpopt-dev libsmartcols-dev \
+  libjansson-dev librdkafka-dev uthash-dev check libsubunit-dev python3
+# more, for conformance by foreign clients and the kill test
+PACKAGES_FOREIGN := kcat python3-venv openjdk-17-jdk-headless maven
+
+.PHONY: deps deps-foreign run test
+deps:
+	@./make/deps.sh $(PACKAGES)
+deps-foreign: deps
+	@./make/deps.sh $(PACKAGES_FOREIGN)
+
+# A local cluster of three brokers: make run ARGS='-n 1 --port 9192'
+ARGS ?=
+run: deps
+	@$(MAKE) --no-print-directory all
+	@exec ./$(B)/flotilla dev $(ARGS)
+
+# Everything that belongs to every change; ends with one line of totals.
+test: deps
+	@$(MAKE) --no-print-directory all
+	@./tests/all.sh
+
+# Foreign clients against three brokers; SET=short takes a few minutes.
+.PHONY: conformance kill-test
+SET ?= full
+conformance: deps-foreign
+	@$(MAKE) --no-print-directory all
+	@python3 tests/conformance/run.py --set $(SET) --build $(B)
+
+# kill -9 under load: ROUNDS rounds, checked record by record.
+ROUNDS ?= 20
+kill-test: deps-foreign
+	@$(MAKE) --no-print-directory all
+	@python3 tests/conformance/kill_test.py --rounds $(ROUNDS) --build $(B)
+
+# Until net/ has its composition root.
+ifeq ($(wildcard net/broker.c),)
+TOOL_OBJ += $(B)/tools/absent/broker.o
+endif

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Runs the parts of `make test` one after the other. Each part ends with a line
+# "N passed, M failed"; so does the whole.
+set -u
+cd "$(dirname "$0")/.."
+passed=0 failed=0
+out=$(mktemp)
+trap 'rm -f "$out"' EXIT
+
+# part NAME COMMAND...
+part() {
+    local name=$1
+    shift
+    echo "== $name"
+    "$@" 2>&1 | tee "$out"
+    local status=${PIPESTATUS[0]}
+    local line p=0 f=0
+    line=$(grep -E '^[0-9]+ passed, [0-9]+ failed$' "$out" | tail -n 1)
+    if [ -n "$line" ]; then
+        p=${line%% passed*}
+        f=${line##*, }
+        f=${f%% failed*}
+    elif [ "$status" = 0 ]; then
+        p=1
+    fi
+    if [ "$status" != 0 ] && [ "$f" = 0 ]; then
+        f=1
+    fi
+    passed=$((passed + p)) failed=$((failed + f))
+}
+
+part "unit tests" make --no-print-directory -s unit
+if [ -e make/sim.mk ]; then
+    part "simulator" make --no-print-directory -s sim-seeds
+fi
+if [ -e net/broker.c ] && [ -e tests/conformance/kill_test.py ]; then
+    part "kill test, short" make --no-print-directory -s kill-test ROUNDS=1
+fi
+if [ "${CONFORMANCE:-}" != "" ]; then
+    part "conformance, $CONFORMANCE" \
+        make --no-print-directory -s conformance SET="$CONFORMANCE"
+fi
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

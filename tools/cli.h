@@ -1,0 +1,81 @@
+/* The command line: one table of commands drives dispatch, parsing and help.
+ * A command names its options; what the user gave is asked for by name. */
+#ifndef TOOLS_CLI_H
+#define TOOLS_CLI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdnoreturn.h>
+
+enum exit_status {
+    EXIT_DONE = 0,
+    EXIT_FAILED = 1,
+    EXIT_USAGE = 2,
+    EXIT_NOT_FOUND = 3,
+    EXIT_REFUSED = 4, /* unsafe */
+    EXIT_PARTLY = 5,
+    EXIT_TIMED_OUT = 124
+};
+
+struct cli_option {
+    const char *name; /* "partitions"; NULL ends the list */
+    char letter;      /* 'p', 0: none */
+    const char *arg;  /* what to show for its value; NULL: a flag */
+    const char *help;
+};
+
+/* Options that several commands share. */
+#define CLI_CLIENT_OPTIONS                                               \
+    {"bootstrap-server", 'b', "HOST:PORT[,...]",                         \
+     "brokers to ask first (default localhost:9092, or "                 \
+     "FLOTILLA_BOOTSTRAP_SERVER)"},                                      \
+        {"property", 'X', "KEY=VALUE", "property of the client library"}
+#define CLI_OUTPUT_OPTION \
+    {"output", 'o', "table|wide|json", "form of the output"}
+#define CLI_WAIT_OPTION \
+    {"wait", 0, "SECONDS", "give up after this time (default 30)"}
+
+struct cli;
+struct command {
+    const char *name;      /* "topic create", "server" */
+    const char *arguments; /* "NAME", "" */
+    int n_arguments;       /* exactly; -1: one or more */
+    const char *summary;   /* one line */
+    const char *more;      /* below the options; NULL: nothing */
+    const struct cli_option *options;
+    int (*run)(struct cli *cli); /* gives the exit status */
+};
+
+/* Parses and runs `commands` (ended by name NULL) on main's arguments. */
+int cli_main(const struct command *commands, int argc, char **argv);
+
+/* ---- for the commands ----------------------------------------------------- */
+int cli_n_arguments(const struct cli *cli);
+const char *cli_argument(const struct cli *cli, int i);
+bool cli_has(const struct cli *cli, const char *option);
+/* The last value given, or `otherwise`. */
+const char *cli_value(const struct cli *cli, const char *option,
+                      const char *otherwise);
+/* The `i`th value of an option that may be repeated; NULL: no more. */
+const char *cli_value_at(const struct cli *cli, const char *option, int i);
+/* A whole number in [min, max]; ends the process with EXIT_USAGE else. */
+int64_t cli_number(const struct cli *cli, const char *option,
+                   int64_t otherwise, int64_t min, int64_t max);
+/* Splits "key=value" (in the option's value) in two; the key is copied to
+ * `key`. Ends the process with EXIT_USAGE when there is no `=`. */
+const char *cli_key_value(const struct cli *cli, const char *option,
+                          const char *text, char *key, size_t key_size);
+
+enum cli_output { OUTPUT_TABLE, OUTPUT_WIDE, OUTPUT_JSON };
+/* -o, or table; ends the process with EXIT_USAGE for another word. */
+enum cli_output cli_output(const struct cli *cli);
+
+/* "flotilla topic create: sentence" on stderr. Gives `status`. */
+int cli_fail(const struct cli *cli, int status, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+/* The same with the hint at --help, and the end. */
+noreturn void cli_usage(const struct cli *cli, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+
+#endif

@@ -1,0 +1,183 @@
+#include "tools/server.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/env_uv.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "net/broker.h"
+#include "tools/config_load.h"
+
+/* People want to know what a start waits for, soon and then now and then. */
+#define WAIT_FIRST_MS 2000
+#define WAIT_AGAIN_MS 10000
+
+const struct cli_option server_options[] = {
+    {"config", 0, "FILE", "Kafka's server.properties"},
+    {"seeds", 0, "HOST:PORT,...",
+     "peer addresses of the brokers that form the cluster"},
+    {"define", 'D', "KEY=VALUE", "a key of the configuration; the last wins"},
+    {"strict-config", 0, NULL, "refuse unknown keys"},
+    {NULL}};
+
+struct server {
+    const struct cli *cli;
+    struct broker_config *config;
+    struct broker *broker;
+    unsigned n_shards;
+    struct env *envs[BROKER_SHARDS_MAX];
+    struct env_deferred started;
+    struct env_timer waiting;
+    bool ready;
+    int n_signals;
+    char pid_path[LIMIT_PATH];
+};
+
+/* ---- what the broker tells ------------------------------------------------ */
+
+static void on_ready(void *arg, struct broker *broker)
+{
+    struct server *s = arg;
+    s->ready = true;
+    env_timer_stop(&s->waiting);
+    /* tools that start Kafka in containers wait for this wording */
+    log_info("server", "Transitioning from RECOVERY to RUNNING");
+    log_info("server", "ready at %s; acks=all is synced on a majority",
+             broker_address(broker));
+    printf("ready: %s\n", broker_address(broker));
+    fflush(stdout);
+}
+
+/* Other threads may run, so nothing is torn down: the log is made for that. */
+static void on_failed(void *arg, const char *sentence)
+{
+    struct server *s = arg;
+    _exit(cli_fail(s->cli, EXIT_FAILED, "%s", sentence));
+}
+
+static void on_stopped(void *arg)
+{
+    struct server *s = arg;
+    for (unsigned i = 0; i < s->n_shards; i++) {
+        env_uv_stop(s->envs[i]);
+    }
+}
+
+static void on_waiting(struct env_timer *timer)
+{
+    struct server *s = timer->arg;
+    log_info("server", "not ready yet: %s", broker_waiting_for(s->broker));
+    env_timer_start(timer, WAIT_AGAIN_MS);
+}
+
+/* After the broker's first step: the data directory is ours. */
+static void on_started(struct env_deferred *d)
+{
+    struct server *s = d->arg;
+    char text[32];
+    snprintf(text, sizeof text, "%ld\n", (long)getpid());
+    if (!file_write_atomic(s->pid_path, text)) {
+        log_warn("server", "cannot write %s: %s", s->pid_path, strerror(errno));
+    }
+}
+
+static void on_signal(void *arg, int signo)
+{
+    struct server *s = arg;
+    if (signo == SIGHUP) {
+        log_info("server", "SIGHUP: there is nothing to read again as yet");
+        return;
+    }
+    s->n_signals++;
+    log_info("server", s->n_signals == 1 ? "stopping" : "stopping now");
+    if (s->n_signals > 2) {
+        _exit(EXIT_FAILED);
+    }
+    env_timer_stop(&s->waiting);
+    broker_stop(s->broker);
+}
+
+/* ---- running -------------------------------------------------------------- */
+
+static unsigned shards_wanted(const struct broker_config *config)
+{
+    int64_t n = broker_config_int(config, "shards");
+    if (n == 0) {
+        n = sysconf(_SC_NPROCESSORS_ONLN) / 2;
+    }
+    n = n < 1 ? 1 : n;
+    return (unsigned)(n > BROKER_SHARDS_MAX ? BROKER_SHARDS_MAX : n);
+}
+
+static bool prepare_directory(struct server *s)
+{
+    const char *data = broker_config_get(s->config, "log.dirs");
+    char *parent = path_parent(data);
+    bool ok = path_make_directory(parent);
+    if (!ok) {
+        cli_fail(s->cli, EXIT_FAILED,
+                 "Cannot make the directory %s: %s; set log.dirs.", parent,
+                 strerror(errno));
+    }
+    snprintf(s->pid_path, sizeof s->pid_path, "%s/pid", parent);
+    mem_free(parent);
+    return ok;
+}
+
+static void serve(struct server *s)
+{
+    struct env_uv_options shard0 = {.on_signal = on_signal, .arg = s};
+    struct broker_options options = {.n_shards = s->n_shards,
+                                     .config = s->config,
+                                     .ready = on_ready,
+                                     .failed = on_failed,
+                                     .stopped = on_stopped,
+                                     .arg = s};
+    for (unsigned i = 0; i < s->n_shards; i++) {
+        s->envs[i] = env_uv_new(i == 0 ? &shard0 : NULL);
+        options.envs[i] = s->envs[i];
+    }
+    s->broker = broker_start(&options);
+    s->started = (struct env_deferred){.cb = on_started, .arg = s};
+    env_defer(s->envs[0], &s->started);
+    env_timer_init(s->envs[0], &s->waiting, on_waiting, s);
+    env_timer_start(&s->waiting, WAIT_FIRST_MS);
+    for (unsigned i = 1; i < s->n_shards; i++) {
+        env_uv_thread_start(s->envs[i]);
+    }
+    env_uv_run(s->envs[0]);
+    for (unsigned i = 1; i < s->n_shards; i++) {
+        env_uv_thread_join(s->envs[i]);
+    }
+    env_timer_stop(&s->waiting);
+    broker_free(s->broker);
+    for (unsigned i = 0; i < s->n_shards; i++) {
+        env_uv_free(s->envs[i]);
+    }
+}
+
+int server_run(struct cli *cli)
+{
+    struct server s = {.cli = cli};
+    log_set_sink(env_uv_log_sink, NULL);
+    s.config = config_load(cli);
+    if (s.config == NULL) {
+        return EXIT_FAILED;
+    }
+    if (prepare_directory(&s)) {
+        s.n_shards = shards_wanted(s.config);
+        serve(&s);
+        if (pid_file_read(s.pid_path) == (long)getpid()) {
+            unlink(s.pid_path);
+        }
+        log_info("server", "stopped");
+    }
+    broker_config_free(s.config);
+    return s.n_signals > 0 ? EXIT_DONE : EXIT_FAILED;
+}
