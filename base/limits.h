@@ -108,10 +108,10 @@
 /* Bytes read from a client at once; one piece of memory for all connections of
  * a shard. What 10 Gbit/s brings in 50 us. */
 #define LIMIT_READ_PIECE ((size_t)64 << 10)
-/* First memory for a request longer than what has arrived of it; it grows
+/* First memory for a request of which only the beginning has arrived; it grows
  * fourfold as bytes come, so that clients that announce much and send little
- * hold little. */
-#define LIMIT_FRAME_FIRST ((size_t)64 << 10)
+ * hold little: ten thousand of them 160 MiB. */
+#define LIMIT_FRAME_FIRST ((size_t)16 << 10)
 /* Memory of the requests of one shard, read or being read. When it is used up,
  * connections are not read: 256 full produce requests of 1 MiB. */
 #define LIMIT_REQUEST_MEMORY ((size_t)256 << 20)
