@@ -14,7 +14,10 @@
 #include "raft/group.h"
 #include "raft/wal_pins.h"
 
-/* Frames lie in [from, to) of a chunk, of this generation of a log file. */
+/* Frames lie in [from, to) of a chunk, of this generation of a log file.
+ * LOG_RUN_COPIES: entries logged again, whose originals hold an older chunk;
+ * these hold none. */
+#define LOG_RUN_COPIES UINT64_MAX
 struct log_run {
     uint32_t from, to;
     uint64_t generation;

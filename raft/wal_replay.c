@@ -1,0 +1,348 @@
+#include "raft/wal_replay.h"
+
+#include <stdio.h>
+
+#include "base/assert.h"
+#include "base/types.h"
+
+/* ---- groups --------------------------------------------------------------
+ */
+static struct replay_group *group_get(struct replay *replay,
+                                      const struct group_id *id)
+{
+    struct replay_group *group = NULL;
+    HASH_FIND(hh, replay->groups, id, sizeof *id, group);
+    if (group != NULL) {
+        return group;
+    }
+    group = mem_zalloc(sizeof *group);
+    group->id = *id;
+    if (replay->settled != NULL) {
+        group->checkpoint_settled =
+            replay->settled(replay->wal->arg, id, &group->checkpoint_self);
+    }
+    group->settled = group->checkpoint_settled;
+    group->last = group->settled;
+    HASH_ADD(hh, replay->groups, id, sizeof group->id, group);
+    return group;
+}
+
+static enum err corrupt(struct replay *replay, const struct replay_group *group,
+                        const char *what, uint64_t index)
+{
+    char text[UUID_TEXT_SIZE];
+    uuid_format(&group->id.topic, text);
+    snprintf(replay->why, sizeof replay->why, "group %s-%d: %s %llu", text,
+             (int)group->id.partition, what, (unsigned long long)index);
+    return ERR_CORRUPT;
+}
+
+/* ---- configurations ------------------------------------------------------
+ */
+static void configs_drop(struct replay_group *group, uint64_t first)
+{
+    while (group->n_configs > 0 &&
+           group->configs[group->n_configs - 1].index >= first) {
+        mem_free(group->configs[--group->n_configs].bytes);
+    }
+}
+
+static void configs_note(struct replay_group *group,
+                         const struct wal_frame *frame)
+{
+    configs_drop(group, frame->index);
+    size_t n = group->n_configs + (size_t)1;
+    group->configs = mem_realloc(group->configs, n * sizeof *group->configs);
+    struct replay_config *config = &group->configs[group->n_configs++];
+    config->index = frame->index;
+    config->size = frame->size;
+    config->bytes = mem_alloc(frame->size);
+    memcpy(config->bytes, frame->payload, frame->size);
+}
+
+/* ---- entries -------------------------------------------------------------
+ */
+static struct wal_recovered_entry *slot_of(struct replay_group *group,
+                                           uint64_t index)
+{
+    return &group->entries[index - group->settled.v - 1];
+}
+
+static void slots_reserve(struct replay_group *group, uint64_t n)
+{
+    if (n <= group->capacity) {
+        return;
+    }
+    uint64_t capacity = group->capacity * 2 > n ? group->capacity * 2 : n;
+    group->entries =
+        mem_realloc(group->entries, capacity * sizeof *group->entries);
+    memset(group->entries + group->capacity, 0,
+           (capacity - group->capacity) * sizeof *group->entries);
+    group->capacity = capacity;
+}
+
+/* Drops entries from `first` on; true when there was one. */
+static bool entries_drop(struct replay_group *group, uint64_t first)
+{
+    bool any = false;
+    if (first <= group->settled.v) {
+        first = group->settled.v + 1;
+    }
+    for (uint64_t i = first; i <= group->last.v; i++) {
+        struct wal_recovered_entry *slot = slot_of(group, i);
+        any = any || slot->index.v != 0;
+        wal_place_drop(&slot->place);
+        memset(slot, 0, sizeof *slot);
+    }
+    if (group->last.v >= first) {
+        group->last.v = first - 1;
+    }
+    return any;
+}
+
+/* Copies a frame into the log buffer. */
+static uint8_t *frame_keep(struct replay *replay, const struct wal_file *file,
+                           const uint8_t *bytes, uint64_t length,
+                           struct log_chunk **out)
+{
+    struct log_buffer *buffer = replay->wal->buffer;
+    struct log_chunk *chunk = buffer->newest;
+    if (chunk == NULL || chunk->size - chunk->fill < length) {
+        chunk = log_buffer_add(buffer, length);
+    }
+    uint32_t from = chunk->fill;
+    memcpy(chunk->data + from, bytes, length);
+    chunk->fill += (uint32_t)length;
+    log_chunk_run(chunk, from, file->generation)->to = chunk->fill;
+    *out = chunk;
+    return chunk->data + from;
+}
+
+static enum err replay_entry(struct replay *replay, struct replay_group *group,
+                             struct wal_file *file,
+                             const struct wal_frame *frame,
+                             const uint8_t *bytes, uint64_t position)
+{
+    if (frame->index == 0 || frame->term == 0) {
+        return corrupt(replay, group, "an entry without index or term", 0);
+    }
+    if (frame->entry_type == ENTRY_CONFIG) {
+        configs_note(group, frame);
+    }
+    if (frame->index <= group->settled.v) {
+        return ERR_OK;
+    }
+    uint64_t n = frame->index - group->settled.v;
+    if (n > replay->entries_max) {
+        return corrupt(replay, group, "entries are missing before",
+                       frame->index);
+    }
+    slots_reserve(group, n);
+    struct wal_group *pinned = wal_group_get(replay->wal, &group->id);
+    pinned->settled = group->settled;
+    struct wal_recovered_entry *slot = slot_of(group, frame->index);
+    if (slot->index.v != 0) {
+        if (slot->term.v != frame->term) {
+            return corrupt(replay, group,
+                           "two terms without a truncation at index",
+                           frame->index);
+        }
+        wal_pin(pinned, NULL, file, slot->index);
+        return ERR_OK;
+    }
+    struct log_chunk *chunk;
+    const uint8_t *kept =
+        frame_keep(replay, file, bytes, wal_frame_bytes(frame->size), &chunk);
+    log_chunk_ref(chunk);
+    *slot = (struct wal_recovered_entry){
+        .index = {frame->index},
+        .term = {frame->term},
+        .type = (enum entry_type)frame->entry_type,
+        .place = {.payload = kept + WAL_FRAME_HEADER,
+                  .size = frame->size,
+                  .crc = frame->payload_crc,
+                  .chunk = chunk,
+                  .position = position}};
+    wal_pin(pinned, chunk, file, slot->index);
+    if (group->last.v < frame->index) {
+        group->last.v = frame->index;
+    }
+    return ERR_OK;
+}
+
+/* ---- the other frames ----------------------------------------------------
+ */
+static void replay_cut(struct replay *replay, struct replay_group *group,
+                       struct wal_file *file, uint64_t first,
+                       const uint8_t *bytes)
+{
+    configs_drop(group, first);
+    if (entries_drop(group, first)) {
+        /* Who walks the buffer later must see it too. */
+        struct log_chunk *chunk;
+        frame_keep(replay, file, bytes, WAL_FRAME_HEADER, &chunk);
+    }
+    struct wal_group *pinned = wal_group_find(replay->wal, &group->id);
+    if (pinned != NULL) {
+        wal_group_truncate(replay->wal, pinned, (log_index){first});
+    }
+}
+
+static enum err replay_term(struct replay *replay, struct replay_group *group,
+                            const struct wal_frame *frame)
+{
+    if (frame->term < group->term.v) {
+        return corrupt(replay, group, "the term goes back to", frame->term);
+    }
+    if (frame->term == group->term.v && group->vote != 0) {
+        if (frame->index != 0 && frame->index != group->vote) {
+            return corrupt(replay, group, "two votes in term", frame->term);
+        }
+        return ERR_OK;
+    }
+    group->term.v = frame->term;
+    group->vote = frame->index;
+    return ERR_OK;
+}
+
+static enum err replay_create(struct replay *replay, struct replay_group *group,
+                              struct wal_file *file,
+                              const struct wal_frame *frame,
+                              const uint8_t *bytes)
+{
+    struct group_creation creation = {.id = group->id};
+    if (!wal_create_decode(frame->payload, frame->size, &creation)) {
+        return corrupt(replay, group, "a malformed creation of size",
+                       frame->size);
+    }
+    bool other = group->deleted ||
+                 (group->created && group->creation.self != creation.self);
+    if (other) {
+        replay_cut(replay, group, file, 0, bytes);
+        group->term.v = 0;
+        group->vote = 0;
+    }
+    bool same = group->checkpoint_self == creation.self ||
+                (group->checkpoint_self == 0 && !other);
+    log_index settled = {same ? group->checkpoint_settled.v : 0};
+    if (settled.v != group->settled.v) {
+        ASSERT(group->last.v == group->settled.v);
+        group->settled = settled;
+        group->last = settled;
+    }
+    group->created = true;
+    group->deleted = false;
+    group->creation = creation;
+    return ERR_OK;
+}
+
+enum err replay_frame(struct replay *replay, struct wal_file *file,
+                      const struct wal_frame *frame, const uint8_t *bytes,
+                      uint64_t position)
+{
+    if (frame->type == WAL_FRAME_ATTEST) {
+        return ERR_OK;
+    }
+    struct replay_group *group = group_get(replay, &frame->group);
+    switch (frame->type) {
+        case WAL_FRAME_ENTRY:
+            return replay_entry(replay, group, file, frame, bytes, position);
+        case WAL_FRAME_TRUNCATE:
+            replay_cut(replay, group, file, frame->index, bytes);
+            return ERR_OK;
+        case WAL_FRAME_TERM:
+            return replay_term(replay, group, frame);
+        case WAL_FRAME_CREATE:
+            return replay_create(replay, group, file, frame, bytes);
+        case WAL_FRAME_DELETE:
+            replay_cut(replay, group, file, 0, bytes);
+            group->deleted = true;
+            group->created = false;
+            return ERR_OK;
+        case WAL_FRAME_CONFIG:
+            configs_note(group, frame);
+            return ERR_OK;
+        case WAL_FRAME_ATTEST:
+            return ERR_OK;
+    }
+    return corrupt(replay, group, "unknown frame type", frame->type);
+}
+
+/* ---- the end -------------------------------------------------------------
+ */
+static enum err group_check(struct replay *replay, struct replay_group *group)
+{
+    uint64_t term = 0;
+    for (uint64_t i = group->settled.v + 1; i <= group->last.v; i++) {
+        const struct wal_recovered_entry *slot = slot_of(group, i);
+        if (slot->index.v == 0) {
+            return corrupt(replay, group, "missing entry", i);
+        }
+        if (slot->term.v < term) {
+            return corrupt(replay, group, "the term goes back at entry", i);
+        }
+        term = slot->term.v;
+    }
+    return ERR_OK;
+}
+
+static void group_give(struct replay_group *group,
+                       struct wal_recovered_group *out)
+{
+    *out = (struct wal_recovered_group){
+        .id = group->id,
+        .created = group->created,
+        .deleted = group->deleted,
+        .creation = group->creation,
+        .term = group->term,
+        .vote = group->vote,
+        .first = {group->settled.v + 1},
+        .n_entries = group->last.v - group->settled.v,
+        .entries = group->entries};
+    configs_drop(group, group->last.v + 1);
+    if (group->n_configs > 0) {
+        struct replay_config *newest = &group->configs[group->n_configs - 1];
+        out->config_index.v = newest->index;
+        out->config = newest->bytes;
+        out->config_size = newest->size;
+        newest->bytes = NULL;
+    }
+    group->entries = NULL;
+    group->capacity = 0;
+    group->last = group->settled;
+}
+
+enum err replay_finish(struct replay *replay)
+{
+    struct wal *wal = replay->wal;
+    struct replay_group *group, *next;
+    size_t n = HASH_COUNT(replay->groups), k = 0;
+    HASH_ITER(hh, replay->groups, group, next)
+    {
+        enum err e = group_check(replay, group);
+        if (e != ERR_OK) {
+            return e;
+        }
+    }
+    wal->recovered = mem_zalloc(n * sizeof *wal->recovered);
+    wal->n_recovered = n;
+    HASH_ITER(hh, replay->groups, group, next)
+    {
+        group_give(group, &wal->recovered[k++]);
+    }
+    return ERR_OK;
+}
+
+void replay_free(struct replay *replay)
+{
+    struct replay_group *group, *next;
+    HASH_ITER(hh, replay->groups, group, next)
+    {
+        entries_drop(group, 0);
+        configs_drop(group, 0);
+        mem_free(group->entries);
+        mem_free(group->configs);
+        HASH_DEL(replay->groups, group);
+        mem_free(group);
+    }
+}

@@ -1,0 +1,49 @@
+/* What the frames of a log, taken in order, say of each group. Internal to
+ * recovery; does no I/O itself. */
+#ifndef RAFT_WAL_REPLAY_H
+#define RAFT_WAL_REPLAY_H
+
+#include "raft/wal_internal.h"
+
+struct replay_config {
+    uint64_t index;
+    uint8_t *bytes;
+    uint32_t size;
+};
+
+struct replay_group {
+    struct group_id id;
+    log_index checkpoint_settled;
+    replica_id checkpoint_self;
+    bool created, deleted;
+    struct group_creation creation;
+    raft_term_t term;
+    replica_id vote;
+    log_index settled;                   /* of this life of the group */
+    log_index last;                      /* highest entry held, or settled */
+    struct wal_recovered_entry *entries; /* from settled + 1; index 0: hole */
+    uint64_t capacity;
+    struct replay_config *configs; /* by index, rising */
+    uint32_t n_configs;
+    UT_hash_handle hh;
+};
+
+struct replay {
+    struct wal *wal;
+    wal_settled_fn settled;
+    uint64_t entries_max; /* more cannot lie in the files */
+    struct replay_group *groups;
+    char why[256]; /* after ERR_CORRUPT */
+};
+
+/* One frame of `file`, in the order of the log. ERR_CORRUPT when it
+ * contradicts what came before. */
+MUST_USE enum err replay_frame(struct replay *replay, struct wal_file *file,
+                               const struct wal_frame *frame,
+                               const uint8_t *bytes, uint64_t position);
+/* All frames were given: checks that nothing is missing and hands the groups
+ * to the log. */
+MUST_USE enum err replay_finish(struct replay *replay);
+void replay_free(struct replay *replay);
+
+#endif
