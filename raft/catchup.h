@@ -2,10 +2,10 @@
  * leader's settled state over the network instead of entries (rule of the
  * store 7).
  *
- * Happy path. The leader's core finds that an entry the follower needs has left
- * memory and offers: InstallSnapshot with index S = what the leader has
- * settled, and nothing else. The follower's core does not see it. The follower
- * asks the leader (RPC_CATCHUP) for the manifest of S, which the state machine
+ * Happy path. The leader sees that an entry the follower needs has left memory
+ * and offers (MESSAGE_OFFER) S, the index of what it has settled. This takes
+ * the place of libraft's InstallSnapshot, which the core never gets to see, nor
+ * the bugs around it (LIBRAFT S6, S8, S9, L8). The follower asks the leader (RPC_CATCHUP) for the manifest of S, which the state machine
  * makes; then its own state machine says which ranges of which files it needs,
  * and they are fetched, a few at a time, and written to new files by workers.
  * All the while the replica votes and answers by its old log. When all is
@@ -13,9 +13,9 @@
  * written with settled = S and the state machine's new blob: that is the
  * switch, atomic with one durable write. Then the replica's log is empty and
  * begins at S + 1, the core is started again from there exactly as after a
- * restart, the state machine gets `restore` (again), and the next
- * InstallSnapshot is answered with success: the leader goes on with entries
- * from S + 1.
+ * restart, the state machine gets `restore` (again), and the next offer is
+ * answered with the result of an append that ends at S: the leader goes on
+ * with entries from S + 1.
  *
  * Failures. A lost call is repeated; with another leader, or when a range is
  * gone there (retention), a new manifest is asked for and the state machine
@@ -41,9 +41,10 @@
 #define CATCHUP_RANGE_MAX (1u << 20)
 
 /* A range of a file. What the number means is between the state machine that
- * made the manifest and the one that reads it (say: position in its list). */
+ * made the manifest and the one that reads it; it must stay the same in later
+ * manifests of the same replica (say: a segment's base offset). */
 struct catchup_range {
-    uint32_t file;
+    uint64_t file;
     uint64_t offset;
     uint32_t size; /* 1 .. CATCHUP_RANGE_MAX */
 };
