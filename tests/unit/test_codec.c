@@ -168,6 +168,11 @@ START_TEST(test_decode__unknown_tags_skipped_known_kept)
     wire_reader_init(&r, more, size + 4);
     fetch_request_decode(&r, 12, &arena, &back);
     ck_assert_int_eq(r.err, ERR_INVALID);
+    more[size - 7] = 1;
+    more[size - 5] = 8;
+    wire_reader_init(&r, more, size + 4);
+    fetch_request_decode(&r, 12, &arena, &back);
+    ck_assert_int_eq(r.err, ERR_INVALID);
 }
 END_TEST
 
