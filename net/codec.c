@@ -188,8 +188,13 @@ static bool is_default(const struct codec_field *f, const void *object)
     case CODEC_RECORDS:
         return ((const struct wire_records *)p)->n == f->initial;
     case CODEC_STRUCT:
-        return f->pointer ? get_pointer(object, f) == NULL
-                          : is_default_struct(f->type, p);
+        if (f->pointer) {
+            p = get_pointer(object, f);
+            if (p == NULL || f->initial != 0) {
+                return p == NULL && f->initial != 0;
+            }
+        }
+        return is_default_struct(f->type, p);
     }
     UNREACHABLE("kind of a field");
 }
@@ -278,11 +283,13 @@ static void decode_array(const struct codec_field *f, struct wire_reader *r,
     }
 }
 
-/* `tagged`: presence of the tag says that it is not null. */
+/* A byte says whether it is null: negative, or in a tag 0. */
 static void decode_pointer(const struct codec_field *f, struct wire_reader *r,
-                           const struct context *c, void *object, bool tagged)
+                           const struct context *c, void *object)
 {
-    if (!tagged && codec_in(f->nullable, c->version) && wire_read_i8(r) < 0) {
+    int8_t present = wire_read_i8(r);
+    set_pointer(object, f, NULL);
+    if (present < 0 || (f->tag >= 0 && present == 0)) {
         return;
     }
     void *p = r->err == ERR_OK ? take(r, c, f->type->size) : NULL;
@@ -298,7 +305,7 @@ static void decode_field(const struct codec_field *f, struct wire_reader *r,
     if (f->array) {
         decode_array(f, r, c, object);
     } else if (f->pointer) {
-        decode_pointer(f, r, c, object, f->tag >= 0);
+        decode_pointer(f, r, c, object);
     } else {
         decode_value(f, r, c, at(object, f->offset));
     }
@@ -340,6 +347,21 @@ static void decode_tags(const struct codec_struct *s, struct wire_reader *r,
     }
 }
 
+/* Default of a field that is absent, or may be overwritten by its tag. */
+static void init_decoded(const struct codec_field *f, struct wire_reader *r,
+                         const struct context *c, void *object)
+{
+    if (f->pointer && f->initial == 0 && codec_in(f->present, c->version)) {
+        void *p = take(r, c, f->type->size);
+        if (p != NULL) {
+            init_struct(f->type, p);
+            set_pointer(object, f, p);
+        }
+    } else {
+        init_field(f, object);
+    }
+}
+
 /* `out` is zeroed. */
 static void decode_struct(const struct codec_struct *s, struct wire_reader *r,
                           const struct context *c, void *out)
@@ -349,7 +371,7 @@ static void decode_struct(const struct codec_struct *s, struct wire_reader *r,
         if (f->tag < 0 && codec_in(f->present, c->version)) {
             decode_field(f, r, c, out);
         } else {
-            init_field(f, out);
+            init_decoded(f, r, c, out);
         }
     }
     if (c->flexible) {
@@ -417,8 +439,7 @@ static size_t size_field(const struct codec_field *f, const struct context *c,
     }
     if (f->pointer) {
         const void *p = get_pointer(object, f);
-        size_t flag = f->tag < 0 && codec_in(f->nullable, c->version) ? 1 : 0;
-        return flag + (p == NULL ? 0 : size_struct(f->type, c, p));
+        return 1 + (p == NULL ? 0 : size_struct(f->type, c, p));
     }
     return size_value(f, c, at_const(object, f->offset));
 }
@@ -517,9 +538,7 @@ static void encode_pointer(const struct codec_field *f, struct wire_writer *w,
                            const struct context *c, const void *object)
 {
     const void *p = get_pointer(object, f);
-    if (f->tag < 0 && codec_in(f->nullable, c->version)) {
-        wire_write_i8(w, p == NULL ? -1 : 1);
-    }
+    wire_write_i8(w, p != NULL ? 1 : f->tag >= 0 ? 0 : -1);
     if (p != NULL) {
         encode_struct(f->type, w, c, p);
     }

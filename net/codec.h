@@ -42,7 +42,8 @@ struct codec_field {
     struct codec_range nullable;
     int8_t tag; /* -1: not tagged */
     const struct codec_struct *type; /* of CODEC_STRUCT */
-    int64_t initial; /* default: a number, or -1 for null, 0 for empty */
+    int64_t initial; /* default: a number, or -1 for null, 0 for empty (of a
+                      * pointer: a struct of defaults) */
 };
 
 /* Fields in the order of the wire, tagged ones last by ascending tag. */
@@ -62,7 +63,7 @@ struct codec_message {
     const struct codec_struct *body;
 };
 
-/* Sets every field of `out` to its default. */
+/* Sets every field of `out` to its default; all pointers to null. */
 void codec_init(const struct codec_message *m, void *out);
 /* Reads `out` (fields absent in `version` get their default). Arrays are
  * taken from `a` with arena_try_alloc; strings, bytes and records point into

@@ -217,10 +217,11 @@ def check(message):
                     raise Bad(f"{where}: tag {f.tag} is there twice")
             if f.default == "null" and f.nullable is None:
                 raise Bad(f"{where}: null by default but never nullable")
-            if is_pointer(message, f) and (f.default != "null" or
-                                           f.nullable != f.present):
-                raise Bad(f"{where}: a nullable struct is null by default "
-                          "and nullable wherever it is")
+            if is_pointer(message, f) and (
+                    f.nullable != f.present or
+                    (f.default != "null" and f.tag is None)):
+                raise Bad(f"{where}: a nullable struct is nullable wherever "
+                          "it is, and null by default if it is not tagged")
 
 
 def parse_file(path):
@@ -324,7 +325,7 @@ def element_min(message, s):
 
 def initial(message, f):
     d = f.default
-    if d is None or d == "false" or is_pointer(message, f):
+    if d is None or d == "false":
         return "0"
     if d == "null":
         return "-1"

@@ -8,6 +8,7 @@
 #include "schema/api_versions.h"
 #include "schema/apis.h"
 #include "schema/consumer_group_heartbeat.h"
+#include "schema/consumer_offsets.h"
 #include "schema/fetch.h"
 #include "schema/header.h"
 #include "schema/metadata.h"
@@ -139,6 +140,38 @@ START_TEST(test_golden__nullable_struct)
     ck_assert_int_eq(r.err, ERR_OK);
     ck_assert_ptr_nonnull(back.assignment);
     ck_assert_int_eq(back.assignment->n_topic_partitions, 0);
+}
+END_TEST
+
+START_TEST(test_golden__nullable_struct_in_a_tag)
+{
+    struct consumer_group_member_metadata_value_classic_member_metadata m;
+    struct consumer_group_member_metadata_value v;
+    const struct codec_message *message =
+        &consumer_group_member_metadata_value_message;
+    consumer_group_member_metadata_value_init(&v);
+    v.rebalance_timeout_ms = -1;
+    v.instance_id.n = v.rack_id.n = v.subscribed_topic_regex.n = 0;
+    v.server_assignor.n = 0;
+    size_t size; /* bytes as Kafka's class writes them */
+    uint8_t *flat = encode(message, &v, 0, &size);
+    static const char start[] = "\1\1\1\1\1\1\xff\xff\xff\xff\1";
+    ck_assert_uint_eq(size, 15);
+    ck_assert_mem_eq(flat, start, 11);
+    ck_assert_mem_eq(flat + 11, "\x01\x00\x01\x00", 4);
+    memset(&m, 0, sizeof m);
+    v.classic_member_metadata = &m; /* all defaults is the default */
+    flat = encode(message, &v, 0, &size);
+    ck_assert_uint_eq(size, 12);
+    struct wire_reader r;
+    wire_reader_init(&r, flat, size);
+    consumer_group_member_metadata_value_decode(&r, 0, &arena, &v);
+    ck_assert_int_eq(r.err, ERR_OK);
+    ck_assert_ptr_nonnull(v.classic_member_metadata);
+    v.classic_member_metadata->session_timeout_ms = 5;
+    flat = encode(message, &v, 0, &size);
+    ck_assert_uint_eq(size, 21);
+    ck_assert_mem_eq(flat + 11, "\x01\x00\x07\x01\0\0\0\x05\x01\x00", 10);
 }
 END_TEST
 
@@ -391,6 +424,7 @@ int main(void)
     tcase_add_test(tc, test_golden__api_versions_unsupported);
     tcase_add_test(tc, test_golden__api_versions_response_v3);
     tcase_add_test(tc, test_golden__nullable_struct);
+    tcase_add_test(tc, test_golden__nullable_struct_in_a_tag);
     tcase_add_test(tc, test_decode__unknown_tags_skipped_known_kept);
     tcase_add_test(tc, test_decode__defaults_where_absent);
     tcase_add_test(tc, test_decode__records_are_views);
