@@ -9,6 +9,11 @@
 #include "base/kafka_error.h"
 #include "raft/group.h"
 
+/* A member of one of a partition's lists; private. */
+struct partition_link {
+    struct partition_link *next, *prev;
+};
+
 enum partition_timestamp_type { TIMESTAMP_CREATE = 0, TIMESTAMP_APPEND = 1 };
 
 /* Effective topic configuration as the partition needs it. */
@@ -37,6 +42,7 @@ struct partition_shard_options {
     uint64_t read_bytes_max;   /* memory of file reads under way */
 };
 struct partition_shard *partition_shard_new(const struct partition_shard_options *options);
+/* After every partition's ops->closed and fetch's release. */
 void partition_shard_free(struct partition_shard *shard);
 
 struct partition;
@@ -52,12 +58,16 @@ struct partition_ops {
     void (*applied)(void *arg, struct partition *partition,
                     kafka_offset base_offset, const uint8_t *batch,
                     uint32_t size);
+    /* The last word: the partition was deleted or the broker stops. Its memory
+     * is gone when this returns. */
     void (*closed)(void *arg, struct partition *partition);
 };
 
-/* Opens a replica: from its creation record when `creation` is given and the
- * host does not know the group, else what the host recovered. `name` is for
- * people (directory names, logs): "orders-3". ERR_LOST, ERR_CORRUPT. */
+/* Opens a replica: from its creation record when the host does not know the
+ * group, else what the host recovered (`creation` as raft_host_recovered gave
+ * it). `name` is for people (directory names, logs): "orders-3"; the same at
+ * every start. Blocks on files when there is something settled. ERR_LOST,
+ * ERR_CORRUPT. */
 MUST_USE enum err partition_open(struct partition_shard *shard,
                                  const struct group_creation *creation,
                                  const char *name,
@@ -102,8 +112,9 @@ struct partition_produce {
     int64_t log_append_time_ms;  /* -1 with CreateTime */
     kafka_offset log_start;
     /* private */
-    struct partition_produce *next, *prev;
+    struct partition_link link;
     log_index index;
+    int64_t max_timestamp;
     struct partition *partition;
 };
 void partition_produce(struct partition *p, struct partition_produce *req);
@@ -134,7 +145,7 @@ struct partition_fetch {
     int n_iov;
     int32_t bytes;
     /* private: pins of chunks and read buffers */
-    void *pins;
+    struct fetch_pins *pins;
     struct partition *partition;
 };
 /* True: answered at once. False: file reads are under way, cb comes later. */
@@ -150,9 +161,8 @@ int64_t partition_available(const struct partition *p, kafka_offset offset,
 struct partition_waiter {
     void (*wake)(struct partition_waiter *waiter);
     void *arg;
-    /* private */
-    struct partition_waiter *next, *prev;
-    struct partition *partition;
+    /* private; all zero before the first use */
+    struct partition_link link;
 };
 void partition_wait(struct partition *p, struct partition_waiter *waiter);
 void partition_unwait(struct partition_waiter *waiter); /* twice is fine */
@@ -174,11 +184,11 @@ struct partition_list_offset {
     kafka_offset offset; /* -1: none */
     int32_t leader_epoch;
     /* private */
+    struct partition_link link;
     struct group_read barrier;
-    struct env_deferred deferred;
     struct env_work work;
     struct partition *partition;
-    void *job;
+    struct offset_search *search;
 };
 void partition_list_offset(struct partition *p, struct partition_list_offset *req);
 
@@ -197,9 +207,9 @@ struct partition_delete_records {
     void *arg;
     enum kafka_error error;
     kafka_offset low_watermark;
-    struct partition_delete_records *next;
+    /* private */
+    struct partition_link link;
     log_index index;
-    struct env_deferred deferred;
 };
 void partition_delete_records(struct partition *p, struct partition_delete_records *req);
 

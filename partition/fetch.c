@@ -1,0 +1,346 @@
+/* Fetch: batches from the log buffer while they are there (references, no
+ * copy), else read from segments by a worker into memory of its own, each batch
+ * checked before it is served. */
+#include "base/assert.h"
+#include "base/mem.h"
+#include "partition/partition_impl.h"
+
+/* What an answer keeps alive, in one piece of memory with its iovecs. */
+struct fetch_pins {
+    struct partition_shard *shard;
+    uint8_t *data;       /* read from a file, or NULL */
+    uint64_t budget;     /* of shard->read_bytes */
+    uint32_t n_chunks;
+    struct log_chunk **chunks;
+    struct iovec iov[];
+};
+
+/* A read of a file, waiting or under way. */
+struct fetch_read {
+    struct env_work work;
+    struct partition_link link; /* in shard->reads */
+    struct partition *partition;
+    struct partition_fetch *req;
+    struct segment_view view;
+    uint64_t budget;
+    kafka_offset offset;
+    size_t max_bytes;
+    bool at_least_one;
+    uint8_t *data;
+    size_t size;
+    kafka_offset bad;
+    enum err status;
+};
+
+/* ---- from memory --------------------------------------------------------- */
+/* How many entries from place `from` on belong to the answer. */
+static uint32_t memory_extent(const struct partition *p,
+                              const struct partition_fetch *req, uint32_t from,
+                              uint32_t *batches)
+{
+    int64_t limit = partition_limit(p, req->isolation).v, bytes = 0;
+    uint32_t at = from;
+    *batches = 0;
+    for (; at < p->ring.count && *batches < LIMIT_FETCH_PIECES; at++) {
+        const struct log_entry *e = ring_at(&p->ring, at);
+        if (e->type != ENTRY_DATA) {
+            continue;
+        }
+        if (e->base_offset.v + e->last_delta >= limit) {
+            break;
+        }
+        if (bytes + e->size > req->max_bytes &&
+            !(*batches == 0 && req->at_least_one)) {
+            break;
+        }
+        bytes += e->size;
+        (*batches)++;
+    }
+    return at;
+}
+
+static struct fetch_pins *pins_new(struct partition_shard *shard, uint32_t n)
+{
+    struct fetch_pins *pins =
+        mem_alloc(sizeof *pins + n * (sizeof(struct iovec) + sizeof(void *)));
+    *pins = (struct fetch_pins){.shard = shard};
+    pins->chunks = (struct log_chunk **)(void *)(pins->iov + n);
+    return pins;
+}
+
+static void pin_chunk(struct fetch_pins *pins, struct log_chunk *chunk)
+{
+    /* Neighbours mostly lie in the same chunk. */
+    if (chunk != NULL && (pins->n_chunks == 0 ||
+                          pins->chunks[pins->n_chunks - 1] != chunk)) {
+        log_chunk_ref(chunk);
+        pins->chunks[pins->n_chunks++] = chunk;
+    }
+}
+
+static void fetch_memory(struct partition *p, struct partition_fetch *req,
+                         uint32_t from)
+{
+    uint32_t n, end = memory_extent(p, req, from, &n);
+    if (n == 0) {
+        return;
+    }
+    struct fetch_pins *pins = pins_new(p->shard, n);
+    for (uint32_t at = from; at < end; at++) {
+        const struct log_entry *e = ring_at(&p->ring, at);
+        if (e->type == ENTRY_DATA) {
+            pins->iov[req->n_iov++] =
+                (struct iovec){(void *)(uintptr_t)e->payload, e->size};
+            req->bytes += (int32_t)e->size;
+            pin_chunk(pins, e->chunk);
+        }
+    }
+    req->pins = pins;
+    req->iov = pins->iov;
+}
+
+/* ---- from files ---------------------------------------------------------- */
+static void read_run(struct env_work *work)
+{
+    struct fetch_read *r = work->arg;
+    struct side_entry e;
+    uint64_t slot;
+    r->bad = r->offset;
+    r->status = segment_view_open(&r->view, true);
+    if (r->status == ERR_OK) {
+        r->status = segment_find_offset(&r->view, r->offset, &slot, &e);
+    }
+    if (r->status == ERR_OK) {
+        r->status = segment_read(&r->view, slot, r->max_bytes, r->at_least_one,
+                                 &r->data, &r->size, &r->bad);
+    }
+}
+
+static void fetch_describe(const struct partition *p,
+                           struct partition_fetch *req)
+{
+    req->high_watermark = p->high_watermark;
+    req->last_stable = partition_last_stable(p);
+    req->log_start = p->log_start;
+}
+
+static void fetch_refuse(struct partition_fetch *req, enum kafka_error error)
+{
+    req->error = error;
+    req->high_watermark.v = req->last_stable.v = req->log_start.v = -1;
+}
+
+static void read_drop(struct fetch_read *r)
+{
+    r->partition->shard->read_bytes -= r->budget;
+    mem_free(r->data);
+}
+
+static void read_keep(struct fetch_read *r)
+{
+    struct partition_fetch *req = r->req;
+    struct fetch_pins *pins = pins_new(r->partition->shard, 1);
+    pins->data = r->data;
+    pins->budget = r->budget;
+    pins->iov[0] = (struct iovec){r->data, r->size};
+    req->pins = pins;
+    req->iov = pins->iov;
+    req->n_iov = 1;
+    req->bytes = (int32_t)r->size;
+}
+
+/* The read is done: what it gave becomes the answer. */
+static void read_answer(struct fetch_read *r)
+{
+    struct partition *p = r->partition;
+    fetch_describe(p, r->req);
+    if (p->closed || r->offset.v < p->log_start.v) {
+        /* Given up or removed while it was read. */
+        read_drop(r);
+        fetch_refuse(r->req, p->closed ? KAFKA_NOT_LEADER_OR_FOLLOWER
+                                       : KAFKA_OFFSET_OUT_OF_RANGE);
+    } else if (r->status != ERR_OK) {
+        read_drop(r);
+        partition_tell_damage(p, r->bad);
+        fetch_refuse(r->req, KAFKA_KAFKA_STORAGE_ERROR);
+    } else if (r->size == 0) {
+        read_drop(r);
+    } else {
+        read_keep(r);
+        if (r->bad.v >= 0) {
+            partition_tell_damage(p, r->bad);
+        }
+    }
+}
+
+static void read_done(struct env_work *work)
+{
+    struct fetch_read *r = work->arg;
+    struct partition *p = r->partition;
+    struct partition_fetch *req = r->req;
+    partition_view_give(p, &r->view);
+    read_answer(r);
+    mem_free(r);
+    req->cb(req);
+    fetch_next_waiting(p->shard);
+    partition_unref(p);
+}
+
+/* Begins a read if the memory for it is there. One is always allowed. */
+static bool read_begin(struct fetch_read *r)
+{
+    struct partition *p = r->partition;
+    struct partition_shard *shard = p->shard;
+    uint64_t max = shard->options.read_bytes_max;
+    if (shard->read_bytes > 0 && shard->read_bytes + r->budget > max) {
+        return false;
+    }
+    shard->read_bytes += r->budget;
+    ASSERT(partition_segment_count(p) > 0); /* not in memory: settled */
+    size_t i = partition_segment_find(p, r->offset);
+    partition_view_take(p, i, &r->view);
+    r->work.run = read_run;
+    r->work.done = read_done;
+    r->work.arg = r;
+    env_work_submit(p->env, ENV_POOL_IO, &r->work);
+    return true;
+}
+
+void fetch_next_waiting(struct partition_shard *shard)
+{
+    while (!list_empty(&shard->reads)) {
+        struct fetch_read *r =
+            LINK_OF(struct fetch_read, link, shard->reads.next);
+        link_remove(&r->link);
+        if (!read_begin(r)) {
+            link_add(shard->reads.next, &r->link);
+            return;
+        }
+    }
+}
+
+static void fetch_file(struct partition *p, struct partition_fetch *req)
+{
+    struct fetch_read *r = mem_zalloc(sizeof *r);
+    int32_t max = req->max_bytes < LIMIT_FETCH_READ ? req->max_bytes
+                                                    : LIMIT_FETCH_READ;
+    r->partition = p;
+    r->req = req;
+    r->offset = req->offset;
+    r->max_bytes = max > 0 ? (size_t)max : 0;
+    r->at_least_one = req->at_least_one;
+    r->budget = r->max_bytes;
+    partition_ref(p);
+    if (!list_empty(&p->shard->reads) || !read_begin(r)) {
+        link_add(&p->shard->reads, &r->link);
+    }
+}
+
+/* ---- fetch --------------------------------------------------------------- */
+/* A replica's or careful consumer's check that its log is ours so far. */
+static void check_divergence(const struct partition *p,
+                             struct partition_fetch *req)
+{
+    int32_t epoch;
+    kafka_offset end;
+    if (req->last_fetched_epoch < 0) {
+        return;
+    }
+    if (epochs_end(&p->epochs, req->last_fetched_epoch, p->end, &epoch,
+                   &end) &&
+        (epoch < req->last_fetched_epoch || end.v < req->offset.v)) {
+        req->diverging_epoch = epoch;
+        req->diverging_end = end;
+    }
+}
+
+static enum kafka_error fetch_check(const struct partition *p,
+                                    const struct partition_fetch *req)
+{
+    struct group_role role = partition_role(p);
+    enum kafka_error error =
+        partition_check_epoch(p, req->current_leader_epoch);
+    if (error != KAFKA_NONE) {
+        return error;
+    }
+    if (p->closed || (!role.is_leader && !req->from_follower_ok)) {
+        return KAFKA_NOT_LEADER_OR_FOLLOWER;
+    }
+    if (req->offset.v < p->log_start.v) {
+        return KAFKA_OFFSET_OUT_OF_RANGE;
+    }
+    if (req->offset.v > p->end.v) {
+        /* A follower may simply not have it yet. */
+        return role.is_leader ? KAFKA_OFFSET_OUT_OF_RANGE
+                              : KAFKA_OFFSET_NOT_AVAILABLE;
+    }
+    return KAFKA_NONE;
+}
+
+bool partition_fetch(struct partition *p, struct partition_fetch *req)
+{
+    req->partition = p;
+    req->pins = NULL;
+    req->iov = NULL;
+    req->n_iov = 0;
+    req->bytes = 0;
+    req->diverging_epoch = -1;
+    req->diverging_end.v = -1;
+    fetch_describe(p, req);
+    req->error = fetch_check(p, req);
+    if (req->error != KAFKA_NONE) {
+        fetch_refuse(req, req->error);
+        return true;
+    }
+    check_divergence(p, req);
+    if (req->diverging_epoch >= 0 ||
+        req->offset.v >= partition_limit(p, req->isolation).v ||
+        (req->max_bytes <= 0 && !req->at_least_one)) {
+        return true;
+    }
+    uint32_t at = ring_find_offset(&p->ring, req->offset);
+    if (at < p->ring.count &&
+        ring_at(&p->ring, at)->base_offset.v <= req->offset.v) {
+        fetch_memory(p, req, at);
+        return true;
+    }
+    fetch_file(p, req);
+    return false;
+}
+
+void partition_fetch_release(struct partition_fetch *req)
+{
+    struct fetch_pins *pins = req->pins;
+    if (pins == NULL) {
+        return;
+    }
+    for (uint32_t i = 0; i < pins->n_chunks; i++) {
+        log_chunk_unref(pins->chunks[i]);
+    }
+    mem_free(pins->data);
+    pins->shard->read_bytes -= pins->budget;
+    req->pins = NULL;
+    req->iov = NULL;
+    req->n_iov = 0;
+    if (pins->budget > 0) {
+        fetch_next_waiting(pins->shard);
+    }
+    mem_free(pins);
+}
+
+int64_t partition_available(const struct partition *p, kafka_offset offset,
+                            int8_t isolation, int64_t max)
+{
+    kafka_offset limit = partition_limit(p, isolation);
+    if (offset.v >= limit.v || offset.v < p->log_start.v) {
+        return 0;
+    }
+    uint32_t at = ring_find_offset(&p->ring, offset);
+    if (at == p->ring.count ||
+        ring_at(&p->ring, at)->base_offset.v > offset.v) {
+        return max; /* in files: certainly enough to be worth an answer */
+    }
+    int64_t bytes =
+        (int64_t)(p->applied_bytes - ring_at(&p->ring, at)->bytes);
+    return bytes < max ? bytes : max;
+}

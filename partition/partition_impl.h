@@ -1,0 +1,195 @@
+/* The inside of one partition, shared by the files of this folder. */
+#ifndef PARTITION_PARTITION_IMPL_H
+#define PARTITION_PARTITION_IMPL_H
+
+#include "partition/epoch.h"
+#include "partition/partition.h"
+#include "partition/producer_state.h"
+#include "partition/segment.h"
+
+/* ---- lists: circular, with a head that is a member ----------------------- */
+static inline void link_init(struct partition_link *head)
+{
+    head->next = head->prev = head;
+}
+static inline bool list_empty(const struct partition_link *head)
+{
+    return head->next == head;
+}
+static inline void link_add(struct partition_link *before,
+                            struct partition_link *link)
+{
+    link->next = before;
+    link->prev = before->prev;
+    link->prev->next = link;
+    before->prev = link;
+}
+/* Twice is fine, and so is a link that is all zero. */
+static inline void link_remove(struct partition_link *link)
+{
+    if (link->next != NULL) {
+        link->next->prev = link->prev;
+        link->prev->next = link->next;
+        link->next = link->prev = NULL;
+    }
+}
+/* Moves all of `from` to the end of `to`. */
+void list_move(struct partition_link *to, struct partition_link *from);
+#define LINK_OF(type, member, ptr) \
+    ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+
+/* ---- entries in memory --------------------------------------------------- */
+/* An entry in the log buffer: from the first not yet evicted to the last
+ * appended. */
+struct log_entry {
+    raft_term_t term;
+    enum entry_type type;
+    uint32_t size, crc;
+    const uint8_t *payload;
+    struct log_chunk *chunk;
+    kafka_offset base_offset; /* not a batch: the next offset */
+    int32_t last_delta;       /* not a batch: -1 */
+    int64_t max_timestamp;    /* not a batch: -1 */
+    uint64_t bytes;           /* of all batches before this entry */
+};
+
+struct log_ring {
+    struct log_entry *entries;
+    uint32_t capacity; /* a power of two, or 0 */
+    uint32_t head;     /* place of the first */
+    uint32_t count;
+    log_index first;   /* of the first, if there is one */
+};
+struct log_entry *ring_at(const struct log_ring *ring, uint32_t i);
+struct log_entry *ring_push(struct log_ring *ring, log_index index);
+void ring_pop_front(struct log_ring *ring);
+void ring_pop_back(struct log_ring *ring);
+/* Place of the entry with this index; `count` when it is not held. */
+uint32_t ring_find(const struct log_ring *ring, log_index index);
+/* Place of the first batch that ends at `offset` or later; `count` if none. */
+uint32_t ring_find_offset(const struct log_ring *ring, kafka_offset offset);
+
+/* ---- shard --------------------------------------------------------------- */
+struct partition_shard {
+    struct partition_shard_options options;
+    char *dir;
+    struct file_cache *files;
+    struct partition_link partitions; /* in order of opening */
+    uint64_t next_number;
+    struct env_timer maintenance;
+    uint64_t read_bytes;              /* in use */
+    struct partition_link reads;      /* waiting for read_bytes */
+};
+
+/* ---- partition ----------------------------------------------------------- */
+struct partition {
+    struct partition_shard *shard;
+    struct partition_link link; /* in shard->partitions */
+    uint64_t number;            /* owner in the file cache */
+    struct env *env;
+    struct group *group;        /* NULL: closed, or being opened */
+    struct group_id id;
+    char *name, *dir;
+    struct partition_config config;
+    struct partition_ops ops;
+    void *arg;
+    uint32_t refs;              /* open group, jobs, turn */
+    bool deleting, closed, opening;
+    struct env_work removal;
+
+    /* the log */
+    struct log_ring ring;
+    log_index last, applied;
+    kafka_offset end, high_watermark, log_start;
+    uint64_t end_bytes, applied_bytes; /* of all batches ever, up to there */
+    struct epochs epochs;
+    struct producers *producers;
+    int32_t leader_epoch;       /* newest term with a known leader, -1 */
+    raft_term_t led_term;       /* term that waiting requests belong to */
+
+    /* settled */
+    struct log_state settled;
+    kafka_offset settled_log_start;
+    struct segment *closed_segments; /* oldest first */
+    size_t n_closed_segments;
+    bool settling, dir_made, roll_wanted;
+    bool damage_told;           /* the log line about it was written */
+
+    /* who waits */
+    struct partition_link wait_commit, wait_durable; /* by index */
+    struct partition_link wait_room;
+    uint32_t n_wait_room;
+    struct partition_link done;        /* produce: to be called back */
+    struct partition_link deletes;     /* by index */
+    struct partition_link deletes_done;
+    struct partition_link offsets_done;
+    struct partition_link waiters;
+    bool wake;
+    struct group_room_wait room;
+    struct env_deferred turn;
+    bool turn_queued;
+};
+
+void partition_ref(struct partition *p);
+void partition_unref(struct partition *p);
+/* Calls back at the end of the loop turn what is ready then. */
+void partition_turn_later(struct partition *p);
+/* The offset below which an isolation level may read. */
+kafka_offset partition_limit(const struct partition *p, int8_t isolation);
+/* Answers all produce requests and deletions that wait with `error`. */
+void partition_fail_waiting(struct partition *p, enum kafka_error error);
+/* The check of a client's leader epoch; KAFKA_NONE when it is not to be made
+ * (-1) or fits. */
+enum kafka_error partition_check_epoch(const struct partition *p,
+                                       int32_t current_leader_epoch);
+/* A view of the closed segment i, or of the active one (i = n_closed), whose
+ * files are taken from the cache: partition_view_give. */
+void partition_view_take(struct partition *p, size_t i,
+                         struct segment_view *view);
+void partition_view_give(struct partition *p, struct segment_view *view);
+size_t partition_segment_count(const struct partition *p);
+struct segment partition_segment_at(const struct partition *p, size_t i);
+/* Number of the segment that may hold `offset`. */
+size_t partition_segment_find(const struct partition *p, kafka_offset offset);
+/* A damaged batch was found in a file: told once. */
+void partition_tell_damage(struct partition *p, kafka_offset offset);
+
+/* append.c */
+void produce_fail(struct partition_produce *req, enum kafka_error error,
+                  const char *message);
+void produce_succeed(struct partition_produce *req);
+void produce_room(struct group_room_wait *wait);
+void produce_finish_turn(struct partition *p);
+
+/* commit.c */
+extern const struct group_ops partition_group_ops;
+
+/* checkpoint.c */
+enum err checkpoint_restore(void *sm, log_index settled, raft_term_t term,
+                            const uint8_t *blob, uint32_t size);
+bool checkpoint_settle_begin(void *sm, struct settle_job *job);
+void checkpoint_settled(void *sm, struct settle_job *job);
+/* Encodes the state for a checkpoint: the size. */
+uint32_t checkpoint_encode(const struct log_state *state,
+                           kafka_offset log_start, const struct epochs *epochs,
+                           uint8_t blob[SETTLE_BLOB_MAX]);
+MUST_USE enum err checkpoint_decode(const uint8_t *blob, uint32_t size,
+                                    struct log_state *state,
+                                    kafka_offset *log_start,
+                                    struct epochs *epochs);
+
+/* retention.c */
+void control_apply(struct partition *p, const uint8_t *payload, uint32_t size);
+void retention_run(struct env_timer *timer);
+/* Forgets closed segments below the settled log start and removes their
+ * files. */
+void retention_remove(struct partition *p);
+void delete_records_turn(struct partition *p);
+
+/* fetch.c */
+void fetch_next_waiting(struct partition_shard *shard);
+
+/* list_offset.c */
+void list_offset_turn(struct partition *p);
+
+#endif
