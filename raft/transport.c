@@ -230,7 +230,7 @@ bool transport_send_raft(struct transport *transport, node_id node,
     uint8_t id[PEER_GROUP_ID_SIZE];
     peer_group_id_write(group, id);
     all[0] = (struct transport_piece){.data = id, .size = sizeof id};
-    size_t size = 0;
+    size_t size = PEER_FRAME_HEADER + PEER_GROUP_ID_SIZE;
     for (int i = 0; i < n_pieces; i++) {
         all[i + 1] = pieces[i];
         size += pieces[i].size;

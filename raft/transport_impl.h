@@ -29,6 +29,7 @@ struct link {
     uint32_t backoff_ms;    /* of the next attempt; 0: at once */
     bool ping_sent;         /* and not answered */
     uint64_t up_ms;         /* when it was last up */
+    uint64_t sent, sent_ms; /* bytes sent, when that last grew */
     uint64_t incarnation;   /* of the newest accepted hello; 0: none */
     struct rpc_waiting *calls;
 };

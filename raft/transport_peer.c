@@ -8,7 +8,7 @@
 
 #define DIAL_MS 1000     /* connect and hello */
 #define STRANGER_MS 3000 /* an accepted connection without hello */
-#define STALE_MS 10000   /* an accepted connection without a ping */
+#define STALE_MS 5000    /* a connection on which nothing comes */
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MAX_MS 1000
 #define LOG_AGAIN_MS 10000 /* the same sentence about the same peer */
@@ -231,6 +231,18 @@ static void link_opened(struct peer_conn *conn, void *arg)
     hello_send(conn, PEER_HELLO, &hello);
 }
 
+/* It lives: no need to wait for the end of a long backoff. */
+static void peer_hurry(struct peer *peer)
+{
+    for (int i = 0; i < LANE_COUNT; i++) {
+        struct link *link = &peer->links[i];
+        if (link->state != LINK_WAITING || link->backoff_ms <= BACKOFF_FIRST_MS)
+            continue;
+        link->backoff_ms = 0;
+        link_dial_later(link);
+    }
+}
+
 /* Who a seed is has become known. False: the peer is gone, it is another's. */
 static bool seed_known(struct peer *peer, node_id node)
 {
@@ -277,6 +289,7 @@ static void link_accepted(struct link *link, const struct peer_hello *hello)
     for (int i = 0; i < LANE_COUNT; i++)
         if (peer->links[i].state == LINK_IDLE)
             link_dial(&peer->links[i]);
+    peer_hurry(peer);
     peer_check_up(peer);
 }
 
@@ -538,12 +551,7 @@ static void incoming_adopt(struct incoming *in, const struct peer_hello *hello)
     struct peer_hello answer;
     hello_of_self(t, hello->lane, &answer);
     hello_send(in->conn, PEER_HELLO_ACK, &answer);
-    /* it lives: no need to wait for the end of our backoff */
-    struct link *link = &peer->links[LANE_MAIN];
-    if (link->state == LINK_WAITING && link->backoff_ms > BACKOFF_FIRST_MS) {
-        link->backoff_ms = 0;
-        link_dial_later(link);
-    }
+    peer_hurry(peer);
     peer_check_up(peer);
 }
 
@@ -688,6 +696,23 @@ static void incoming_tick(struct transport *t, uint64_t now)
     }
 }
 
+/* Nothing came back on this connection for long, though the peer may live:
+ * pongs queue behind what we send, so this is no matter of milliseconds. */
+static bool link_is_dead(struct link *link, uint64_t now, uint64_t heard)
+{
+    uint64_t sent = peer_conn_bytes_sent(link->conn);
+    if (sent != link->sent) {
+        link->sent = sent;
+        link->sent_ms = now;
+    }
+    uint64_t from = link->peer->t->awake_ms;
+    if (heard > from)
+        from = heard;
+    if (link->sent_ms > from)
+        from = link->sent_ms;
+    return now - from > STALE_MS;
+}
+
 static void link_tick(struct link *link, uint64_t now)
 {
     struct transport *t = link->peer->t;
@@ -698,8 +723,7 @@ static void link_tick(struct link *link, uint64_t now)
     if (!link->ping_sent) {
         link->ping_sent = true;
         peer_conn_send(link->conn, PEER_PING, env_now_ns(t->env), 0, NULL, 0);
-    } else if (now - (heard > t->awake_ms ? heard : t->awake_ms) >
-               3 * (uint64_t)t->options.silence_ms) {
+    } else if (link_is_dead(link, now, heard)) {
         link_close(link, "the connection is dead");
     }
 }
