@@ -28,7 +28,8 @@ struct cli {
     const char **arguments;
 };
 
-/* ---- what was given ------------------------------------------------------- */
+/* ---- what was given -------------------------------------------------------
+ */
 
 int cli_n_arguments(const struct cli *cli)
 {
@@ -65,8 +66,8 @@ const char *cli_value(const struct cli *cli, const char *option,
     return otherwise;
 }
 
-int64_t cli_number(const struct cli *cli, const char *option,
-                   int64_t otherwise, int64_t min, int64_t max)
+int64_t cli_number(const struct cli *cli, const char *option, int64_t otherwise,
+                   int64_t min, int64_t max)
 {
     const char *text = cli_value(cli, option, NULL);
     if (text == NULL) {
@@ -112,7 +113,8 @@ enum cli_output cli_output(const struct cli *cli)
     return OUTPUT_TABLE;
 }
 
-/* ---- errors --------------------------------------------------------------- */
+/* ---- errors ---------------------------------------------------------------
+ */
 
 static void complain(const struct cli *cli, const char *format, va_list args)
 {
@@ -142,7 +144,8 @@ noreturn void cli_usage(const struct cli *cli, const char *format, ...)
     exit(EXIT_USAGE);
 }
 
-/* ---- help ----------------------------------------------------------------- */
+/* ---- help -----------------------------------------------------------------
+ */
 
 static void print_command_help(const struct command *c)
 {
@@ -170,19 +173,22 @@ static void print_command_help(const struct command *c)
 
 static void print_help(const struct command *commands)
 {
-    printf("Usage: flotilla COMMAND [options]\n\n"
-           "A Kafka-compatible event-streaming cluster.\n\nCommands:\n");
+    printf(
+        "Usage: flotilla COMMAND [options]\n\n"
+        "A Kafka-compatible event-streaming cluster.\n\nCommands:\n");
     for (const struct command *c = commands; c->name != NULL; c++) {
         char left[64];
         snprintf(left, sizeof left, "%s %s", c->name, c->arguments);
         printf("  %-24s %s\n", left, c->summary);
     }
-    printf("\n`flotilla COMMAND --help` says more. Exit status: 0 done, "
-           "1 failed, 2 usage,\n3 not found, 4 refused as unsafe, 5 partly "
-           "done, 124 timed out.\n");
+    printf(
+        "\n`flotilla COMMAND --help` says more. Exit status: 0 done, "
+        "1 failed, 2 usage,\n3 not found, 4 refused as unsafe, 5 partly "
+        "done, 124 timed out.\n");
 }
 
-/* ---- parsing -------------------------------------------------------------- */
+/* ---- parsing --------------------------------------------------------------
+ */
 
 static int n_options(const struct command *c)
 {
@@ -206,8 +212,8 @@ static void parse(struct cli *cli, int argc, const char **argv)
             .argInfo = options[i].arg != NULL ? POPT_ARG_STRING : POPT_ARG_NONE,
             .val = i + 1};
     }
-    table[n] = (struct poptOption){
-        .longName = "help", .shortName = 'h', .val = n + 1};
+    table[n] =
+        (struct poptOption){.longName = "help", .shortName = 'h', .val = n + 1};
     cli->popt = poptGetContext("flotilla", argc, argv, table, 0);
     int code;
     while ((code = poptGetNextOpt(cli->popt)) > 0) {
@@ -218,8 +224,8 @@ static void parse(struct cli *cli, int argc, const char **argv)
         if (cli->n_given == VALUES_MAX) {
             cli_usage(cli, "More than %d options.", VALUES_MAX);
         }
-        cli->given[cli->n_given++] = (struct cli_given){
-            &options[code - 1], poptGetOptArg(cli->popt)};
+        cli->given[cli->n_given++] =
+            (struct cli_given){&options[code - 1], poptGetOptArg(cli->popt)};
     }
     if (code < -1) {
         cli_usage(cli, "%s: %s.", poptBadOption(cli->popt, 0),
@@ -281,8 +287,8 @@ static bool print_verbs(const struct command *commands, const char *noun,
     size_t n = strlen(noun);
     for (const struct command *c = commands; c->name != NULL; c++) {
         if (strncmp(c->name, noun, n) == 0 && c->name[n] == ' ') {
-            fprintf(to, "%sflotilla %s %s\n", any ? "       " : "Usage: ",
-                    c->name, c->arguments);
+            fprintf(to, "%sflotilla %s %s\n",
+                    any ? "       " : "Usage: ", c->name, c->arguments);
             any = true;
         }
     }
@@ -308,8 +314,8 @@ int cli_main(const struct command *commands, int argc, char **argv)
             return run(c, argc - words, argv + words);
         }
     }
-    bool help = argc > 2 && (strcmp(argv[2], "--help") == 0 ||
-                             strcmp(argv[2], "-h") == 0);
+    bool help = argc > 2 &&
+                (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0);
     if (print_verbs(commands, first, help ? stdout : stderr)) {
         return help ? EXIT_DONE : EXIT_USAGE;
     }

@@ -26,15 +26,21 @@ struct cli_option {
 };
 
 /* Options that several commands share. */
-#define CLI_CLIENT_OPTIONS                                               \
-    {"bootstrap-server", 'b', "HOST:PORT[,...]",                         \
-     "brokers to ask first (default localhost:9092, or "                 \
-     "FLOTILLA_BOOTSTRAP_SERVER)"},                                      \
-        {"property", 'X', "KEY=VALUE", "property of the client library"}
-#define CLI_OUTPUT_OPTION \
-    {"output", 'o', "table|wide|json", "form of the output"}
-#define CLI_WAIT_OPTION \
-    {"wait", 0, "SECONDS", "give up after this time (default 30)"}
+#define CLI_CLIENT_OPTIONS                                             \
+    {"bootstrap-server", 'b', "HOST:PORT[,...]",                       \
+     "brokers to ask first (default localhost:9092, or "               \
+     "FLOTILLA_BOOTSTRAP_SERVER)"},                                    \
+    {                                                                  \
+        "property", 'X', "KEY=VALUE", "property of the client library" \
+    }
+#define CLI_OUTPUT_OPTION                                      \
+    {                                                          \
+        "output", 'o', "table|wide|json", "form of the output" \
+    }
+#define CLI_WAIT_OPTION                                              \
+    {                                                                \
+        "wait", 0, "SECONDS", "give up after this time (default 30)" \
+    }
 
 struct cli;
 struct command {
@@ -50,7 +56,8 @@ struct command {
 /* Parses and runs `commands` (ended by name NULL) on main's arguments. */
 int cli_main(const struct command *commands, int argc, char **argv);
 
-/* ---- for the commands ----------------------------------------------------- */
+/* ---- for the commands -----------------------------------------------------
+ */
 int cli_n_arguments(const struct cli *cli);
 const char *cli_argument(const struct cli *cli, int i);
 bool cli_has(const struct cli *cli, const char *option);
@@ -60,8 +67,8 @@ const char *cli_value(const struct cli *cli, const char *option,
 /* The `i`th value of an option that may be repeated; NULL: no more. */
 const char *cli_value_at(const struct cli *cli, const char *option, int i);
 /* A whole number in [min, max]; ends the process with EXIT_USAGE else. */
-int64_t cli_number(const struct cli *cli, const char *option,
-                   int64_t otherwise, int64_t min, int64_t max);
+int64_t cli_number(const struct cli *cli, const char *option, int64_t otherwise,
+                   int64_t min, int64_t max);
 /* Splits "key=value" (in the option's value) in two; the key is copied to
  * `key`. Ends the process with EXIT_USAGE when there is no `=`. */
 const char *cli_key_value(const struct cli *cli, const char *option,

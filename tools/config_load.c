@@ -16,7 +16,8 @@
 
 extern char **environ;
 
-/* ---- paths and small files ------------------------------------------------ */
+/* ---- paths and small files ------------------------------------------------
+ */
 
 char *path_absolute(const char *path)
 {
@@ -99,7 +100,8 @@ long pid_file_read(const char *path)
     return pid > 1 ? pid : 0;
 }
 
-/* ---- configuration -------------------------------------------------------- */
+/* ---- configuration --------------------------------------------------------
+ */
 
 static void warn(void *arg, const char *sentence)
 {
@@ -214,8 +216,8 @@ static bool fill_in(struct load *load, const char *key, const char *value)
 static bool complete_listeners(struct load *load)
 {
     struct config_listeners l;
-    if (config_listeners_read(load->config, &l, load->why,
-                              sizeof load->why) != ERR_OK) {
+    if (config_listeners_read(load->config, &l, load->why, sizeof load->why) !=
+        ERR_OK) {
         return refuse(load);
     }
     char name[256], text[CONFIG_LISTENERS_MAX * 400] = "";
@@ -257,8 +259,8 @@ struct broker_config *config_load(const struct cli *cli)
          read_environment(&load, "FLOTILLA_");
     broker_config_strict(load.config, strict);
     ok = ok && read_arguments(&load);
-    if (ok && broker_config_validate(load.config, load.why,
-                                     sizeof load.why) != ERR_OK) {
+    if (ok && broker_config_validate(load.config, load.why, sizeof load.why) !=
+                  ERR_OK) {
         ok = refuse(&load);
     }
     ok = ok && complete_listeners(&load);

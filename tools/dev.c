@@ -43,10 +43,10 @@ const char dev_more[] =
 
 struct dev_broker {
     int number;
-    pid_t child;   /* 0: it ended */
-    long adopted;  /* process that was started by hand; 0: none */
-    bool dead;     /* reported as such */
-    int status;    /* of the child, once it ended */
+    pid_t child;  /* 0: it ended */
+    long adopted; /* process that was started by hand; 0: none */
+    bool dead;    /* reported as such */
+    int status;   /* of the child, once it ended */
     char dir[LIMIT_PATH - 64];
 };
 
@@ -59,7 +59,8 @@ struct dev {
     sigset_t signals;
 };
 
-/* ---- server.properties ---------------------------------------------------- */
+/* ---- server.properties ----------------------------------------------------
+ */
 
 static void put(FILE *f, const char *key, const char *value)
 {
@@ -105,8 +106,7 @@ static void put_properties(FILE *f, const struct dev *dev,
     put_number(f, "transaction.state.log.replication.factor", replicas);
     put_number(f, "transaction.state.log.min.isr", replicas < 2 ? 1 : 2);
     const char *text;
-    for (int i = 0; (text = cli_value_at(dev->cli, "define", i)) != NULL;
-         i++) {
+    for (int i = 0; (text = cli_value_at(dev->cli, "define", i)) != NULL; i++) {
         char key[CONFIG_NAME_MAX];
         const char *value =
             cli_key_value(dev->cli, "define", text, key, sizeof key);
@@ -130,7 +130,8 @@ static bool write_properties(const struct dev *dev, const struct dev_broker *b)
     return ok;
 }
 
-/* ---- processes ------------------------------------------------------------ */
+/* ---- processes ------------------------------------------------------------
+ */
 
 /* In the child: becomes the broker. It dies with us whatever happens to us;
  * its own process group keeps Ctrl-C for us alone. */
@@ -286,7 +287,8 @@ static int look(struct dev *dev)
     return running;
 }
 
-/* ---- the whole ------------------------------------------------------------ */
+/* ---- the whole ------------------------------------------------------------
+ */
 
 static bool all_ready(const struct dev *dev)
 {
@@ -404,8 +406,7 @@ static bool choose_directory(struct dev *dev, bool ephemeral)
         }
         return true;
     }
-    char *path =
-        path_absolute(cli_value(dev->cli, "data", "flotilla-data"));
+    char *path = path_absolute(cli_value(dev->cli, "data", "flotilla-data"));
     bool fits = strlen(path) < sizeof dev->dir - 64;
     snprintf(dev->dir, sizeof dev->dir, "%s", path);
     mem_free(path);
@@ -424,8 +425,7 @@ static bool check_defines(const struct cli *cli)
     for (int i = 0; ok && (text = cli_value_at(cli, "define", i)) != NULL;
          i++) {
         char key[CONFIG_NAME_MAX], why[1024];
-        const char *value =
-            cli_key_value(cli, "define", text, key, sizeof key);
+        const char *value = cli_key_value(cli, "define", text, key, sizeof key);
         if (broker_config_set(c, key, value, "-D", NULL, why, sizeof why) !=
             ERR_OK) {
             cli_fail(cli, EXIT_FAILED, "%s", why);
@@ -451,8 +451,7 @@ int dev_run(struct cli *cli)
     struct dev *dev = mem_zalloc(sizeof *dev);
     dev->cli = cli;
     dev->n = (int)cli_number(cli, "brokers", 3, 1, BROKERS_MAX);
-    dev->port =
-        (int)cli_number(cli, "port", 9092, 1, 65536 - 2 * BROKERS_MAX);
+    dev->port = (int)cli_number(cli, "port", 9092, 1, 65536 - 2 * BROKERS_MAX);
     bool ephemeral = cli_has(cli, "ephemeral");
     int status = EXIT_FAILED;
     if (check_defines(cli) && choose_directory(dev, ephemeral)) {

@@ -2,16 +2,41 @@
 #include <stddef.h>
 
 #include "tools/cli.h"
+#include "tools/cluster.h"
+#include "tools/consume.h"
 #include "tools/dev.h"
+#include "tools/group_verbs.h"
+#include "tools/produce.h"
 #include "tools/server.h"
+#include "tools/topic.h"
 
+/* clang-format off */
 static const struct command commands[] = {
     {"server", "", 0, "Run one broker in the foreground.",
      NULL, server_options, server_run},
     {"dev", "", 0, "Run a local cluster, a process for each broker.",
      dev_more, dev_options, dev_run},
+    {"topic create", "NAME", 1, "Create a topic.",
+     NULL, topic_create_options, topic_create_run},
+    {"topic list", "", 0, "List the topics.",
+     NULL, topic_list_options, topic_list_run},
+    {"topic describe", "NAME", 1, "Show partitions and configuration.",
+     NULL, topic_describe_options, topic_describe_run},
+    {"topic delete", "NAME...", -1, "Delete topics with all their records.",
+     NULL, topic_delete_options, topic_delete_run},
+    {"produce", "TOPIC", 1, "Write a record for each line read.",
+     produce_more, produce_options, produce_run},
+    {"consume", "TOPIC", 1, "Print records.",
+     consume_more, consume_options, consume_run},
+    {"group list", "", 0, "List the consumer groups.",
+     NULL, group_list_options, group_list_run},
+    {"group describe", "GROUP", 1, "Show members, offsets and lag.",
+     NULL, group_describe_options, group_describe_run},
+    {"cluster status", "", 0, "Show brokers and the state of partitions.",
+     NULL, cluster_status_options, cluster_status_run},
     {NULL, NULL, 0, NULL, NULL, NULL, NULL},
 };
+/* clang-format on */
 
 int main(int argc, char **argv)
 {

@@ -40,16 +40,16 @@ static bool send_request(int fd)
     struct wire_writer w;
     wire_writer_init(&w, 256);
     const struct codec_api *api = codec_api_find(API_METADATA);
-    struct request_header header = {
-        .request_api_key = api->key,
-        .request_api_version = PROBE_VERSION,
-        .correlation_id = 1,
-        .client_id = WIRE_STR("flotilla-dev")};
+    struct request_header header = {.request_api_key = api->key,
+                                    .request_api_version = PROBE_VERSION,
+                                    .correlation_id = 1,
+                                    .client_id = WIRE_STR("flotilla-dev")};
     struct metadata_request request;
     metadata_request_init(&request); /* no topics */
     request.allow_auto_topic_creation = false;
     wire_write_i32(&w, 0);
-    request_header_encode(&w, &header, codec_request_header(api, PROBE_VERSION));
+    request_header_encode(&w, &header,
+                          codec_request_header(api, PROBE_VERSION));
     metadata_request_encode(&w, &request, PROBE_VERSION);
     wire_patch_i32(&w, 0, (int32_t)w.size - 4);
     uint8_t *bytes = mem_alloc(w.size);

@@ -39,7 +39,8 @@ struct server {
     char pid_path[LIMIT_PATH];
 };
 
-/* ---- what the broker tells ------------------------------------------------ */
+/* ---- what the broker tells ------------------------------------------------
+ */
 
 static void on_ready(void *arg, struct broker *broker)
 {
@@ -103,7 +104,8 @@ static void on_signal(void *arg, int signo)
     broker_stop(s->broker);
 }
 
-/* ---- running -------------------------------------------------------------- */
+/* ---- running --------------------------------------------------------------
+ */
 
 static unsigned shards_wanted(const struct broker_config *config)
 {

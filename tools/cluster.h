@@ -1,0 +1,10 @@
+/* flotilla cluster status. */
+#ifndef TOOLS_CLUSTER_H
+#define TOOLS_CLUSTER_H
+
+#include "tools/cli.h"
+
+extern const struct cli_option cluster_status_options[];
+int cluster_status_run(struct cli *cli);
+
+#endif

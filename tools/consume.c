@@ -1,0 +1,432 @@
+#include "tools/consume.h"
+
+#include <inttypes.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "tools/client.h"
+#include "tools/output.h"
+
+const struct cli_option consume_options[] = {
+    CLI_CLIENT_OPTIONS,
+    {"offset", 'o', "WHERE",
+     "beginning (default), end, N, -N (the last N) or @MILLISECONDS"},
+    {"partition", 'p', "NUMBER", "only this one"},
+    {"exit", 'e', NULL, "end when everything there is has been read"},
+    {"count", 'n', "COUNT", "end after this many records"},
+    {"group", 'g', "GROUP", "read as a member of this group and commit"},
+    {"format", 'f', "FORMAT", "of a record (default '%v\\n')"},
+    {"json", 0, NULL, "one JSON object a line"},
+    CLI_WAIT_OPTION,
+    {NULL}};
+
+const char consume_more[] =
+    "FORMAT knows %k key, %v value, %t topic, %p partition, %o offset,\n"
+    "%T timestamp in milliseconds, %h headers, %%, \\n, \\t, \\\\. A null is "
+    "printed\nas nothing. With --group, --offset says where a group begins "
+    "that has\ncommitted nothing.\n";
+
+struct consuming {
+    const struct cli *cli;
+    rd_kafka_t *rk;
+    const char *topic;
+    const char *format;
+    bool json, exit_at_end;
+    int64_t left; /* records; -1: no limit */
+    /* partitions read, and which of them are at their end */
+    int n_partitions;
+    int32_t *partitions;
+    bool *at_end;
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signo)
+{
+    (void)signo;
+    interrupted = 1;
+}
+
+/* ---- printing -------------------------------------------------------------
+ */
+
+static json_t *headers_json(const rd_kafka_message_t *m)
+{
+    rd_kafka_headers_t *headers;
+    json_t *list = json_array();
+    if (rd_kafka_message_headers(m, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        return list;
+    }
+    const char *name;
+    const void *value;
+    size_t size;
+    for (size_t i = 0;
+         rd_kafka_header_get_all(headers, i, &name, &value, &size) ==
+         RD_KAFKA_RESP_ERR_NO_ERROR;
+         i++) {
+        json_array_append_new(
+            list, json_pack("[s, o]", name, output_bytes(value, size)));
+    }
+    return list;
+}
+
+static void print_json(const struct consuming *c, const rd_kafka_message_t *m)
+{
+    json_t *record = json_pack(
+        "{s:s, s:i, s:I, s:I, s:o, s:o, s:o}", "topic", c->topic, "partition",
+        (int)m->partition, "offset", (json_int_t)m->offset, "timestamp",
+        (json_int_t)rd_kafka_message_timestamp(m, NULL), "key",
+        output_bytes(m->key, m->key_len), "value",
+        output_bytes(m->payload, m->len), "headers", headers_json(m));
+    json_dumpf(record, stdout, JSON_COMPACT);
+    putchar('\n');
+    json_decref(record);
+}
+
+static void print_headers(const rd_kafka_message_t *m)
+{
+    rd_kafka_headers_t *headers;
+    const char *name;
+    const void *value;
+    size_t size;
+    if (rd_kafka_message_headers(m, &headers) != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        return;
+    }
+    for (size_t i = 0;
+         rd_kafka_header_get_all(headers, i, &name, &value, &size) ==
+         RD_KAFKA_RESP_ERR_NO_ERROR;
+         i++) {
+        printf("%s%s=%.*s", i > 0 ? "," : "", name, (int)size,
+               value != NULL ? (const char *)value : "");
+    }
+}
+
+static void print_bytes(const void *data, size_t size)
+{
+    if (data != NULL) {
+        fwrite(data, 1, size, stdout);
+    }
+}
+
+static void print_verb(const struct consuming *c, const rd_kafka_message_t *m,
+                       char verb)
+{
+    switch (verb) {
+        case 'k':
+            print_bytes(m->key, m->key_len);
+            return;
+        case 'v':
+        case 's':
+            print_bytes(m->payload, m->len);
+            return;
+        case 't':
+            fputs(c->topic, stdout);
+            return;
+        case 'p':
+            printf("%d", (int)m->partition);
+            return;
+        case 'o':
+            printf("%" PRId64, m->offset);
+            return;
+        case 'T':
+            printf("%" PRId64, rd_kafka_message_timestamp(m, NULL));
+            return;
+        case 'h':
+            print_headers(m);
+            return;
+        default:
+            putchar(verb);
+            return;
+    }
+}
+
+static void print_record(const struct consuming *c, const rd_kafka_message_t *m)
+{
+    if (c->json) {
+        print_json(c, m);
+        return;
+    }
+    for (const char *f = c->format; *f != '\0'; f++) {
+        if (*f == '%' && f[1] != '\0') {
+            print_verb(c, m, *++f);
+        } else if (*f == '\\' && f[1] != '\0') {
+            f++;
+            putchar(*f == 'n' ? '\n' : *f == 't' ? '\t' : *f);
+        } else {
+            putchar(*f);
+        }
+    }
+}
+
+static void check_format(const struct consuming *c)
+{
+    for (const char *f = c->format; *f != '\0'; f++) {
+        if (*f == '%' && (f[1] == '\0' || strchr("kvstpoTh%", f[1]) == NULL)) {
+            cli_usage(c->cli, "--format %s: there is no %%%c.", c->format,
+                      f[1] != '\0' ? f[1] : ' ');
+        }
+        f += *f == '%';
+    }
+}
+
+/* ---- where to begin -------------------------------------------------------
+ */
+
+static bool parse_number(const char *text, int64_t *out)
+{
+    char *end;
+    *out = strtoll(text, &end, 10);
+    return end != text && *end == '\0';
+}
+
+/* The offset of --offset, as librdkafka takes it; *at is the time of @, or
+ * -1. */
+static int64_t begin_offset(const struct cli *cli, int64_t *at)
+{
+    const char *text = cli_value(cli, "offset", "beginning");
+    int64_t n;
+    *at = -1;
+    if (strcmp(text, "beginning") == 0 || strcmp(text, "start") == 0) {
+        return RD_KAFKA_OFFSET_BEGINNING;
+    }
+    if (strcmp(text, "end") == 0) {
+        return RD_KAFKA_OFFSET_END;
+    }
+    if (text[0] == '@' && parse_number(text + 1, at) && *at >= 0) {
+        return RD_KAFKA_OFFSET_BEGINNING;
+    }
+    if (parse_number(text, &n)) {
+        return n < 0 ? RD_KAFKA_OFFSET_TAIL(-n) : n;
+    }
+    cli_usage(cli, "--offset %s: expected beginning, end, N, -N or @ms.", text);
+}
+
+static int look_up_times(struct consuming *c,
+                         rd_kafka_topic_partition_list_t *list, int64_t at)
+{
+    for (int i = 0; i < list->cnt; i++) {
+        list->elems[i].offset = at;
+    }
+    rd_kafka_resp_err_t err =
+        rd_kafka_offsets_for_times(c->rk, list, client_timeout_ms(c->cli));
+    if (err != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        return client_fail(c->cli, err, "The time cannot be looked up", NULL);
+    }
+    for (int i = 0; i < list->cnt; i++) {
+        if (list->elems[i].offset < 0) {
+            list->elems[i].offset = RD_KAFKA_OFFSET_END;
+        }
+    }
+    return EXIT_DONE;
+}
+
+static int find_partitions(struct consuming *c)
+{
+    int status;
+    const struct rd_kafka_metadata *m = client_metadata(c->cli, c->rk, &status);
+    if (m == NULL) {
+        return status;
+    }
+    const struct rd_kafka_metadata_topic *t = client_find_topic(m, c->topic);
+    int64_t only = cli_number(c->cli, "partition", -1, 0, INT32_MAX);
+    if (t == NULL) {
+        status = client_no_topic(c->cli, c->topic);
+    } else if (only >= t->partition_cnt) {
+        status = cli_fail(c->cli, EXIT_NOT_FOUND,
+                          "Topic %s has %d partitions, so there is no %d.",
+                          c->topic, t->partition_cnt, (int)only);
+    } else {
+        c->n_partitions = only >= 0 ? 1 : t->partition_cnt;
+        c->partitions =
+            mem_zalloc((size_t)c->n_partitions * sizeof *c->partitions);
+        c->at_end = mem_zalloc((size_t)c->n_partitions * sizeof *c->at_end);
+        for (int i = 0; i < c->n_partitions; i++) {
+            c->partitions[i] = only >= 0 ? (int32_t)only : (int32_t)i;
+        }
+    }
+    rd_kafka_metadata_destroy(m);
+    return status;
+}
+
+/* ---- reading --------------------------------------------------------------
+ */
+
+/* Marks a partition; true when all that are read are at their end. */
+static bool mark(struct consuming *c, int32_t partition, bool at_end)
+{
+    bool all = true;
+    for (int i = 0; i < c->n_partitions; i++) {
+        if (c->partitions[i] == partition) {
+            c->at_end[i] = at_end;
+        }
+        all = all && c->at_end[i];
+    }
+    return all;
+}
+
+/* Handles one message; true: the end. */
+static bool take(struct consuming *c, const rd_kafka_message_t *m, int *status)
+{
+    if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
+        return mark(c, m->partition, true) && c->exit_at_end;
+    }
+    if (m->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        char what[300];
+        snprintf(what, sizeof what, "Partition %d of %s cannot be read",
+                 (int)m->partition, c->topic);
+        *status = client_fail(c->cli, m->err, what, rd_kafka_message_errstr(m));
+        return true;
+    }
+    mark(c, m->partition, false);
+    print_record(c, m);
+    return c->left > 0 && --c->left == 0;
+}
+
+/* All partitions, without a group. */
+static int read_plain(struct consuming *c)
+{
+    int64_t at, offset = begin_offset(c->cli, &at);
+    rd_kafka_topic_partition_list_t *list =
+        rd_kafka_topic_partition_list_new(c->n_partitions);
+    for (int i = 0; i < c->n_partitions; i++) {
+        rd_kafka_topic_partition_list_add(list, c->topic, c->partitions[i])
+            ->offset = offset;
+    }
+    int status = at >= 0 ? look_up_times(c, list, at) : EXIT_DONE;
+    rd_kafka_queue_t *queue = rd_kafka_queue_new(c->rk);
+    rd_kafka_topic_t *topic = rd_kafka_topic_new(c->rk, c->topic, NULL);
+    int started = 0;
+    for (; status == EXIT_DONE && started < list->cnt; started++) {
+        if (rd_kafka_consume_start_queue(topic, list->elems[started].partition,
+                                         list->elems[started].offset,
+                                         queue) != 0) {
+            status = client_fail(c->cli, rd_kafka_last_error(),
+                                 "Reading cannot begin", NULL);
+        }
+    }
+    bool end = status != EXIT_DONE;
+    while (!end && !interrupted) {
+        rd_kafka_message_t *m = rd_kafka_consume_queue(queue, 100);
+        if (m == NULL) {
+            fflush(stdout);
+            continue;
+        }
+        end = take(c, m, &status);
+        rd_kafka_message_destroy(m);
+    }
+    for (int i = 0; i < started; i++) {
+        rd_kafka_consume_stop(topic, list->elems[i].partition);
+    }
+    rd_kafka_topic_destroy(topic);
+    rd_kafka_queue_destroy(queue);
+    rd_kafka_topic_partition_list_destroy(list);
+    return status;
+}
+
+/* Which partitions this member has now. */
+static void on_assigned(rd_kafka_t *rk, rd_kafka_resp_err_t err,
+                        rd_kafka_topic_partition_list_t *list, void *arg)
+{
+    struct consuming *c = arg;
+    bool assign = err == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+    c->n_partitions = 0;
+    if (assign) {
+        c->partitions = mem_realloc(c->partitions,
+                                    (size_t)list->cnt * sizeof *c->partitions);
+        c->at_end =
+            mem_realloc(c->at_end, (size_t)list->cnt * sizeof *c->at_end);
+        c->n_partitions = list->cnt;
+    }
+    for (int i = 0; assign && i < list->cnt; i++) {
+        c->partitions[i] = list->elems[i].partition;
+        c->at_end[i] = false;
+    }
+    rd_kafka_assign(rk, assign ? list : NULL);
+}
+
+static int read_as_member(struct consuming *c)
+{
+    rd_kafka_topic_partition_list_t *topics =
+        rd_kafka_topic_partition_list_new(1);
+    rd_kafka_topic_partition_list_add(topics, c->topic, RD_KAFKA_PARTITION_UA);
+    rd_kafka_poll_set_consumer(c->rk);
+    rd_kafka_resp_err_t err = rd_kafka_subscribe(c->rk, topics);
+    rd_kafka_topic_partition_list_destroy(topics);
+    if (err != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        return client_fail(c->cli, err, "The group cannot be joined", NULL);
+    }
+    int status = EXIT_DONE;
+    bool end = false;
+    while (!end && !interrupted) {
+        rd_kafka_message_t *m = rd_kafka_consumer_poll(c->rk, 100);
+        if (m == NULL) {
+            fflush(stdout);
+            continue;
+        }
+        end = take(c, m, &status);
+        if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
+            rd_kafka_offset_store(m->rkt, m->partition, m->offset);
+        }
+        rd_kafka_message_destroy(m);
+    }
+    err = rd_kafka_commit(c->rk, NULL, 0);
+    if (err != RD_KAFKA_RESP_ERR_NO_ERROR &&
+        err != RD_KAFKA_RESP_ERR__NO_OFFSET && status == EXIT_DONE) {
+        status = client_fail(c->cli, err, "Offsets were not committed", NULL);
+    }
+    rd_kafka_consumer_close(c->rk);
+    return status;
+}
+
+static rd_kafka_t *make_consumer(struct consuming *c)
+{
+    const char *group = cli_value(c->cli, "group", NULL);
+    rd_kafka_conf_t *conf = client_conf(c->cli);
+    client_set(c->cli, conf, "enable.partition.eof", "true");
+    client_set(c->cli, conf, "allow.auto.create.topics", "false");
+    if (group != NULL) {
+        int64_t at;
+        bool end = begin_offset(c->cli, &at) == RD_KAFKA_OFFSET_END;
+        client_set(c->cli, conf, "group.id", group);
+        client_set(c->cli, conf, "enable.auto.offset.store", "false");
+        client_set(c->cli, conf, "auto.offset.reset",
+                   end ? "latest" : "earliest");
+        rd_kafka_conf_set_rebalance_cb(conf, on_assigned);
+        rd_kafka_conf_set_opaque(conf, c);
+    }
+    return client_new(c->cli, RD_KAFKA_CONSUMER, conf);
+}
+
+int consume_run(struct cli *cli)
+{
+    int64_t unused;
+    struct consuming c = {.cli = cli,
+                          .topic = cli_argument(cli, 0),
+                          .format = cli_value(cli, "format", "%v\\n"),
+                          .json = cli_has(cli, "json"),
+                          .exit_at_end = cli_has(cli, "exit"),
+                          .left = cli_number(cli, "count", -1, 1, INT64_MAX)};
+    check_format(&c);
+    begin_offset(cli, &unused);
+    struct sigaction act = {.sa_handler = on_interrupt};
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
+    c.rk = make_consumer(&c);
+    if (c.rk == NULL) {
+        return EXIT_FAILED;
+    }
+    int status = find_partitions(&c);
+    if (status == EXIT_DONE && cli_has(cli, "group")) {
+        c.n_partitions = 0;
+        status = read_as_member(&c);
+    } else if (status == EXIT_DONE) {
+        status = read_plain(&c);
+    }
+    rd_kafka_destroy(c.rk);
+    mem_free(c.partitions);
+    mem_free(c.at_end);
+    return status;
+}
