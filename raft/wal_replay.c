@@ -225,8 +225,14 @@ static enum err replay_create(struct replay *replay, struct replay_group *group,
     bool same = group->checkpoint_self == creation.self ||
                 (group->checkpoint_self == 0 && !other);
     log_index settled = {same ? group->checkpoint_settled.v : 0};
+    if (settled.v == 0) {
+        settled.v = 1; /* entry 1 is the creation itself */
+    }
     if (settled.v != group->settled.v) {
-        ASSERT(group->last.v == group->settled.v);
+        /* The first creation comes before any entry, see wal.h. */
+        if (group->last.v != group->settled.v) {
+            return corrupt(replay, group, "entries before the creation", 0);
+        }
         group->settled = settled;
         group->last = settled;
     }
