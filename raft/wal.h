@@ -45,7 +45,8 @@ struct wal_ops {
     /* A chunk of the log buffer shall be recycled: it holds entries of this
      * group up to `upto`, all settled; drop them from memory (the core's
      * window, the state machine's references) before returning. False: not
-     * yet (not settled). */
+     * yet (not settled). Called from wal_reserve and at the end of a turn
+     * only. */
     bool (*evict)(void *arg, const struct group_id *group, log_index upto);
     /* Room was made after a refused reserve. */
     void (*room)(void *arg);
@@ -77,7 +78,8 @@ struct wal_recovered_group {
     struct group_creation creation;
     raft_term_t term;
     replica_id vote;
-    log_index first; /* of entries[0]; settled + 1 */
+    log_index first; /* of entries[0]; settled + 1. Entry 1 of a created group
+                      * is the creation itself, no record: at least 2 then */
     uint64_t n_entries;
     struct wal_recovered_entry *entries;
     /* newest configuration at or below the last entry, when the log has one
