@@ -206,6 +206,7 @@ void wal_unreserve(struct wal *wal, uint64_t bytes, uint32_t records)
 void wal_room_changed(struct wal *wal)
 {
     if (wal->room_wanted && !wal->closing) {
+        wal->room_changed = true;
         wal_turn_defer(wal);
     }
 }
@@ -657,8 +658,9 @@ static void turn_end(struct env_deferred *d)
         attest_queue(wal); /* says that files are free */
         flush_submit(wal);
     }
-    if (wal->room_wanted) {
+    if (wal->room_wanted && wal->room_changed) {
         wal->room_wanted = false;
+        wal->room_changed = false;
         wal->ops.room(wal->arg);
     }
 }
@@ -679,6 +681,7 @@ void wal_settled(struct wal *wal, const struct group_id *group, log_index index)
     }
     known->settled = index;
     wal_turn_defer(wal);
+    wal_room_changed(wal);
 }
 
 uint64_t wal_position(const struct wal *wal)

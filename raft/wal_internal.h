@@ -100,7 +100,7 @@ struct wal {
     struct wal_group *groups;
     struct log_buffer *buffer;
     uint64_t reserved_bytes, reserved_records;
-    bool room_wanted;
+    bool room_wanted, room_changed;
     bool over_asked; /* a refused reserve wants the oldest file back */
     bool relog_wanted, relogging;
     uint64_t asked_generation, asked_ms;
