@@ -21,7 +21,7 @@
 
 struct sim_stream {
     struct env_stream base;
-    struct sim_conn *conn; /* NULL: never had one (malformed address) */
+    struct sim_conn *conn; /* NULL: none (malformed address), or gone */
     int side;
     struct env_deferred turn;
     struct env_write *ended, **ended_end;     /* to call back */
@@ -163,7 +163,10 @@ static bool end_alive(const struct end *end)
 static void end_gone(struct sim_conn *conn, int side)
 {
     struct end *end = &conn->ends[side];
-    end->stream = NULL;
+    if (end->stream != NULL) {
+        end->stream->conn = NULL;
+        end->stream = NULL;
+    }
     if (!end->gone) {
         end->gone = true;
         conn_unref(conn);
@@ -284,13 +287,12 @@ static void pipe_put(struct sim_conn *conn, int from, uint8_t *data,
     conn_event(conn, 1 - from, at, SIM_EVENT_DELIVER, fire_deliver);
 }
 
-/* Reading has made room: writers go on in order. */
-static void pipe_taken(struct sim_conn *conn, int from, size_t size)
+/* Writers whose bytes have room go on, in order. */
+static void blocked_flush(struct sim_conn *conn, int from)
 {
     struct pipe *pipe = &conn->ends[from].out;
     struct sim_stream *writer = conn->ends[from].stream;
-    pipe->unread -= size;
-    while (writer != NULL && writer->blocked != NULL &&
+    while (writer != NULL && writer->connected && writer->blocked != NULL &&
            pipe->unread <= PIPE_WINDOW) {
         struct env_write *req = writer->blocked;
         writer->blocked = *write_next(req);
@@ -386,7 +388,8 @@ static void call_deliver(void *ctx)
     size = read_size(conn->sim, size < room.iov_len ? size : room.iov_len);
     size = segments_take(conn, 1 - d->side, room.iov_base, size);
     sim_hash_add(conn->sim, crc32c((uint32_t)conn->id, room.iov_base, size));
-    pipe_taken(conn, 1 - d->side, size);
+    conn->ends[1 - d->side].out.unread -= size;
+    blocked_flush(conn, 1 - d->side);
     s->base.ops->read(&s->base, size, ERR_OK);
     d->more =
         pipe->first != NULL && pipe->first->arrives_ns <= conn->sim->now_ns;
@@ -571,6 +574,7 @@ static void fire_connected(struct sim_event *event)
     struct connect_result result = {s, (enum err)(uintptr_t)event->arg2};
     if (s != NULL && !s->connected && end_alive(&conn->ends[0]) &&
         sim_run_in(sim_env_of(s->base.env), call_connected, &result, true)) {
+        blocked_flush(conn, 0);
         deliver_soon(conn, 0);
     }
     conn_unref(conn);
@@ -696,7 +700,7 @@ static void fire_late_end(struct sim_event *event)
 void sim_stream_start(struct env_stream *base)
 {
     struct sim_stream *s = sim_stream_of(base);
-    if (s->read_ended && s->conn->ends[s->side].gone) {
+    if (s->conn == NULL) { /* reset before it was started */
         sim_event_add(sim_of(s), sim_of(s)->now_ns + SIM_US, SIM_EVENT_RESET,
                       fire_late_end, sim_env_of(base->env)->node)
             ->arg = s;
@@ -708,8 +712,8 @@ void sim_stream_start(struct env_stream *base)
 void sim_stream_resume(struct env_stream *base)
 {
     struct sim_stream *s = sim_stream_of(base);
-    if (base->ops != NULL && s->connected && !s->closing && !s->read_ended &&
-        s->conn->ends[s->side].stream == s) {
+    if (base->ops != NULL && s->connected && !s->read_ended &&
+        s->conn != NULL) {
         deliver_soon(s->conn, s->side);
     }
 }
@@ -723,7 +727,7 @@ void sim_stream_write(struct env_stream *base, struct env_write *req,
     for (int i = 0; i < n_iov; i++) {
         size += iov[i].iov_len;
     }
-    if (s->closing || s->conn == NULL || s->conn->ends[s->side].gone) {
+    if (s->conn == NULL) {
         write_ended(s, req, ERR_CANCELED);
         return;
     }
@@ -774,7 +778,7 @@ void sim_stream_close(struct env_stream *base)
     s->closing = true;
     blocked_end(s, ERR_CANCELED);
     struct sim_conn *conn = s->conn;
-    if (conn != NULL && conn->ends[s->side].stream == s) {
+    if (conn != NULL) {
         /* Bytes that nobody will read make it a reset. */
         bool unread = conn->ends[1 - s->side].out.first != NULL &&
                       segments_arrived(conn, 1 - s->side) > 0;
@@ -839,7 +843,6 @@ struct move {
     env_accept_cb accept;
     void *arg;
     char peer[LIMIT_ADDRESS];
-    bool was_reset;
 };
 
 static void call_moved(void *ctx)
@@ -848,9 +851,11 @@ static void call_moved(void *ctx)
     struct sim_stream *s =
         stream_new(&move->to->base, move->conn, move->side, move->peer);
     s->connected = true;
-    if (move->conn->ends[move->side].gone) { /* reset on the way */
-        move->conn->ends[move->side].stream = NULL;
-        s->read_ended = true;
+    if (s->conn == NULL || s->conn->ends[move->side].gone) {
+        s->read_ended = true; /* reset on the way */
+    }
+    if (s->conn != NULL && s->read_ended) {
+        end_gone(move->conn, move->side);
     }
     move->accept(move->arg, &s->base);
 }
@@ -858,7 +863,9 @@ static void call_moved(void *ctx)
 static void drop_move(struct sim_event *event)
 {
     struct move *move = event->arg;
-    conn_unref(move->conn);
+    if (move->conn != NULL) {
+        conn_unref(move->conn);
+    }
     mem_free(move);
 }
 
@@ -883,11 +890,11 @@ void sim_stream_move(struct env_stream *base, struct env *to,
     move->accept = accept;
     move->arg = arg;
     memcpy(move->peer, s->base.peer, sizeof move->peer);
-    s->conn->refs++;
-    if (s->conn->ends[s->side].stream == s) {
+    if (s->conn != NULL) {
+        s->conn->refs++;
         s->conn->ends[s->side].stream = NULL;
+        s->conn = NULL;
     }
-    s->conn = NULL;
     sim_stream_close(base); /* the old object; the connection goes on */
     struct sim_event *event = sim_event_add(
         sim, sim->now_ns + 5 * SIM_US, SIM_EVENT_MOVE, fire_move, target->node);
