@@ -190,8 +190,8 @@ static void teardown(void)
 START_TEST(test_exchange__messages_and_calls)
 {
     struct broker *a = &brokers[0], *b = &brokers[1];
-    ck_assert_int_eq(
-        transport_seed_node(a->t, transport_listen_address(b->t)), 1);
+    ck_assert_int_eq(transport_seed_node(a->t, transport_listen_address(b->t)),
+                     1);
     ck_assert(transport_peer_is_up(a->t, 1) && transport_peer_is_up(b->t, 0));
     uint8_t body[5000];
     for (size_t i = 0; i < sizeof body; i++)
