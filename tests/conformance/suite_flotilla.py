@@ -1,0 +1,187 @@
+"""The flotilla binary's own verbs and what it promises about them."""
+import json
+import os
+import subprocess
+import tempfile
+import time
+
+from harness import Cluster, expect, run, tail
+
+
+class Verbs:
+    def __init__(self, report, cluster, flotilla, replicas):
+        self.report = report
+        self.b = cluster.bootstrap
+        self.flotilla = flotilla
+        self.replicas = replicas
+        self.brokers = cluster.n
+        self.tag = "%x" % int(time.time())
+
+    def call(self, *args, status=0, stdin=None):
+        return run([self.flotilla] + list(args) + ["-b", self.b],
+                   status=status, stdin=stdin)
+
+    def all(self):
+        self.report.suite("flotilla verbs")
+        check = self.report.check
+        check("topic create, list, describe, delete", self.topics)
+        check("produce and consume", self.records)
+        check("groups", self.groups)
+        check("cluster status", self.status)
+        check("exit statuses", self.statuses)
+
+    def topics(self):
+        name = "verbs-topic-" + self.tag
+        self.call("topic", "create", name, "-p", "4", "-r",
+                  str(self.replicas), "-c", "retention.ms=3600000")
+        self.call("topic", "create", name, status=1)
+        self.call("topic", "create", name, "--if-not-exists")
+        rows = json.loads(self.call("topic", "list", "-o", "json"))
+        row = [r for r in rows if r["topic"] == name]
+        expect(len(row) == 1 and row[0]["partitions"] == 4, repr(row))
+        told = json.loads(self.call("topic", "describe", name, "-o", "json"))
+        expect(len(told["partitions"]) == 4, repr(told))
+        for p in told["partitions"]:
+            expect(p["leader"] >= 0 and len(p["replicas"]) == self.replicas and
+                   p["start"] == 0 and p["end"] == 0, repr(p))
+        expect([c["value"] for c in told["configs"]
+                if c["key"] == "retention.ms"] == ["3600000"], repr(told))
+        expect(b"PARTITION" in self.call("topic", "describe", name), "table")
+        self.call("topic", "delete", name, status=4, stdin=b"")
+        self.call("topic", "delete", name, "--yes")
+        self.call("topic", "describe", name, status=3)
+
+    def records(self):
+        name = "verbs-records-" + self.tag
+        self.call("topic", "create", name, "-p", "3", "-r",
+                  str(self.replicas))
+        lines = "".join("k%d:v%d\n" % (i % 7, i) for i in range(5000))
+        self.call("produce", name, "-K", ":", "-H", "a=b", "-z", "lz4",
+                  stdin=lines.encode())
+        out = self.call("consume", name, "-e", "--json")
+        rows = [json.loads(line) for line in out.splitlines()]
+        expect(len(rows) == 5000, "%d records" % len(rows))
+        by_key = {}
+        for r in rows:
+            expect(r["headers"] == [["a", "b"]], repr(r))
+            number = int(r["value"][1:])
+            expect(number > by_key.get(r["key"], -1), "order of " + r["key"])
+            by_key[r["key"]] = number
+        out = self.call("consume", name, "-o", "-1", "-e", "-f", "%o\n")
+        expect(len(out.split()) == 3, tail(out))
+        out = self.call("consume", name, "-n", "10")
+        expect(out.count(b"\n") == 10, tail(out))
+
+    def groups(self):
+        name, group = "verbs-group-" + self.tag, "verbs-" + self.tag
+        self.call("topic", "create", name, "-p", "3", "-r",
+                  str(self.replicas))
+        self.call("produce", name, stdin=b"a\nb\nc\nd\n")
+        out = self.call("consume", name, "-g", group, "-e")
+        expect(sorted(out.split()) == [b"a", b"b", b"c", b"d"], tail(out))
+        told = json.loads(self.call("group", "describe", group, "-o", "json"))
+        expect(sum(r["committed"] for r in told["offsets"]
+                   if r["committed"] > 0) == 4, repr(told))
+        names = [r["group"] for r in json.loads(
+            self.call("group", "list", "-o", "json"))]
+        expect(group in names, repr(names))
+        self.call("produce", name, stdin=b"e\n")
+        out = self.call("consume", name, "-g", group, "-e")
+        expect(out == b"e\n", tail(out))
+
+    def status(self):
+        told = json.loads(self.call("cluster", "status", "-o", "json"))
+        expect(len(told["brokers"]) == self.brokers and
+               told["controller"] >= 0 and told["cluster"], repr(told))
+
+    def statuses(self):
+        self.call("topic", "create", status=2)
+        self.call("topic", "describe", "no-such-topic", status=3)
+        self.call("consume", "no-such-topic", "-e", status=3)
+        names = [r["topic"] for r in json.loads(
+            self.call("topic", "list", "-o", "json"))]
+        expect("no-such-topic" not in names, "consume made a topic")
+        self.call("group", "describe", "no-such-group", status=3)
+        self.call("topic", "create", "bad/name", status=1)
+        self.call("topic", "create", "rf-" + self.tag, "-r", "9", status=1)
+        run([self.flotilla, "nonsense"], status=2)
+        run([self.flotilla, "--version"])
+
+
+class Starting:
+    """What a user gets who starts brokers wrongly."""
+
+    def __init__(self, report, cluster, flotilla):
+        self.report = report
+        self.cluster = cluster
+        self.flotilla = flotilla
+
+    def all(self):
+        self.report.suite("bad starts")
+        check = self.report.check
+        check("a wrong value", self.wrong_value)
+        check("an unknown key warns, or refuses", self.unknown_key)
+        check("0.0.0.0 is not advertised", self.any_address)
+        check("a port in use", self.port_in_use)
+        check("a data directory in use", self.directory_in_use)
+        check("another node's data directory", self.other_node)
+        check("a second broker with the same id", self.same_id)
+
+    def refused(self, args, *words):
+        done = subprocess.run([self.flotilla, "server"] + args, timeout=30,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        text = done.stderr.decode()
+        expect(done.returncode not in (0, -6, -11),
+               "status %d: %s" % (done.returncode, text))
+        for word in words:
+            expect(word in text, "no %r in %s" % (word, text))
+        return text.strip().split("\n")[-1]
+
+    def scratch(self):
+        return tempfile.mkdtemp(prefix="flotilla-bad-",
+                                dir=self.cluster.data)
+
+    def wrong_value(self):
+        return self.refused(["-D", "num.partitions=many"], "num.partitions",
+                            "many")
+
+    def unknown_key(self):
+        return self.refused(["--strict-config", "-D", "num.partition=3"],
+                            "num.partitions")
+
+    def any_address(self):
+        return self.refused(["-D", "listeners=PLAINTEXT://0.0.0.0:39999"],
+                            "0.0.0.0", "advertised.listeners")
+
+    def port_in_use(self):
+        d = self.scratch()
+        return self.refused(
+            ["-D", "log.dirs=%s/data" % d, "-D",
+             "listeners=PLAINTEXT://127.0.0.1:%d" % self.cluster.port, "-D",
+             "peer.listener=127.0.0.1:39998"], str(self.cluster.port))
+
+    def directory_in_use(self):
+        return self.refused(
+            ["-D", "log.dirs=" + self.cluster.path(1, "data"), "-D",
+             "listeners=PLAINTEXT://127.0.0.1:39997", "-D",
+             "peer.listener=127.0.0.1:39998"], "in use")
+
+    def other_node(self):
+        d = self.scratch()
+        one = Cluster(os.path.dirname(self.flotilla), n=1, port=39990,
+                      data=os.path.join(d, "one"))
+        one.start()
+        one.stop()
+        return self.refused(
+            ["--config", one.path(1, "server.properties"), "-D",
+             "node.id=77"], "77")
+
+    def same_id(self):
+        d = self.scratch()
+        seeds = ",".join("127.0.0.1:%d" % (self.cluster.port + self.cluster.n
+                                           + i)
+                         for i in range(self.cluster.n))
+        return self.refused(
+            ["--seeds", seeds, "-D", "node.id=1", "-D", "log.dirs=%s/data" % d,
+             "-D", "listeners=PLAINTEXT://127.0.0.1:39997", "-D",
+             "peer.listener=127.0.0.1:39998"], "1")
