@@ -26,10 +26,10 @@ static const size_t kind_sizes[] = {
 /* Fewest bytes of one element on the wire: the least length of those that
  * have one is the compact form's single byte. */
 static const size_t kind_min[] = {
-    [CODEC_BOOL] = 1,   [CODEC_I8] = 1,    [CODEC_I16] = 2,
-    [CODEC_U16] = 2,    [CODEC_I32] = 4,   [CODEC_I64] = 8,
-    [CODEC_F64] = 8,    [CODEC_UUID] = 16, [CODEC_STRING] = 1,
-    [CODEC_BYTES] = 1,  [CODEC_RECORDS] = 1,
+    [CODEC_BOOL] = 1,  [CODEC_I8] = 1,      [CODEC_I16] = 2,
+    [CODEC_U16] = 2,   [CODEC_I32] = 4,     [CODEC_I64] = 8,
+    [CODEC_F64] = 8,   [CODEC_UUID] = 16,   [CODEC_STRING] = 1,
+    [CODEC_BYTES] = 1, [CODEC_RECORDS] = 1,
 };
 
 static size_t element_size(const struct codec_field *f)
@@ -77,7 +77,7 @@ static void set_count(void *object, const struct codec_field *f, int32_t n)
     memcpy(at(object, f->count_offset), &n, sizeof n);
 }
 
-/* ---- defaults -------------------------------------------------------------- */
+/* ---- defaults ----------------------------------------------------------- */
 static void init_struct(const struct codec_struct *s, void *out);
 
 /* Sets a zeroed field to its default. */
@@ -89,41 +89,41 @@ static void init_field(const struct codec_field *f, void *object)
         return;
     }
     switch ((enum codec_kind)f->kind) {
-    case CODEC_BOOL:
-        *(bool *)p = f->initial != 0;
-        return;
-    case CODEC_I8:
-        *(int8_t *)p = (int8_t)f->initial;
-        return;
-    case CODEC_I16:
-    case CODEC_U16:
-        *(uint16_t *)p = (uint16_t)f->initial;
-        return;
-    case CODEC_I32:
-        *(int32_t *)p = (int32_t)f->initial;
-        return;
-    case CODEC_I64:
-        *(int64_t *)p = f->initial;
-        return;
-    case CODEC_F64:
-        *(double *)p = (double)f->initial;
-        return;
-    case CODEC_UUID:
-        return;
-    case CODEC_STRING:
-        ((struct wire_str *)p)->n = (int32_t)f->initial;
-        return;
-    case CODEC_BYTES:
-        ((struct wire_bytes *)p)->n = (int32_t)f->initial;
-        return;
-    case CODEC_RECORDS:
-        ((struct wire_records *)p)->n = (int32_t)f->initial;
-        return;
-    case CODEC_STRUCT:
-        if (!f->pointer) {
-            init_struct(f->type, p);
-        }
-        return;
+        case CODEC_BOOL:
+            *(bool *)p = f->initial != 0;
+            return;
+        case CODEC_I8:
+            *(int8_t *)p = (int8_t)f->initial;
+            return;
+        case CODEC_I16:
+        case CODEC_U16:
+            *(uint16_t *)p = (uint16_t)f->initial;
+            return;
+        case CODEC_I32:
+            *(int32_t *)p = (int32_t)f->initial;
+            return;
+        case CODEC_I64:
+            *(int64_t *)p = f->initial;
+            return;
+        case CODEC_F64:
+            *(double *)p = (double)f->initial;
+            return;
+        case CODEC_UUID:
+            return;
+        case CODEC_STRING:
+            ((struct wire_str *)p)->n = (int32_t)f->initial;
+            return;
+        case CODEC_BYTES:
+            ((struct wire_bytes *)p)->n = (int32_t)f->initial;
+            return;
+        case CODEC_RECORDS:
+            ((struct wire_records *)p)->n = (int32_t)f->initial;
+            return;
+        case CODEC_STRUCT:
+            if (!f->pointer) {
+                init_struct(f->type, p);
+            }
+            return;
     }
 }
 
@@ -162,44 +162,44 @@ static bool is_default(const struct codec_field *f, const void *object)
         return get_count(object, f) == f->initial;
     }
     switch ((enum codec_kind)f->kind) {
-    case CODEC_BOOL:
-        return *(const bool *)p == (f->initial != 0);
-    case CODEC_I8:
-        return *(const int8_t *)p == f->initial;
-    case CODEC_I16:
-        return *(const int16_t *)p == f->initial;
-    case CODEC_U16:
-        return *(const uint16_t *)p == f->initial;
-    case CODEC_I32:
-        return *(const int32_t *)p == f->initial;
-    case CODEC_I64:
-        return *(const int64_t *)p == f->initial;
-    case CODEC_F64: {
-        uint64_t bits;
-        memcpy(&bits, p, sizeof bits);
-        return bits == 0;
-    }
-    case CODEC_UUID:
-        return uuid_is_zero(p);
-    case CODEC_STRING:
-        return ((const struct wire_str *)p)->n == f->initial;
-    case CODEC_BYTES:
-        return ((const struct wire_bytes *)p)->n == f->initial;
-    case CODEC_RECORDS:
-        return ((const struct wire_records *)p)->n == f->initial;
-    case CODEC_STRUCT:
-        if (f->pointer) {
-            p = get_pointer(object, f);
-            if (p == NULL || f->initial != 0) {
-                return p == NULL && f->initial != 0;
-            }
+        case CODEC_BOOL:
+            return *(const bool *)p == (f->initial != 0);
+        case CODEC_I8:
+            return *(const int8_t *)p == f->initial;
+        case CODEC_I16:
+            return *(const int16_t *)p == f->initial;
+        case CODEC_U16:
+            return *(const uint16_t *)p == f->initial;
+        case CODEC_I32:
+            return *(const int32_t *)p == f->initial;
+        case CODEC_I64:
+            return *(const int64_t *)p == f->initial;
+        case CODEC_F64: {
+            uint64_t bits;
+            memcpy(&bits, p, sizeof bits);
+            return bits == 0;
         }
-        return is_default_struct(f->type, p);
+        case CODEC_UUID:
+            return uuid_is_zero(p);
+        case CODEC_STRING:
+            return ((const struct wire_str *)p)->n == f->initial;
+        case CODEC_BYTES:
+            return ((const struct wire_bytes *)p)->n == f->initial;
+        case CODEC_RECORDS:
+            return ((const struct wire_records *)p)->n == f->initial;
+        case CODEC_STRUCT:
+            if (f->pointer) {
+                p = get_pointer(object, f);
+                if (p == NULL || f->initial != 0) {
+                    return p == NULL && f->initial != 0;
+                }
+            }
+            return is_default_struct(f->type, p);
     }
     UNREACHABLE("kind of a field");
 }
 
-/* ---- decoding --------------------------------------------------------------- */
+/* ---- decoding ----------------------------------------------------------- */
 static void decode_struct(const struct codec_struct *s, struct wire_reader *r,
                           const struct context *c, void *out);
 
@@ -210,44 +210,45 @@ static void decode_value(const struct codec_field *f, struct wire_reader *r,
     bool nullable = codec_in(f->nullable, c->version) && !f->array;
     bool compact = c->flexible && !f->plain;
     switch ((enum codec_kind)f->kind) {
-    case CODEC_BOOL:
-        *(bool *)p = wire_read_bool(r);
-        return;
-    case CODEC_I8:
-        *(int8_t *)p = wire_read_i8(r);
-        return;
-    case CODEC_I16:
-        *(int16_t *)p = wire_read_i16(r);
-        return;
-    case CODEC_U16:
-        *(uint16_t *)p = wire_read_u16(r);
-        return;
-    case CODEC_I32:
-        *(int32_t *)p = wire_read_i32(r);
-        return;
-    case CODEC_I64:
-        *(int64_t *)p = wire_read_i64(r);
-        return;
-    case CODEC_F64:
-        *(double *)p = wire_read_f64(r);
-        return;
-    case CODEC_UUID:
-        *(struct uuid *)p = wire_read_uuid(r);
-        return;
-    case CODEC_STRING:
-        *(struct wire_str *)p = wire_read_string(r, compact, nullable);
-        return;
-    case CODEC_BYTES:
-        *(struct wire_bytes *)p = wire_read_bytes(r, compact, nullable);
-        return;
-    case CODEC_RECORDS: {
-        struct wire_bytes b = wire_read_bytes(r, compact, nullable);
-        *(struct wire_records *)p = (struct wire_records){.p = b.p, .n = b.n};
-        return;
-    }
-    case CODEC_STRUCT:
-        decode_struct(f->type, r, c, p);
-        return;
+        case CODEC_BOOL:
+            *(bool *)p = wire_read_bool(r);
+            return;
+        case CODEC_I8:
+            *(int8_t *)p = wire_read_i8(r);
+            return;
+        case CODEC_I16:
+            *(int16_t *)p = wire_read_i16(r);
+            return;
+        case CODEC_U16:
+            *(uint16_t *)p = wire_read_u16(r);
+            return;
+        case CODEC_I32:
+            *(int32_t *)p = wire_read_i32(r);
+            return;
+        case CODEC_I64:
+            *(int64_t *)p = wire_read_i64(r);
+            return;
+        case CODEC_F64:
+            *(double *)p = wire_read_f64(r);
+            return;
+        case CODEC_UUID:
+            *(struct uuid *)p = wire_read_uuid(r);
+            return;
+        case CODEC_STRING:
+            *(struct wire_str *)p = wire_read_string(r, compact, nullable);
+            return;
+        case CODEC_BYTES:
+            *(struct wire_bytes *)p = wire_read_bytes(r, compact, nullable);
+            return;
+        case CODEC_RECORDS: {
+            struct wire_bytes b = wire_read_bytes(r, compact, nullable);
+            *(struct wire_records *)p =
+                (struct wire_records){.p = b.p, .n = b.n};
+            return;
+        }
+        case CODEC_STRUCT:
+            decode_struct(f->type, r, c, p);
+            return;
     }
 }
 
@@ -265,8 +266,8 @@ static void *take(struct wire_reader *r, const struct context *c, size_t size)
 static void decode_array(const struct codec_field *f, struct wire_reader *r,
                          const struct context *c, void *object)
 {
-    int32_t n = wire_read_count(r, c->flexible, codec_in(f->nullable, c->version),
-                                element_min(f));
+    int32_t n = wire_read_count(
+        r, c->flexible, codec_in(f->nullable, c->version), element_min(f));
     if (n <= 0) {
         set_count(object, f, n);
         return;
@@ -391,7 +392,7 @@ void codec_decode(const struct codec_message *m, struct wire_reader *r,
     decode_struct(m->body, r, &c, out);
 }
 
-/* ---- sizes ------------------------------------------------------------------ */
+/* ---- sizes -------------------------------------------------------------- */
 static size_t size_struct(const struct codec_struct *s, const struct context *c,
                           const void *in);
 
@@ -401,25 +402,26 @@ static size_t size_value(const struct codec_field *f, const struct context *c,
     bool nullable = codec_in(f->nullable, c->version) && !f->array;
     bool compact = c->flexible && !f->plain;
     switch ((enum codec_kind)f->kind) {
-    case CODEC_BOOL:
-    case CODEC_I8:
-    case CODEC_I16:
-    case CODEC_U16:
-    case CODEC_I32:
-    case CODEC_I64:
-    case CODEC_F64:
-    case CODEC_UUID:
-        return kind_min[f->kind];
-    case CODEC_STRING:
-        return wire_string_size(*(const struct wire_str *)p, compact, nullable);
-    case CODEC_BYTES:
-        return wire_bytes_size(((const struct wire_bytes *)p)->n, compact,
-                               nullable);
-    case CODEC_RECORDS:
-        return wire_bytes_size(((const struct wire_records *)p)->n, compact,
-                               nullable);
-    case CODEC_STRUCT:
-        return size_struct(f->type, c, p);
+        case CODEC_BOOL:
+        case CODEC_I8:
+        case CODEC_I16:
+        case CODEC_U16:
+        case CODEC_I32:
+        case CODEC_I64:
+        case CODEC_F64:
+        case CODEC_UUID:
+            return kind_min[f->kind];
+        case CODEC_STRING:
+            return wire_string_size(*(const struct wire_str *)p, compact,
+                                    nullable);
+        case CODEC_BYTES:
+            return wire_bytes_size(((const struct wire_bytes *)p)->n, compact,
+                                   nullable);
+        case CODEC_RECORDS:
+            return wire_bytes_size(((const struct wire_records *)p)->n, compact,
+                                   nullable);
+        case CODEC_STRUCT:
+            return size_struct(f->type, c, p);
     }
     UNREACHABLE("kind of a field");
 }
@@ -429,8 +431,8 @@ static size_t size_field(const struct codec_field *f, const struct context *c,
 {
     if (f->array) {
         int32_t n = get_count(object, f);
-        size_t size = wire_count_size(n, c->flexible,
-                                      codec_in(f->nullable, c->version));
+        size_t size =
+            wire_count_size(n, c->flexible, codec_in(f->nullable, c->version));
         const uint8_t *elements = get_pointer(object, f);
         for (int32_t i = 0; i < n; i++) {
             size += size_value(f, c, elements + (size_t)i * element_size(f));
@@ -485,7 +487,7 @@ size_t codec_size(const struct codec_message *m, const void *in, int version)
     return size_struct(m->body, &c, in);
 }
 
-/* ---- encoding ---------------------------------------------------------------- */
+/* ---- encoding ----------------------------------------------------------- */
 static void encode_struct(const struct codec_struct *s, struct wire_writer *w,
                           const struct context *c, const void *in);
 
@@ -495,42 +497,44 @@ static void encode_value(const struct codec_field *f, struct wire_writer *w,
     bool nullable = codec_in(f->nullable, c->version) && !f->array;
     bool compact = c->flexible && !f->plain;
     switch ((enum codec_kind)f->kind) {
-    case CODEC_BOOL:
-        wire_write_bool(w, *(const bool *)p);
-        return;
-    case CODEC_I8:
-        wire_write_i8(w, *(const int8_t *)p);
-        return;
-    case CODEC_I16:
-        wire_write_i16(w, *(const int16_t *)p);
-        return;
-    case CODEC_U16:
-        wire_write_u16(w, *(const uint16_t *)p);
-        return;
-    case CODEC_I32:
-        wire_write_i32(w, *(const int32_t *)p);
-        return;
-    case CODEC_I64:
-        wire_write_i64(w, *(const int64_t *)p);
-        return;
-    case CODEC_F64:
-        wire_write_f64(w, *(const double *)p);
-        return;
-    case CODEC_UUID:
-        wire_write_uuid(w, p);
-        return;
-    case CODEC_STRING:
-        wire_write_string(w, *(const struct wire_str *)p, compact, nullable);
-        return;
-    case CODEC_BYTES:
-        wire_write_bytes(w, *(const struct wire_bytes *)p, compact, nullable);
-        return;
-    case CODEC_RECORDS:
-        wire_write_records(w, p, compact, nullable);
-        return;
-    case CODEC_STRUCT:
-        encode_struct(f->type, w, c, p);
-        return;
+        case CODEC_BOOL:
+            wire_write_bool(w, *(const bool *)p);
+            return;
+        case CODEC_I8:
+            wire_write_i8(w, *(const int8_t *)p);
+            return;
+        case CODEC_I16:
+            wire_write_i16(w, *(const int16_t *)p);
+            return;
+        case CODEC_U16:
+            wire_write_u16(w, *(const uint16_t *)p);
+            return;
+        case CODEC_I32:
+            wire_write_i32(w, *(const int32_t *)p);
+            return;
+        case CODEC_I64:
+            wire_write_i64(w, *(const int64_t *)p);
+            return;
+        case CODEC_F64:
+            wire_write_f64(w, *(const double *)p);
+            return;
+        case CODEC_UUID:
+            wire_write_uuid(w, p);
+            return;
+        case CODEC_STRING:
+            wire_write_string(w, *(const struct wire_str *)p, compact,
+                              nullable);
+            return;
+        case CODEC_BYTES:
+            wire_write_bytes(w, *(const struct wire_bytes *)p, compact,
+                             nullable);
+            return;
+        case CODEC_RECORDS:
+            wire_write_records(w, p, compact, nullable);
+            return;
+        case CODEC_STRUCT:
+            encode_struct(f->type, w, c, p);
+            return;
     }
 }
 
@@ -600,7 +604,7 @@ void codec_encode(const struct codec_message *m, struct wire_writer *w,
     encode_struct(m->body, w, &c, in);
 }
 
-/* ---- the table of APIs -------------------------------------------------------- */
+/* ---- the table of APIs -------------------------------------------------- */
 const struct codec_api *codec_api_find(int16_t key)
 {
     int low = 0, high = codec_n_apis;

@@ -40,7 +40,7 @@ struct codec_field {
     bool plain;   /* never compact (client_id of the request header) */
     struct codec_range present;
     struct codec_range nullable;
-    int8_t tag; /* -1: not tagged */
+    int8_t tag;                      /* -1: not tagged */
     const struct codec_struct *type; /* of CODEC_STRUCT */
     int64_t initial; /* default: a number, or -1 for null, 0 for empty (of a
                       * pointer: a struct of defaults) */
@@ -91,33 +91,33 @@ static inline bool codec_in(struct codec_range range, int version)
 }
 
 /* The typed functions of one message. */
-#define CODEC_DECLARE(X)                                                      \
-    extern const struct codec_message X##_message;                            \
-    static inline void X##_init(struct X *out)                                \
-    {                                                                         \
-        codec_init(&X##_message, out);                                        \
-    }                                                                         \
-    static inline void X##_decode(struct wire_reader *r, int version,         \
-                                  struct arena *a, struct X *out)             \
-    {                                                                         \
-        codec_decode(&X##_message, r, version, a, out);                       \
-    }                                                                         \
-    static inline size_t X##_size(const struct X *in, int version)            \
-    {                                                                         \
-        return codec_size(&X##_message, in, version);                         \
-    }                                                                         \
-    static inline void X##_encode(struct wire_writer *w, const struct X *in,  \
-                                  int version)                                \
-    {                                                                         \
-        codec_encode(&X##_message, w, in, version);                           \
-    }                                                                         \
-    static inline size_t X##_print(const struct X *in, int version,           \
-                                   char *out, size_t size)                    \
-    {                                                                         \
-        return codec_print(&X##_message, in, version, out, size);             \
+#define CODEC_DECLARE(X)                                                       \
+    extern const struct codec_message X##_message;                             \
+    static inline void X##_init(struct X *out)                                 \
+    {                                                                          \
+        codec_init(&X##_message, out);                                         \
+    }                                                                          \
+    static inline void X##_decode(struct wire_reader *r, int version,          \
+                                  struct arena *a, struct X *out)              \
+    {                                                                          \
+        codec_decode(&X##_message, r, version, a, out);                        \
+    }                                                                          \
+    static inline size_t X##_size(const struct X *in, int version)             \
+    {                                                                          \
+        return codec_size(&X##_message, in, version);                          \
+    }                                                                          \
+    static inline void X##_encode(struct wire_writer *w, const struct X *in,   \
+                                  int version)                                 \
+    {                                                                          \
+        codec_encode(&X##_message, w, in, version);                            \
+    }                                                                          \
+    static inline size_t X##_print(const struct X *in, int version, char *out, \
+                                   size_t size)                                \
+    {                                                                          \
+        return codec_print(&X##_message, in, version, out, size);              \
     }
 
-/* ---- the table of APIs (generated: schema/apis.h has the keys) ------------- */
+/* ---- the table of APIs (generated: schema/apis.h has the keys) ---------- */
 struct codec_api {
     int16_t key;
     const char *name;

@@ -18,8 +18,8 @@ __attribute__((format(printf, 2, 3))) static void put(struct printer *p,
     size_t left = p->length < p->size ? p->size - p->length : 0;
     va_list args;
     va_start(args, format);
-    int n = vsnprintf(left == 0 ? NULL : p->out + p->length, left, format,
-                      args);
+    int n =
+        vsnprintf(left == 0 ? NULL : p->out + p->length, left, format, args);
     va_end(args);
     p->length += n < 0 ? 0 : (size_t)n;
 }
@@ -61,43 +61,43 @@ static void put_value(struct printer *p, const struct codec_field *f,
 {
     char text[UUID_TEXT_SIZE];
     switch ((enum codec_kind)f->kind) {
-    case CODEC_BOOL:
-        put(p, *(const bool *)v ? "true" : "false");
-        return;
-    case CODEC_I8:
-        put(p, "%d", *(const int8_t *)v);
-        return;
-    case CODEC_I16:
-        put(p, "%d", *(const int16_t *)v);
-        return;
-    case CODEC_U16:
-        put(p, "%d", *(const uint16_t *)v);
-        return;
-    case CODEC_I32:
-        put(p, "%" PRId32, *(const int32_t *)v);
-        return;
-    case CODEC_I64:
-        put(p, "%" PRId64, *(const int64_t *)v);
-        return;
-    case CODEC_F64:
-        put(p, "%.17g", *(const double *)v);
-        return;
-    case CODEC_UUID:
-        uuid_format(v, text);
-        put(p, "\"%s\"", text);
-        return;
-    case CODEC_STRING:
-        put_text(p, *(const struct wire_str *)v);
-        return;
-    case CODEC_BYTES:
-        put_bytes(p, ((const struct wire_bytes *)v)->n);
-        return;
-    case CODEC_RECORDS:
-        put_bytes(p, ((const struct wire_records *)v)->n);
-        return;
-    case CODEC_STRUCT:
-        put_struct(p, f->type, v);
-        return;
+        case CODEC_BOOL:
+            put(p, *(const bool *)v ? "true" : "false");
+            return;
+        case CODEC_I8:
+            put(p, "%d", *(const int8_t *)v);
+            return;
+        case CODEC_I16:
+            put(p, "%d", *(const int16_t *)v);
+            return;
+        case CODEC_U16:
+            put(p, "%d", *(const uint16_t *)v);
+            return;
+        case CODEC_I32:
+            put(p, "%" PRId32, *(const int32_t *)v);
+            return;
+        case CODEC_I64:
+            put(p, "%" PRId64, *(const int64_t *)v);
+            return;
+        case CODEC_F64:
+            put(p, "%.17g", *(const double *)v);
+            return;
+        case CODEC_UUID:
+            uuid_format(v, text);
+            put(p, "\"%s\"", text);
+            return;
+        case CODEC_STRING:
+            put_text(p, *(const struct wire_str *)v);
+            return;
+        case CODEC_BYTES:
+            put_bytes(p, ((const struct wire_bytes *)v)->n);
+            return;
+        case CODEC_RECORDS:
+            put_bytes(p, ((const struct wire_records *)v)->n);
+            return;
+        case CODEC_STRUCT:
+            put_struct(p, f->type, v);
+            return;
     }
 }
 
@@ -113,10 +113,14 @@ static void put_array(struct printer *p, const struct codec_field *f,
         return;
     }
     static const size_t sizes[] = {
-        [CODEC_BOOL] = sizeof(bool), [CODEC_I8] = 1,
-        [CODEC_I16] = 2,             [CODEC_U16] = 2,
-        [CODEC_I32] = 4,             [CODEC_I64] = 8,
-        [CODEC_F64] = 8,             [CODEC_UUID] = 16,
+        [CODEC_BOOL] = sizeof(bool),
+        [CODEC_I8] = 1,
+        [CODEC_I16] = 2,
+        [CODEC_U16] = 2,
+        [CODEC_I32] = 4,
+        [CODEC_I64] = 8,
+        [CODEC_F64] = 8,
+        [CODEC_UUID] = 16,
         [CODEC_STRING] = sizeof(struct wire_str),
         [CODEC_BYTES] = sizeof(struct wire_bytes),
         [CODEC_RECORDS] = sizeof(struct wire_records),

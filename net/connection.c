@@ -23,7 +23,7 @@
 #define DIRECT_MIN ((size_t)16 << 10)
 #define TICK_MS 1000
 
-/* ---- memory ------------------------------------------------------------------ */
+/* ---- memory ------------------------------------------------------------- */
 static void wake_soon(struct connections *all)
 {
     if (all->starved != NULL) {
@@ -91,7 +91,7 @@ static void release_holder(struct connection *c)
     }
 }
 
-/* ---- the frame being read ------------------------------------------------------ */
+/* ---- the frame being read ----------------------------------------------- */
 static size_t least(size_t a, size_t b)
 {
     return a < b ? a : b;
@@ -100,8 +100,7 @@ static size_t least(size_t a, size_t b)
 /* Room for `need` bytes, and then some: fourfold each time. */
 static size_t frame_next_room(const struct connection *c, size_t need)
 {
-    size_t next =
-        c->frame_room == 0 ? LIMIT_FRAME_FIRST : c->frame_room * 4;
+    size_t next = c->frame_room == 0 ? LIMIT_FRAME_FIRST : c->frame_room * 4;
     return least(next > need ? next : need, c->frame_size);
 }
 
@@ -120,11 +119,11 @@ static bool frame_begin(struct connection *c)
     wire_reader_init(&r, c->head, sizeof c->head);
     int32_t size = wire_read_i32(&r);
     c->n_head = 0;
-    if (size < FRAME_MIN || (uint32_t)size > c->all->options.request_max_bytes) {
-        connection_add_close(c, size < FRAME_MIN
-                                    ? "bytes that are no request"
-                                    : "a request larger than "
-                                      "socket.request.max.bytes");
+    if (size < FRAME_MIN ||
+        (uint32_t)size > c->all->options.request_max_bytes) {
+        connection_add_close(c, size < FRAME_MIN ? "bytes that are no request"
+                                                 : "a request larger than "
+                                                   "socket.request.max.bytes");
         return false;
     }
     c->frame_size = (size_t)size;
@@ -182,7 +181,7 @@ static void feed(struct connection *c, const uint8_t *p, size_t n)
     }
 }
 
-/* ---- the stream ------------------------------------------------------------------ */
+/* ---- the stream --------------------------------------------------------- */
 static bool has_room(const struct connection *c)
 {
     return c->n_slots < LIMIT_REQUESTS_IN_FLIGHT &&
@@ -259,7 +258,7 @@ static const struct env_stream_ops stream_ops = {
     .closed = on_closed,
 };
 
-/* ---- life ------------------------------------------------------------------------ */
+/* ---- life --------------------------------------------------------------- */
 /* Lines of the last second are counted; false: this one is left out. */
 static bool may_complain(struct connections *all)
 {
@@ -288,8 +287,7 @@ void connection_complain(struct connection *c, const struct request *rq,
         return;
     }
     if (rq == NULL || rq->body == NULL) {
-        log_warn("net", "connection closed: %s client=%s", why,
-                 c->client_host);
+        log_warn("net", "connection closed: %s client=%s", why, c->client_host);
         return;
     }
     /* what a client calls itself is printed as far as it is plain text */
@@ -380,8 +378,9 @@ void connections_adopt(struct connections *all, struct env_stream *stream,
     env_stream_start(stream, &stream_ops, c);
 }
 
-/* ---- all of them ------------------------------------------------------------------ */
-/* A frame of which nothing comes any more must not hold what others wait for. */
+/* ---- all of them -------------------------------------------------------- */
+/* A frame of which nothing comes any more must not hold what others wait for.
+ */
 static bool has_stalled(const struct connection *c, uint64_t now)
 {
     return c->all->starved != NULL && c->frame != NULL && !c->starved &&
@@ -405,15 +404,17 @@ static void tick(struct env_timer *timer)
             continue;
         }
         if (has_stalled(c, now)) {
-            connection_complain(c, NULL, "half a request, and others wait for "
-                                         "its memory");
+            connection_complain(c, NULL,
+                                "half a request, and others wait for "
+                                "its memory");
             connection_end(c);
         } else if (is_idle(c, now)) {
             connection_end(c);
         }
     }
     uint32_t quarter = all->options.idle_max_ms / 4;
-    env_timer_start(timer, quarter > 0 && quarter < TICK_MS ? quarter : TICK_MS);
+    env_timer_start(timer,
+                    quarter > 0 && quarter < TICK_MS ? quarter : TICK_MS);
 }
 
 static void stop_now(struct env_timer *timer)

@@ -27,12 +27,12 @@ struct connections *connections_new(struct broker_shard *shard);
 struct connections_options {
     struct broker_shard *shard; /* for the requests */
     struct env *env;
-    void (*dispatch)(struct request *rq);  /* as request_dispatch */
-    bool (*has_handler)(int16_t api_key);  /* as request_has_handler */
-    uint32_t request_max_bytes; /* socket.request.max.bytes */
-    uint32_t idle_max_ms;       /* connections.max.idle.ms; 0: for ever */
-    uint32_t connections_max;   /* beyond it new ones are closed at once */
-    size_t memory_max;          /* bytes of all requests */
+    void (*dispatch)(struct request *rq); /* as request_dispatch */
+    bool (*has_handler)(int16_t api_key); /* as request_has_handler */
+    uint32_t request_max_bytes;           /* socket.request.max.bytes */
+    uint32_t idle_max_ms;     /* connections.max.idle.ms; 0: for ever */
+    uint32_t connections_max; /* beyond it new ones are closed at once */
+    size_t memory_max;        /* bytes of all requests */
 };
 /* The same with options of one's own, for tests. */
 struct connections *connections_new_with(

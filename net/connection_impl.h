@@ -43,7 +43,7 @@ struct connection {
     size_t frame_size, frame_have, frame_room;
     bool direct; /* bytes are being read straight into it */
 
-    struct slot *slots; /* in order, answers not yet handed to a write */
+    struct slot *slots;   /* in order, answers not yet handed to a write */
     struct slot *waiting; /* first of them not begun */
     struct slot *sent;    /* their answers are being written */
     unsigned n_slots;     /* in `slots` and `sent` */

@@ -77,7 +77,7 @@ void connection_add_request(struct connection *c, uint8_t *frame, size_t size,
     slot_append(s);
 }
 
-/* ---- beginning ------------------------------------------------------------- */
+/* ---- beginning ---------------------------------------------------------- */
 static bool may_answer_with_much(const struct request *rq)
 {
     return rq->api_key == API_FETCH || rq->api_key == API_SHARE_FETCH;
@@ -98,9 +98,8 @@ void connection_begin_requests(struct connection *c)
     while (c->waiting != NULL && may_begin(c, c->waiting)) {
         struct slot *s = c->waiting;
         /* only such that wait for their turn can follow one that waits */
-        c->waiting = s->next != NULL && s->next->state == SLOT_WAITING
-                         ? s->next
-                         : NULL;
+        c->waiting =
+            s->next != NULL && s->next->state == SLOT_WAITING ? s->next : NULL;
         s->state = SLOT_BEGUN;
         c->n_begun++;
         if (frame_check(&s->rq, all->options.has_handler)) {
@@ -113,7 +112,7 @@ void connection_begin_requests(struct connection *c)
     }
 }
 
-/* ---- answering ------------------------------------------------------------- */
+/* ---- answering ---------------------------------------------------------- */
 static void slot_deliver(struct request *rq, struct wire_writer *frame,
                          const char *why)
 {
@@ -162,7 +161,7 @@ void connection_drop_requests(struct connection *c)
     c->waiting = NULL;
 }
 
-/* ---- writing ------------------------------------------------------------------ */
+/* ---- writing ------------------------------------------------------------ */
 static void free_sent(struct connection *c)
 {
     struct slot *s, *tmp;

@@ -58,8 +58,7 @@ enum err listener_open(struct broker_shard *first, const char *address,
     l->env = first->env;
     l->broker = first->broker;
     l->name = name;
-    enum err e =
-        env_listen(l->env, address, listener_accept, l, &l->listening);
+    enum err e = env_listen(l->env, address, listener_accept, l, &l->listening);
     if (e != ERR_OK) {
         mem_free(l);
         return e;

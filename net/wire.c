@@ -6,7 +6,7 @@
 /* Below this many bytes a copy is cheaper than one more piece to gather. */
 #define REF_MIN 256
 
-/* ---- reading -------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 void wire_reader_init(struct wire_reader *r, const void *data, size_t size)
 {
     r->p = data;
@@ -193,7 +193,7 @@ void wire_skip_tags(struct wire_reader *r)
     }
 }
 
-/* ---- writing -------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------ */
 void wire_writer_init(struct wire_writer *w, size_t reserve)
 {
     *w = (struct wire_writer){.cap_own = reserve};

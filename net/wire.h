@@ -49,7 +49,7 @@ static inline bool wire_str_is(struct wire_str a, const char *s)
     return wire_str_equal(a, wire_str_of(s));
 }
 
-/* ---- reading -------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------ */
 /* After an error every read gives zero and p == end; err tells the first. */
 struct wire_reader {
     const uint8_t *p;
@@ -93,7 +93,7 @@ int32_t wire_read_count(struct wire_reader *r, bool compact, bool nullable,
 /* Skips a section of tagged fields of which none is known. */
 void wire_skip_tags(struct wire_reader *r);
 
-/* ---- writing -------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------ */
 struct wire_ref {
     size_t at; /* own bytes before it */
     struct iovec iov;

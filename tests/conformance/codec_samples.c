@@ -11,8 +11,7 @@
 
 #define ROUNDS 5
 
-static void sample(const struct codec_message *m, int version,
-                   struct prng *rng)
+static void sample(const struct codec_message *m, int version, struct prng *rng)
 {
     struct arena arena;
     arena_init(&arena, 0);

@@ -50,73 +50,73 @@ static void random_value(const struct codec_field *f, struct context *c,
     uint64_t number = some_number(c->rng);
     int32_t n;
     switch ((enum codec_kind)f->kind) {
-    case CODEC_BOOL:
-        *(bool *)p = number & 1;
-        return;
-    case CODEC_I8:
-        *(uint8_t *)p = (uint8_t)number;
-        return;
-    case CODEC_I16:
-    case CODEC_U16:
-        *(uint16_t *)p = (uint16_t)number;
-        return;
-    case CODEC_I32:
-        *(uint32_t *)p = (uint32_t)number;
-        return;
-    case CODEC_I64:
-        *(uint64_t *)p = number;
-        return;
-    case CODEC_F64:
-        *(double *)p = (double)number / 8;
-        return;
-    case CODEC_UUID:
-        memcpy(p, some_bytes(c, 16, false), 16);
-        return;
-    case CODEC_STRING:
-        n = some_length(c, nullable);
-        *(struct wire_str *)p = (struct wire_str){
-            n < 0 ? NULL : (char *)some_bytes(c, n, true), n};
-        return;
-    case CODEC_BYTES:
-        n = some_length(c, nullable);
-        *(struct wire_bytes *)p = (struct wire_bytes){
-            n < 0 ? NULL : some_bytes(c, n, false), n};
-        return;
-    case CODEC_RECORDS:
-        n = some_length(c, nullable);
-        *(struct wire_records *)p = (struct wire_records){
-            .p = n < 0 ? NULL : some_bytes(c, n, false), .n = n};
-        return;
-    case CODEC_STRUCT:
-        random_struct(f->type, c, p);
-        return;
+        case CODEC_BOOL:
+            *(bool *)p = number & 1;
+            return;
+        case CODEC_I8:
+            *(uint8_t *)p = (uint8_t)number;
+            return;
+        case CODEC_I16:
+        case CODEC_U16:
+            *(uint16_t *)p = (uint16_t)number;
+            return;
+        case CODEC_I32:
+            *(uint32_t *)p = (uint32_t)number;
+            return;
+        case CODEC_I64:
+            *(uint64_t *)p = number;
+            return;
+        case CODEC_F64:
+            *(double *)p = (double)number / 8;
+            return;
+        case CODEC_UUID:
+            memcpy(p, some_bytes(c, 16, false), 16);
+            return;
+        case CODEC_STRING:
+            n = some_length(c, nullable);
+            *(struct wire_str *)p = (struct wire_str){
+                n < 0 ? NULL : (char *)some_bytes(c, n, true), n};
+            return;
+        case CODEC_BYTES:
+            n = some_length(c, nullable);
+            *(struct wire_bytes *)p =
+                (struct wire_bytes){n < 0 ? NULL : some_bytes(c, n, false), n};
+            return;
+        case CODEC_RECORDS:
+            n = some_length(c, nullable);
+            *(struct wire_records *)p = (struct wire_records){
+                .p = n < 0 ? NULL : some_bytes(c, n, false), .n = n};
+            return;
+        case CODEC_STRUCT:
+            random_struct(f->type, c, p);
+            return;
     }
 }
 
 static size_t element_size(const struct codec_field *f)
 {
     switch ((enum codec_kind)f->kind) {
-    case CODEC_BOOL:
-    case CODEC_I8:
-        return 1;
-    case CODEC_I16:
-    case CODEC_U16:
-        return 2;
-    case CODEC_I32:
-        return 4;
-    case CODEC_I64:
-    case CODEC_F64:
-        return 8;
-    case CODEC_UUID:
-        return 16;
-    case CODEC_STRING:
-        return sizeof(struct wire_str);
-    case CODEC_BYTES:
-        return sizeof(struct wire_bytes);
-    case CODEC_RECORDS:
-        return sizeof(struct wire_records);
-    case CODEC_STRUCT:
-        return f->type->size;
+        case CODEC_BOOL:
+        case CODEC_I8:
+            return 1;
+        case CODEC_I16:
+        case CODEC_U16:
+            return 2;
+        case CODEC_I32:
+            return 4;
+        case CODEC_I64:
+        case CODEC_F64:
+            return 8;
+        case CODEC_UUID:
+            return 16;
+        case CODEC_STRING:
+            return sizeof(struct wire_str);
+        case CODEC_BYTES:
+            return sizeof(struct wire_bytes);
+        case CODEC_RECORDS:
+            return sizeof(struct wire_records);
+        case CODEC_STRUCT:
+            return f->type->size;
     }
     return 0;
 }

@@ -50,8 +50,14 @@ static uint8_t *encode(const struct codec_message *m, const void *in,
 START_TEST(test_golden__api_versions_request_v4)
 {
     static const char bytes[] =
-        "\x00\x12\x00\x04\x01\x02\x03\x04\x00\x0a" "producer-1" "\x00"
-        "\x12" "apache-kafka-java" "\x06" "4.0.0" "\x00";
+        "\x00\x12\x00\x04\x01\x02\x03\x04\x00\x0a"
+        "producer-1"
+        "\x00"
+        "\x12"
+        "apache-kafka-java"
+        "\x06"
+        "4.0.0"
+        "\x00";
     struct wire_reader r;
     struct request_header h;
     struct api_versions_request q;
@@ -108,9 +114,9 @@ START_TEST(test_golden__api_versions_response_v3)
     a.supported_features = &feature;
     a.n_supported_features = 1;
     a.finalized_features_epoch = -1; /* the default: not written */
-    static const uint8_t want[] = {
-        0, 0, 3, 0, 0,    0, 0, 0, 13, 0, 0, 18, 0, 0, 0, 5, 0, 0, 0, 0, 0,
-        1, 0, 8, 2, 2, 'f', 0, 1, 0,  2, 0};
+    static const uint8_t want[] = {0,  0, 3, 0, 0,   0, 0, 0, 13, 0, 0,
+                                   18, 0, 0, 0, 5,   0, 0, 0, 0,  0, 1,
+                                   0,  8, 2, 2, 'f', 0, 1, 0, 2,  0};
     size_t size;
     uint8_t *flat = encode(&api_versions_response_message, &a, 3, &size);
     ck_assert_uint_eq(size, sizeof want);
@@ -184,7 +190,10 @@ START_TEST(test_decode__unknown_tags_skipped_known_kept)
     size_t size;
     uint8_t *flat = encode(&fetch_request_message, &q, 12, &size);
     /* ... 01 | 00 04 | 04 'a' 'b' 'c' */
-    ck_assert_mem_eq(flat + size - 7, "\x01\x00\x04\x04" "abc", 7);
+    ck_assert_mem_eq(flat + size - 7,
+                     "\x01\x00\x04\x04"
+                     "abc",
+                     7);
     uint8_t more[64];
     memcpy(more, flat, size);
     more[size - 7] = 2;
@@ -232,9 +241,8 @@ START_TEST(test_decode__records_are_views)
     static const uint8_t batch[300] = {1, 2, 3};
     struct produce_request_partition p = {
         .index = 3, .records = {.p = batch, .n = sizeof batch}};
-    struct produce_request_topic t = {.name = WIRE_STR("t"),
-                                      .partition_data = &p,
-                                      .n_partition_data = 1};
+    struct produce_request_topic t = {
+        .name = WIRE_STR("t"), .partition_data = &p, .n_partition_data = 1};
     struct produce_request q, back;
     produce_request_init(&q);
     q.topic_data = &t;

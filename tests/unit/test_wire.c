@@ -58,8 +58,8 @@ START_TEST(test_wire__numbers)
     wire_write_f64(&w, 1.5);
     wire_write_bool(&w, true);
     static const uint8_t want[] = {
-        0xff, 0xfe, 0xff, 0xff, 1, 2, 3, 4, 0xff, 0xff, 0xff, 0xff, 0xff,
-        0xff, 0xff, 0xfd, 0x3f, 0xf8, 0, 0, 0, 0, 0, 0, 1};
+        0xff, 0xfe, 0xff, 0xff, 1,    2, 3, 4, 0xff, 0xff, 0xff, 0xff, 0xff,
+        0xff, 0xff, 0xfd, 0x3f, 0xf8, 0, 0, 0, 0,    0,    0,    1};
     struct wire_reader r;
     wire_reader_init(&r, want, sizeof want);
     ck_assert_int_eq(wire_read_i16(&r), -2);
@@ -127,7 +127,8 @@ END_TEST
 
 START_TEST(test_wire__null_only_where_allowed)
 {
-    static const uint8_t null16[] = {0xff, 0xff}, null32[] = {255, 255, 255, 255};
+    static const uint8_t null16[] = {0xff, 0xff},
+                         null32[] = {255, 255, 255, 255};
     struct wire_reader r;
     wire_reader_init(&r, null16, 2);
     ck_assert_int_eq(wire_read_string(&r, false, true).n, -1);
@@ -198,7 +199,10 @@ START_TEST(test_wire__gather_keeps_order_and_copies_nothing)
     uint8_t flat[3012];
     ck_assert_uint_eq(w.size, sizeof flat);
     wire_writer_copy(&w, flat);
-    ck_assert_mem_eq(flat, "\0\0\x0b\xc0\0\0\x0b\xbb" "aaa", 11);
+    ck_assert_mem_eq(flat,
+                     "\0\0\x0b\xc0\0\0\x0b\xbb"
+                     "aaa",
+                     11);
     ck_assert_mem_eq(flat + 3008, "\7\7\7\5", 4);
     wire_writer_free(&w);
 }
