@@ -68,9 +68,8 @@ void produce_finish_turn(struct partition *p)
 static void wait_for(struct partition_link *list, struct partition_produce *req)
 {
     struct partition_link *at = list->prev;
-    while (at != list &&
-           LINK_OF(struct partition_produce, link, at)->index.v >
-               req->index.v) {
+    while (at != list && LINK_OF(struct partition_produce, link, at)->index.v >
+                             req->index.v) {
         at = at->prev;
     }
     link_add(at->next, &req->link);
@@ -152,9 +151,8 @@ static const char *producer_message(enum kafka_error error)
 static enum err propose(struct partition *p, struct partition_produce *req)
 {
     uint8_t header[BATCH_HEADER_SIZE];
-    int64_t append_time = p->config.timestamp_type == TIMESTAMP_APPEND
-                              ? env_wall_ms(p->env)
-                              : -1;
+    int64_t append_time =
+        p->config.timestamp_type == TIMESTAMP_APPEND ? env_wall_ms(p->env) : -1;
     kafka_offset base = p->end;
     raft_term_t term = group_role(p->group).term;
     batch_stamp(req->batch, req->size, base, (int32_t)term.v, append_time,

@@ -181,7 +181,7 @@ enum err batch_records_open(struct batch_records *r, const uint8_t *batch,
         return r->status;
     }
     r->status = compress_unpack((enum batch_codec)codec, section, section_size,
-                             limit, &r->plain);
+                                limit, &r->plain);
     if (r->status == ERR_OK && r->plain.size > 0) {
         r->at = r->plain.data;
         r->end = r->plain.data + r->plain.size;
@@ -202,8 +202,7 @@ bool batch_records_next(struct batch_records *r, struct batch_record *out)
     r->left--;
     if ((r->header.attributes & BATCH_APPEND_TIME) != 0) {
         out->timestamp = r->header.max_timestamp;
-    } else if (__builtin_add_overflow(out->timestamp,
-                                      r->header.base_timestamp,
+    } else if (__builtin_add_overflow(out->timestamp, r->header.base_timestamp,
                                       &out->timestamp)) {
         r->status = ERR_INVALID;
         return false;
@@ -306,7 +305,8 @@ static bool validate_header(const struct batch_limits *limits,
         return refuse(out, KAFKA_INVALID_RECORD,
                       "Record count and last offset delta do not agree");
     }
-    if (h->producer_id >= 0 && (h->base_sequence < 0 || h->producer_epoch < 0)) {
+    if (h->producer_id >= 0 &&
+        (h->base_sequence < 0 || h->producer_epoch < 0)) {
         return refuse(out, KAFKA_INVALID_RECORD,
                       "A producer id needs an epoch and a base sequence");
     }
@@ -429,10 +429,10 @@ void batch_stamp(const uint8_t *batch, size_t size, kafka_offset base_offset,
     }
     put_i16(header + 21, attributes);
     put_i64(header + 35, newest);
-    uint32_t crc = crc32c(0, header + BATCH_CRC_FROM,
-                          BATCH_HEADER_SIZE - BATCH_CRC_FROM);
-    put_u32(header + 17, crc32c(crc, batch + BATCH_HEADER_SIZE,
-                                size - BATCH_HEADER_SIZE));
+    uint32_t crc =
+        crc32c(0, header + BATCH_CRC_FROM, BATCH_HEADER_SIZE - BATCH_CRC_FROM);
+    put_u32(header + 17,
+            crc32c(crc, batch + BATCH_HEADER_SIZE, size - BATCH_HEADER_SIZE));
 }
 
 /* ---- building ------------------------------------------------------------ */

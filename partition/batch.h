@@ -95,14 +95,14 @@ struct batch_limits {
     bool needs_keys;  /* the topic is compacted */
     bool append_time; /* LogAppendTime: client's timestamps do not matter */
     int64_t timestamp_before_max_ms, timestamp_after_max_ms;
-    int64_t now_ms;   /* wall clock */
+    int64_t now_ms;      /* wall clock */
     int16_t api_version; /* of Produce; below 7 there is no zstd */
 };
 
 struct batch_verdict {
     enum kafka_error error;
-    const char *message; /* static; NULL without error */
-    int32_t bad_record;  /* index within the batch; -1: none */
+    const char *message;   /* static; NULL without error */
+    int32_t bad_record;    /* index within the batch; -1: none */
     int64_t max_timestamp; /* the true one where records were walked */
     struct batch_header header;
 };
@@ -115,10 +115,10 @@ void batch_validate(const uint8_t *batch, size_t size,
                     struct batch_verdict *out);
 
 /* Writes into `header` (61 bytes) the batch's header as it will be stored:
- * base offset and leader epoch, and when `append_time_ms` >= 0 the LogAppendTime
- * bit, that maximum timestamp and the CRC made new; else when `max_timestamp`
- * differs from the batch's, that and the CRC. The records are not changed.
- * `batch` was validated. */
+ * base offset and leader epoch, and when `append_time_ms` >= 0 the
+ * LogAppendTime bit, that maximum timestamp and the CRC made new; else when
+ * `max_timestamp` differs from the batch's, that and the CRC. The records are
+ * not changed. `batch` was validated. */
 void batch_stamp(const uint8_t *batch, size_t size, kafka_offset base_offset,
                  int32_t leader_epoch, int64_t append_time_ms,
                  int64_t max_timestamp, uint8_t header[BATCH_HEADER_SIZE]);

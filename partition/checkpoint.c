@@ -258,8 +258,8 @@ static enum err replay_segment(struct partition *p, size_t i)
         size_t size;
         status = segment_find_offset(&v, from, &slot, &e);
         if (status == ERR_OK) {
-            status = segment_read(&v, slot, REPLAY_BYTES, true, &data, &size,
-                                  &bad);
+            status =
+                segment_read(&v, slot, REPLAY_BYTES, true, &data, &size, &bad);
         }
         if (status == ERR_OK && bad.v >= 0) {
             status = ERR_CORRUPT;
@@ -305,12 +305,15 @@ static enum err restore_files(struct partition *p)
     if (p->settled.slots == 0) {
         return ERR_OK;
     }
-    status = manifest_load(p->env, p->dir, p->settled.base,
-                           &p->closed_segments, &p->n_closed_segments);
+    status = manifest_load(p->env, p->dir, p->settled.base, &p->closed_segments,
+                           &p->n_closed_segments);
     if (status != ERR_OK) {
         return status;
     }
     p->dir_made = true;
+    if (partition_segment_at(p, 0).base.v > p->log_start.v) {
+        return ERR_CORRUPT; /* a segment is missing */
+    }
     /* Closed segments below the log start are gone or about to. */
     size_t n = 0;
     while (n < p->n_closed_segments &&
@@ -383,7 +386,8 @@ struct settle_context {
     struct settle settle;
     struct partition *partition;
     kafka_offset log_start; /* at the job's end */
-    struct epochs epochs;   /* a copy, for the worker */
+    bool roll_wanted;
+    struct epochs epochs; /* a copy, for the worker */
 };
 
 /* Where segments begin: decided here, so that the worker only writes. */
@@ -400,7 +404,8 @@ static void plan_rolls(struct partition *p, struct settle *s)
             continue;
         }
         bool full = position + e->size > (uint64_t)p->config.segment_bytes;
-        bool old = first >= 0 && in->max_timestamp - first > p->config.segment_ms;
+        bool old =
+            first >= 0 && in->max_timestamp - first > p->config.segment_ms;
         if (position > 0 && (full || old || wanted)) {
             e->roll = true;
             wanted = false;
@@ -482,6 +487,7 @@ bool checkpoint_settle_begin(void *sm, struct settle_job *job)
     struct settle *s = &c->settle;
     c->partition = p;
     c->log_start = p->log_start;
+    c->roll_wanted = p->roll_wanted;
     s->env = p->env;
     s->dir = p->dir;
     s->group = p->id;
@@ -590,7 +596,7 @@ void checkpoint_settled(void *sm, struct settle_job *job)
     if (job->status == ERR_OK) {
         settle_adopt(p, c);
     } else {
-        p->roll_wanted = s->n_closed > s->n_closed_before;
+        p->roll_wanted = c->roll_wanted;
     }
     for (size_t i = 0; i < s->n_entries; i++) {
         if (s->entries[i].chunk != NULL) {

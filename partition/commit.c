@@ -125,15 +125,15 @@ static void on_applied(void *sm, const struct group_entry *entry)
     ASSERT(entry->index.v == p->applied.v + 1);
     p->applied = entry->index;
     switch (entry->type) {
-    case ENTRY_DATA:
-        apply_batch(p, entry);
-        break;
-    case ENTRY_CONTROL:
-        control_apply(p, entry->payload, entry->size);
-        break;
-    case ENTRY_NOOP:
-    case ENTRY_CONFIG:
-        break;
+        case ENTRY_DATA:
+            apply_batch(p, entry);
+            break;
+        case ENTRY_CONTROL:
+            control_apply(p, entry->payload, entry->size);
+            break;
+        case ENTRY_NOOP:
+        case ENTRY_CONFIG:
+            break;
     }
     ASSERT(p->log_start.v <= p->high_watermark.v);
     ASSERT(p->high_watermark.v <= p->end.v);

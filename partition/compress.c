@@ -208,7 +208,7 @@ static enum err zstd_decode(const uint8_t *in, size_t size, struct sink *s)
 }
 
 enum err compress_unpack(enum batch_codec codec, const uint8_t *in, size_t size,
-                      size_t limit, struct buffer *out)
+                         size_t limit, struct buffer *out)
 {
     struct sink s = {out, out->size, limit};
     ASSERT(limit < INPUT_MAX);
@@ -216,20 +216,20 @@ enum err compress_unpack(enum batch_codec codec, const uint8_t *in, size_t size,
         return ERR_TOO_LARGE;
     }
     switch (codec) {
-    case CODEC_NONE:
-        if (size > limit) {
-            return ERR_TOO_LARGE;
-        }
-        buffer_append(out, in, size);
-        return ERR_OK;
-    case CODEC_GZIP:
-        return gzip_decode(in, size, &s);
-    case CODEC_SNAPPY:
-        return snappy_decode(in, size, &s);
-    case CODEC_LZ4:
-        return lz4_decode(in, size, &s);
-    case CODEC_ZSTD:
-        return zstd_decode(in, size, &s);
+        case CODEC_NONE:
+            if (size > limit) {
+                return ERR_TOO_LARGE;
+            }
+            buffer_append(out, in, size);
+            return ERR_OK;
+        case CODEC_GZIP:
+            return gzip_decode(in, size, &s);
+        case CODEC_SNAPPY:
+            return snappy_decode(in, size, &s);
+        case CODEC_LZ4:
+            return lz4_decode(in, size, &s);
+        case CODEC_ZSTD:
+            return zstd_decode(in, size, &s);
     }
     return ERR_UNSUPPORTED;
 }
@@ -302,23 +302,23 @@ static enum err zstd_encode(const uint8_t *in, size_t size, struct buffer *out)
 }
 
 enum err compress_pack(enum batch_codec codec, const uint8_t *in, size_t size,
-                      struct buffer *out)
+                       struct buffer *out)
 {
     if (size > INPUT_MAX) {
         return ERR_TOO_LARGE;
     }
     switch (codec) {
-    case CODEC_NONE:
-        buffer_append(out, in, size);
-        return ERR_OK;
-    case CODEC_GZIP:
-        return gzip_encode(in, size, out);
-    case CODEC_SNAPPY:
-        return snappy_encode(in, size, out);
-    case CODEC_LZ4:
-        return lz4_encode(in, size, out);
-    case CODEC_ZSTD:
-        return zstd_encode(in, size, out);
+        case CODEC_NONE:
+            buffer_append(out, in, size);
+            return ERR_OK;
+        case CODEC_GZIP:
+            return gzip_encode(in, size, out);
+        case CODEC_SNAPPY:
+            return snappy_encode(in, size, out);
+        case CODEC_LZ4:
+            return lz4_encode(in, size, out);
+        case CODEC_ZSTD:
+            return zstd_encode(in, size, out);
     }
     return ERR_UNSUPPORTED;
 }

@@ -25,9 +25,10 @@ const char *compress_name(int codec);
  * ERR_TOO_LARGE: more than `limit` bytes would come out; ERR_UNSUPPORTED: no
  * such codec. On error `out` may have grown. */
 MUST_USE enum err compress_unpack(enum batch_codec codec, const uint8_t *in,
-                               size_t size, size_t limit, struct buffer *out);
+                                  size_t size, size_t limit,
+                                  struct buffer *out);
 /* Appends the compressed bytes to `out`. ERR_UNSUPPORTED, ERR_INVALID. */
 MUST_USE enum err compress_pack(enum batch_codec codec, const uint8_t *in,
-                               size_t size, struct buffer *out);
+                                size_t size, struct buffer *out);
 
 #endif

@@ -28,8 +28,7 @@ void epochs_append(struct epochs *es, int32_t epoch, log_index index,
     }
     if (es->count == es->capacity) {
         es->capacity = es->capacity == 0 ? 4 : es->capacity * 2;
-        es->starts =
-            mem_realloc(es->starts, es->capacity * sizeof *es->starts);
+        es->starts = mem_realloc(es->starts, es->capacity * sizeof *es->starts);
     }
     es->starts[es->count++] = (struct epoch_start){epoch, index, offset};
 }

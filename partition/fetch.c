@@ -8,8 +8,8 @@
 /* What an answer keeps alive, in one piece of memory with its iovecs. */
 struct fetch_pins {
     struct partition_shard *shard;
-    uint8_t *data;       /* read from a file, or NULL */
-    uint64_t budget;     /* of shard->read_bytes */
+    uint8_t *data;   /* read from a file, or NULL */
+    uint64_t budget; /* of shard->read_bytes */
     uint32_t n_chunks;
     struct log_chunk **chunks;
     struct iovec iov[];
@@ -71,8 +71,8 @@ static struct fetch_pins *pins_new(struct partition_shard *shard, uint32_t n)
 static void pin_chunk(struct fetch_pins *pins, struct log_chunk *chunk)
 {
     /* Neighbours mostly lie in the same chunk. */
-    if (chunk != NULL && (pins->n_chunks == 0 ||
-                          pins->chunks[pins->n_chunks - 1] != chunk)) {
+    if (chunk != NULL &&
+        (pins->n_chunks == 0 || pins->chunks[pins->n_chunks - 1] != chunk)) {
         log_chunk_ref(chunk);
         pins->chunks[pins->n_chunks++] = chunk;
     }
@@ -222,8 +222,8 @@ void fetch_next_waiting(struct partition_shard *shard)
 static void fetch_file(struct partition *p, struct partition_fetch *req)
 {
     struct fetch_read *r = mem_zalloc(sizeof *r);
-    int32_t max = req->max_bytes < LIMIT_FETCH_READ ? req->max_bytes
-                                                    : LIMIT_FETCH_READ;
+    int32_t max =
+        req->max_bytes < LIMIT_FETCH_READ ? req->max_bytes : LIMIT_FETCH_READ;
     r->partition = p;
     r->req = req;
     r->offset = req->offset;
@@ -246,8 +246,7 @@ static void check_divergence(const struct partition *p,
     if (req->last_fetched_epoch < 0) {
         return;
     }
-    if (epochs_end(&p->epochs, req->last_fetched_epoch, p->end, &epoch,
-                   &end) &&
+    if (epochs_end(&p->epochs, req->last_fetched_epoch, p->end, &epoch, &end) &&
         (epoch < req->last_fetched_epoch || end.v < req->offset.v)) {
         req->diverging_epoch = epoch;
         req->diverging_end = end;
@@ -340,7 +339,6 @@ int64_t partition_available(const struct partition *p, kafka_offset offset,
         ring_at(&p->ring, at)->base_offset.v > offset.v) {
         return max; /* in files: certainly enough to be worth an answer */
     }
-    int64_t bytes =
-        (int64_t)(p->applied_bytes - ring_at(&p->ring, at)->bytes);
+    int64_t bytes = (int64_t)(p->applied_bytes - ring_at(&p->ring, at)->bytes);
     return bytes < max ? bytes : max;
 }

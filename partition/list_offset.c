@@ -62,8 +62,8 @@ static void answer_none(struct partition_list_offset *req)
 void list_offset_turn(struct partition *p)
 {
     while (!list_empty(&p->offsets_done)) {
-        struct partition_list_offset *req = LINK_OF(
-            struct partition_list_offset, link, p->offsets_done.next);
+        struct partition_list_offset *req =
+            LINK_OF(struct partition_list_offset, link, p->offsets_done.next);
         link_remove(&req->link);
         req->cb(req);
     }
@@ -90,7 +90,8 @@ static enum err search_batch(struct offset_search *s, const uint8_t *batch,
     }
     if (status != ERR_OK || (found != ERR_OK && r.status != ERR_OK)) {
         /* The client's compressed bytes are not what they should be; that was
-         * not looked at when they were produced. The batch as a whole counts. */
+         * not looked at when they were produced. The batch as a whole counts.
+         */
         s->found_timestamp = r.header.max_timestamp;
         s->offset.v = r.header.base_offset.v < s->from.v
                           ? s->from.v
@@ -107,8 +108,7 @@ static enum err search_slot(struct offset_search *s, uint64_t slot)
     uint8_t *data;
     size_t size;
     kafka_offset bad;
-    enum err status =
-        segment_read(&s->view, slot, 0, true, &data, &size, &bad);
+    enum err status = segment_read(&s->view, slot, 0, true, &data, &size, &bad);
     if (status == ERR_OK && data == NULL) {
         status = ERR_CORRUPT;
     }
@@ -128,8 +128,8 @@ static enum err search_segment(struct offset_search *s)
         status = segment_find_offset(&s->view, s->from, &slot, &e);
     }
     while (status == ERR_OK) {
-        status = segment_find_timestamp(&s->view, slot, s->timestamp, &slot,
-                                        &e);
+        status =
+            segment_find_timestamp(&s->view, slot, s->timestamp, &slot, &e);
         if (status != ERR_OK) {
             break;
         }
@@ -147,8 +147,8 @@ static void search_run(struct env_work *work)
 {
     struct partition_list_offset *req = work->arg;
     struct offset_search *s = req->search;
-    s->status = s->in_file ? search_segment(s)
-                           : search_batch(s, s->batch, s->size);
+    s->status =
+        s->in_file ? search_segment(s) : search_batch(s, s->batch, s->size);
 }
 
 static void search_done(struct env_work *work);
@@ -268,8 +268,7 @@ static int64_t newest_timestamp(const struct partition *p, int8_t isolation)
     }
     for (uint32_t i = 0; i < p->ring.count; i++) {
         const struct log_entry *e = ring_at(&p->ring, i);
-        if (e->type == ENTRY_DATA &&
-            e->base_offset.v + e->last_delta < limit &&
+        if (e->type == ENTRY_DATA && e->base_offset.v + e->last_delta < limit &&
             e->max_timestamp > newest) {
             newest = e->max_timestamp;
         }
@@ -317,19 +316,19 @@ static void after_barrier(struct group_read *read, enum err status)
 static int special_version(int64_t timestamp)
 {
     switch (timestamp) {
-    case TIMESTAMP_LATEST:
-    case TIMESTAMP_EARLIEST:
-        return 0;
-    case TIMESTAMP_MAX:
-        return 7;
-    case TIMESTAMP_EARLIEST_LOCAL:
-        return 8;
-    case TIMESTAMP_LAST_TIERED:
-        return 9;
-    case TIMESTAMP_EARLIEST_PENDING:
-        return 11;
-    default:
-        return timestamp >= 0 ? 0 : INT32_MAX;
+        case TIMESTAMP_LATEST:
+        case TIMESTAMP_EARLIEST:
+            return 0;
+        case TIMESTAMP_MAX:
+            return 7;
+        case TIMESTAMP_EARLIEST_LOCAL:
+            return 8;
+        case TIMESTAMP_LAST_TIERED:
+            return 9;
+        case TIMESTAMP_EARLIEST_PENDING:
+            return 11;
+        default:
+            return timestamp >= 0 ? 0 : INT32_MAX;
     }
 }
 

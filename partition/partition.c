@@ -111,7 +111,6 @@ static void partition_free(struct partition *p)
     mem_free(p);
 }
 
-
 enum err partition_open(struct partition_shard *shard,
                         const struct group_creation *creation, const char *name,
                         const struct partition_config *config,

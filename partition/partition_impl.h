@@ -36,7 +36,7 @@ static inline void link_remove(struct partition_link *link)
 /* Moves all of `from` to the end of `to`. */
 void list_move(struct partition_link *to, struct partition_link *from);
 #define LINK_OF(type, member, ptr) \
-    ((type *)(void *)((char *)(ptr) - offsetof(type, member)))
+    ((type *)(void *)((char *)(ptr)-offsetof(type, member)))
 
 /* ---- entries in memory --------------------------------------------------- */
 /* An entry in the log buffer: from the first not yet evicted to the last
@@ -58,7 +58,7 @@ struct log_ring {
     uint32_t capacity; /* a power of two, or 0 */
     uint32_t head;     /* place of the first */
     uint32_t count;
-    log_index first;   /* of the first, if there is one */
+    log_index first; /* of the first, if there is one */
 };
 struct log_entry *ring_at(const struct log_ring *ring, uint32_t i);
 struct log_entry *ring_push(struct log_ring *ring, log_index index);
@@ -77,8 +77,8 @@ struct partition_shard {
     struct partition_link partitions; /* in order of opening */
     uint64_t next_number;
     struct env_timer maintenance;
-    uint64_t read_bytes;              /* in use */
-    struct partition_link reads;      /* waiting for read_bytes */
+    uint64_t read_bytes;         /* in use */
+    struct partition_link reads; /* waiting for read_bytes */
 };
 
 /* ---- partition ----------------------------------------------------------- */
@@ -87,13 +87,13 @@ struct partition {
     struct partition_link link; /* in shard->partitions */
     uint64_t number;            /* owner in the file cache */
     struct env *env;
-    struct group *group;        /* NULL: closed, or being opened */
+    struct group *group; /* NULL: closed, or being opened */
     struct group_id id;
     char *name, *dir;
     struct partition_config config;
     struct partition_ops ops;
     void *arg;
-    uint32_t refs;              /* open group, jobs, turn */
+    uint32_t refs; /* open group, jobs, turn */
     bool deleting, closed, opening;
     struct env_work removal;
 
@@ -104,8 +104,8 @@ struct partition {
     uint64_t end_bytes, applied_bytes; /* of all batches ever, up to there */
     struct epochs epochs;
     struct producers *producers;
-    int32_t leader_epoch;       /* newest term with a known leader, -1 */
-    raft_term_t led_term;       /* term that waiting requests belong to */
+    int32_t leader_epoch; /* newest term with a known leader, -1 */
+    raft_term_t led_term; /* term that waiting requests belong to */
 
     /* settled */
     struct log_state settled;
@@ -113,14 +113,14 @@ struct partition {
     struct segment *closed_segments; /* oldest first */
     size_t n_closed_segments;
     bool settling, dir_made, roll_wanted;
-    bool damage_told;           /* the log line about it was written */
+    bool damage_told; /* the log line about it was written */
 
     /* who waits */
     struct partition_link wait_commit, wait_durable; /* by index */
     struct partition_link wait_room;
     uint32_t n_wait_room;
-    struct partition_link done;        /* produce: to be called back */
-    struct partition_link deletes;     /* by index */
+    struct partition_link done;    /* produce: to be called back */
+    struct partition_link deletes; /* by index */
     struct partition_link deletes_done;
     struct partition_link offsets_done;
     struct partition_link waiters;

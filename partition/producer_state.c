@@ -17,8 +17,8 @@ struct state {
 struct producer {
     int64_t id;
     uint64_t seen_ms;
-    uint32_t pending;  /* batches appended and not applied */
-    bool known;        /* has an applied state */
+    uint32_t pending; /* batches appended and not applied */
+    bool known;       /* has an applied state */
     struct state applied;
     struct state appended; /* true only while pending > 0 */
     UT_hash_handle hh;
@@ -103,7 +103,8 @@ enum kafka_error producers_check(const struct producers *ps,
 {
     const struct producer *p = producer_find(ps, h->producer_id);
     if (h->producer_id < 0 || p == NULL || (p->pending == 0 && !p->known)) {
-        return KAFKA_NONE; /* KIP-360: whoever is not known may begin anywhere */
+        return KAFKA_NONE; /* KIP-360: whoever is not known may begin anywhere
+                            */
     }
     const struct state *s = producer_newest(p);
     const struct producer_batch *same = state_duplicate(s, h);
@@ -247,8 +248,8 @@ static void save_producer(const struct producer *p, struct buffer *out)
         put_i64(to + 12, b->last_offset.v);
         put_i64(to + 20, b->timestamp);
     }
-    buffer_added(out, SNAPSHOT_PRODUCER +
-                          (size_t)p->applied.count * SNAPSHOT_BATCH);
+    buffer_added(out,
+                 SNAPSHOT_PRODUCER + (size_t)p->applied.count * SNAPSHOT_BATCH);
 }
 
 void producers_save(const struct producers *ps, struct buffer *out)

@@ -58,17 +58,17 @@ void control_apply(struct partition *p, const uint8_t *payload, uint32_t size)
         const uint8_t *body = payload + CONTROL_HEAD;
         size_t rest = size - CONTROL_HEAD;
         switch (get_u16(payload + 2)) {
-        case CONTROL_LOG_START:
-            good = rest == 8;
-            if (good) {
-                apply_log_start(p, (kafka_offset){get_i64(body)});
-            }
-            break;
-        case CONTROL_FORGET:
-            good = apply_forget(p, body, rest);
-            break;
-        default:
-            break;
+            case CONTROL_LOG_START:
+                good = rest == 8;
+                if (good) {
+                    apply_log_start(p, (kafka_offset){get_i64(body)});
+                }
+                break;
+            case CONTROL_FORGET:
+                good = apply_forget(p, body, rest);
+                break;
+            default:
+                break;
         }
     }
     if (!good) {
@@ -116,8 +116,7 @@ static enum kafka_error delete_records(struct partition *p,
     if (!p->config.cleanup_delete) {
         return KAFKA_POLICY_VIOLATION;
     }
-    kafka_offset before =
-        req->before.v == -1 ? p->high_watermark : req->before;
+    kafka_offset before = req->before.v == -1 ? p->high_watermark : req->before;
     if (before.v < 0 || before.v > p->high_watermark.v) {
         return KAFKA_OFFSET_OUT_OF_RANGE;
     }

@@ -11,8 +11,8 @@
 void segment_path(char *path, const char *dir, int64_t number,
                   const char *suffix)
 {
-    int n = snprintf(path, LIMIT_PATH, "%s/%020" PRId64 ".%s", dir, number,
-                     suffix);
+    int n =
+        snprintf(path, LIMIT_PATH, "%s/%020" PRId64 ".%s", dir, number, suffix);
     ASSERT(n > 0 && n < LIMIT_PATH);
 }
 
@@ -40,13 +40,12 @@ static enum err writer_flush(struct writer *w)
 {
     enum err status = ERR_OK;
     if (w->n_iov > 0) {
-        status =
-            env_file_pwritev(w->log, w->iov, w->n_iov, w->log_from, false);
+        status = env_file_pwritev(w->log, w->iov, w->n_iov, w->log_from, false);
     }
     if (status == ERR_OK && w->slots.size > 0) {
         struct iovec iov = {w->slots.data, w->slots.size};
-        status = env_file_pwritev(w->side, &iov, 1, w->side_from * SIDE_SLOT,
-                                  false);
+        status =
+            env_file_pwritev(w->side, &iov, 1, w->side_from * SIDE_SLOT, false);
     }
     w->n_iov = 0;
     w->log_from = w->s->to.position;
@@ -63,12 +62,30 @@ static uint8_t *writer_slot(struct writer *w)
     return slot;
 }
 
+/* An earlier try may have left more behind; a closed segment ends where it
+ * ends. */
+static enum err cut_file(struct env_file *file, uint64_t size)
+{
+    uint64_t now;
+    enum err status = env_file_size(file, &now);
+    if (status == ERR_OK && now > size) {
+        status = env_file_truncate(file, size);
+    }
+    return status;
+}
+
 /* Closes the active segment: its bytes become durable here, since the host
  * syncs the last one only. */
 static enum err writer_close_segment(struct writer *w)
 {
     struct settle *s = w->s;
     enum err status = writer_flush(w);
+    if (status == ERR_OK) {
+        status = cut_file(w->log, s->to.position);
+    }
+    if (status == ERR_OK) {
+        status = cut_file(w->side, s->to.slots * SIDE_SLOT);
+    }
     if (status == ERR_OK) {
         status = env_file_sync(w->log);
     }
@@ -78,8 +95,8 @@ static enum err writer_close_segment(struct writer *w)
     if (status != ERR_OK) {
         return status;
     }
-    s->closed[s->n_closed++] = (struct segment){
-        s->to.base, s->to.position, s->to.slots, s->to.running_max};
+    s->closed[s->n_closed++] = (struct segment){s->to.base, s->to.position,
+                                                s->to.slots, s->to.running_max};
     if (w->log == s->new_log) {
         env_file_close(s->new_log);
         env_file_close(s->new_side);
@@ -123,8 +140,8 @@ static enum err writer_resume(struct writer *w)
     enum err status = ERR_OK;
     int flags = ENV_FILE_READ | ENV_FILE_WRITE;
     if (s->log.file == NULL) {
-        status = open_file(s->env, s->dir, s->from.base, "log", flags,
-                           &s->log.file);
+        status =
+            open_file(s->env, s->dir, s->from.base, "log", flags, &s->log.file);
     }
     if (status == ERR_OK && s->side.file == NULL) {
         status = open_file(s->env, s->dir, s->from.base, "side", flags,
@@ -382,8 +399,8 @@ static enum err skip_to_batch(struct segment_view *v, int64_t timestamp,
     do {
         status = side_cursor_next(v, &c, out);
         *slot = c.next - side_slots(out->type, out->size);
-    } while (status == ERR_OK && (out->type != ENTRY_DATA ||
-                                  out->max_timestamp < timestamp));
+    } while (status == ERR_OK &&
+             (out->type != ENTRY_DATA || out->max_timestamp < timestamp));
     side_cursor_free(&c);
     return status;
 }
@@ -439,8 +456,8 @@ enum err side_cursor_next(struct segment_view *v, struct side_cursor *c,
         status = cursor_fill(v, c);
     }
     if (status == ERR_OK) {
-        status = side_entry_read(c->slots + (c->next - c->from) * SIDE_SLOT,
-                                 out);
+        status =
+            side_entry_read(c->slots + (c->next - c->from) * SIDE_SLOT, out);
     }
     if (status == ERR_OK) {
         c->next += side_slots(out->type, out->size);
@@ -469,8 +486,8 @@ static void plan_add(struct read_plan *plan, const struct side_entry *e)
 {
     if (plan->n == plan->capacity) {
         plan->capacity = plan->capacity == 0 ? 64 : plan->capacity * 2;
-        plan->entries = mem_realloc(plan->entries,
-                                    plan->capacity * sizeof *plan->entries);
+        plan->entries =
+            mem_realloc(plan->entries, plan->capacity * sizeof *plan->entries);
     }
     plan->entries[plan->n++] = *e;
     plan->bytes += e->size;
@@ -513,8 +530,7 @@ static enum err plan_make(struct segment_view *v, uint64_t slot,
 static bool batch_matches(const uint8_t *batch, const struct side_entry *e)
 {
     return crc32c(0, batch, BATCH_CRC_FROM) == e->head_crc &&
-           batch_is_whole(batch, e->size) &&
-           get_i64(batch) == e->base_offset.v;
+           batch_is_whole(batch, e->size) && get_i64(batch) == e->base_offset.v;
 }
 
 enum err segment_read(struct segment_view *v, uint64_t slot, size_t max_bytes,
@@ -641,10 +657,8 @@ static bool manifest_parse(const uint8_t *bytes, size_t size,
     }
     const uint8_t *at = bytes + MANIFEST_HEAD;
     for (uint32_t n = get_u32(bytes + 4); n > 0; n--, at += MANIFEST_SEGMENT) {
-        struct segment s = {{get_i64(at)},
-                            get_u64(at + 8),
-                            get_u64(at + 16),
-                            get_i64(at + 24)};
+        struct segment s = {
+            {get_i64(at)}, get_u64(at + 8), get_u64(at + 16), get_i64(at + 24)};
         if (s.base.v < active.v) {
             list_add(list, &s);
         }
@@ -652,12 +666,23 @@ static bool manifest_parse(const uint8_t *bytes, size_t size,
     return true;
 }
 
-/* What a closed segment's side file says of it. */
+/* A side file found in the directory. */
+struct probed {
+    struct segment segment;
+    log_index first, last; /* of its entries */
+    kafka_offset end;      /* behind its last batch */
+};
+
+/* What a side file says of its segment; the active one is read only as far as
+ * its head. */
 static enum err segment_probe(struct env *env, const char *dir,
-                              kafka_offset base, struct segment *out)
+                              kafka_offset base, bool active,
+                              struct probed *out)
 {
     struct segment_view v = {.env = env, .dir = dir, .segment = {.base = base}};
     struct side_entry last;
+    struct side_head head;
+    uint8_t slot[SIDE_SLOT];
     uint64_t size;
     enum err status = segment_view_open(&v, false);
     if (status != ERR_OK) {
@@ -669,14 +694,23 @@ static enum err segment_probe(struct env *env, const char *dir,
         status = ERR_CORRUPT;
     }
     if (status == ERR_OK) {
-        uint64_t slot = v.segment.slots - 1;
-        status = read_entry(&v, &slot, &last);
+        status = read_whole(v.side.file, slot, SIDE_SLOT, 0);
     }
     if (status == ERR_OK) {
-        *out = v.segment;
-        out->bytes =
+        status = side_head_read(slot, &head);
+        out->segment = v.segment;
+        out->first = head.first;
+    }
+    if (status == ERR_OK && !active) {
+        uint64_t at = v.segment.slots - 1;
+        status = read_entry(&v, &at, &last);
+    }
+    if (status == ERR_OK && !active) {
+        out->segment.bytes =
             last.position + (last.type == ENTRY_DATA ? last.size : 0);
-        out->max_timestamp = last.running_max;
+        out->segment.max_timestamp = last.running_max;
+        out->last = last.index;
+        out->end.v = side_last_offset(&last).v + 1;
     }
     env_file_close(v.side.file);
     return status;
@@ -686,8 +720,8 @@ struct probe {
     struct env *env;
     const char *dir;
     kafka_offset active;
-    struct segment_list *list;
-    enum err status;
+    struct probed *found;
+    size_t n, capacity;
 };
 
 static void probe_name(void *arg, const char *name)
@@ -695,15 +729,50 @@ static void probe_name(void *arg, const char *name)
     struct probe *p = arg;
     int64_t base;
     int end = 0;
-    struct segment s;
+    struct probed s = {0};
     if (sscanf(name, "%20" SCNd64 ".side%n", &base, &end) != 1 || end != 25 ||
-        name[end] != '\0' || base >= p->active.v || p->status != ERR_OK) {
+        name[end] != '\0' || base > p->active.v ||
+        segment_probe(p->env, p->dir, (kafka_offset){base}, base == p->active.v,
+                      &s) != ERR_OK) {
         return;
     }
-    p->status = segment_probe(p->env, p->dir, (kafka_offset){base}, &s);
-    if (p->status == ERR_OK) {
-        list_add(p->list, &s);
+    if (p->n == p->capacity) {
+        p->capacity = p->capacity == 0 ? 8 : p->capacity * 2;
+        p->found = mem_realloc(p->found, p->capacity * sizeof *p->found);
     }
+    p->found[p->n++] = s;
+}
+
+/* Finds the closed segments by their side files: from the active one back,
+ * each must end where the next begins; others are leftovers. */
+static enum err manifest_rebuild(struct env *env, const char *dir,
+                                 kafka_offset active, struct segment_list *list)
+{
+    struct probe p = {.env = env, .dir = dir, .active = active};
+    enum err status = env_dir_list(env, dir, probe_name, &p);
+    size_t i = p.n;
+    list->n = 0;
+    if (status == ERR_OK &&
+        (i == 0 || p.found[i - 1].segment.base.v != active.v)) {
+        status = ERR_CORRUPT;
+    }
+    if (status == ERR_OK) {
+        struct probed next = p.found[--i];
+        while (i-- > 0) {
+            if (p.found[i].last.v + 1 == next.first.v &&
+                p.found[i].end.v == next.segment.base.v) {
+                next = p.found[i];
+                list_add(list, &next.segment);
+            }
+        }
+    }
+    mem_free(p.found);
+    for (size_t a = 0; a < list->n / 2; a++) {
+        struct segment s = list->segments[a];
+        list->segments[a] = list->segments[list->n - 1 - a];
+        list->segments[list->n - 1 - a] = s;
+    }
+    return status;
 }
 
 enum err manifest_load(struct env *env, const char *dir, kafka_offset active,
@@ -724,10 +793,7 @@ enum err manifest_load(struct env *env, const char *dir, kafka_offset active,
         return status;
     }
     if (!good) {
-        struct probe p = {env, dir, active, &list, ERR_OK};
-        list.n = 0;
-        status = env_dir_list(env, dir, probe_name, &p);
-        status = status == ERR_OK ? p.status : status;
+        status = manifest_rebuild(env, dir, active, &list);
         if (status != ERR_OK) {
             mem_free(list.segments);
             return status;

@@ -20,15 +20,15 @@
 
 /* The settled log up to one index, as a checkpoint names it. */
 struct log_state {
-    log_index index;      /* settled; 1 for a new group */
-    kafka_offset next;    /* offset after the last batch */
-    uint64_t bytes;       /* of all batches ever, also deleted ones */
-    uint64_t chain;       /* side_chain at index */
+    log_index index;   /* settled; 1 for a new group */
+    kafka_offset next; /* offset after the last batch */
+    uint64_t bytes;    /* of all batches ever, also deleted ones */
+    uint64_t chain;    /* side_chain at index */
     /* the active segment; slots 0: there is none yet */
     kafka_offset base;
-    uint64_t position;    /* bytes of the .log */
-    uint64_t slots;       /* of the side file, with its head */
-    int64_t running_max;  /* greatest timestamp in it, -1 none */
+    uint64_t position;       /* bytes of the .log */
+    uint64_t slots;          /* of the side file, with its head */
+    int64_t running_max;     /* greatest timestamp in it, -1 none */
     int64_t first_timestamp; /* maximum timestamp of its first batch */
     /* newest snapshot of producer state: holds all up to slot `snapshot_slot`
      * of the active segment; index 0: no file, there was no producer then */
@@ -38,8 +38,8 @@ struct log_state {
 
 /* A segment that is no longer written. */
 struct segment {
-    kafka_offset base;  /* its name */
-    uint64_t bytes;     /* of the .log */
+    kafka_offset base; /* its name */
+    uint64_t bytes;    /* of the .log */
     uint64_t slots;
     int64_t max_timestamp; /* -1: none */
 };
@@ -74,9 +74,9 @@ struct settle {
     /* closed segments, those closed by this job are added */
     struct segment *closed;
     size_t n_closed, n_closed_before;
-    struct file_use log, side;    /* of from.base, taken along */
+    struct file_use log, side;           /* of from.base, taken along */
     struct env_file *new_log, *new_side; /* of to.base, when it rolled */
-    bool created;  /* files were made: the directory must be synced */
+    bool created; /* files were made: the directory must be synced */
 };
 
 /* Writes the job's entries; the active segment's files are not yet synced (the
@@ -89,7 +89,7 @@ MUST_USE enum err settle_write(struct settle *s);
 struct segment_view {
     struct env *env;
     const char *dir;
-    struct segment segment; /* for the active one: as far as settled */
+    struct segment segment;    /* for the active one: as far as settled */
     struct file_use log, side; /* opened here when they are not */
 };
 MUST_USE enum err segment_view_open(struct segment_view *v, bool need_log);
@@ -122,8 +122,7 @@ void side_cursor_free(struct side_cursor *c);
  * the read; ERR_CORRUPT when it is the first, `bad` is then its offset. */
 MUST_USE enum err segment_read(struct segment_view *v, uint64_t slot,
                                size_t max_bytes, bool at_least_one,
-                               uint8_t **data, size_t *size,
-                               kafka_offset *bad);
+                               uint8_t **data, size_t *size, kafka_offset *bad);
 /* The payload of an entry that is no batch, at `slot`. mem_free(*data). */
 MUST_USE enum err segment_read_payload(struct segment_view *v, uint64_t slot,
                                        const struct side_entry *e,

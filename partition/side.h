@@ -86,9 +86,10 @@ MUST_USE enum err side_continuation_read(const uint8_t slot[SIDE_SLOT],
 /* Slots that an entry takes: one, and continuations if it is no batch. */
 static inline uint64_t side_slots(enum entry_type type, uint32_t size)
 {
-    return type == ENTRY_DATA ? 1
-                              : 1 + ((uint64_t)size + SIDE_CONTINUATION_BYTES -
-                                     1) / SIDE_CONTINUATION_BYTES;
+    return type == ENTRY_DATA
+               ? 1
+               : 1 + ((uint64_t)size + SIDE_CONTINUATION_BYTES - 1) /
+                         SIDE_CONTINUATION_BYTES;
 }
 static inline kafka_offset side_last_offset(const struct side_entry *e)
 {

@@ -122,7 +122,8 @@ START_TEST(test_batch__golden_bytes)
 END_TEST
 
 /* Any changed byte of a batch under the CRC, or of length, magic and CRC, is
- * noticed; base offset too, as a client must send 0; the leader epoch is free. */
+ * noticed; base offset too, as a client must send 0; the leader epoch is free.
+ */
 START_TEST(test_batch__damage_at_every_byte)
 {
     size_t size;
@@ -250,8 +251,7 @@ START_TEST(test_batch__refusals)
     ck_assert_int_eq(verdict_of(copy, size, &limits), KAFKA_INVALID_RECORD);
     FRESH();
     copy[size] = 0;
-    ck_assert_int_eq(verdict_of(copy, size + 1, &limits),
-                     KAFKA_INVALID_RECORD);
+    ck_assert_int_eq(verdict_of(copy, size + 1, &limits), KAFKA_INVALID_RECORD);
     mem_free(copy);
     mem_free(batch);
 }
@@ -349,7 +349,8 @@ START_TEST(test_compress__round_trip_and_bound)
         enum batch_codec codec = (enum batch_codec)_i;
         ck_assert_int_eq(compress_pack(codec, in, n, &packed), ERR_OK);
         ck_assert_int_eq(
-            compress_unpack(codec, packed.data, packed.size, n, &plain), ERR_OK);
+            compress_unpack(codec, packed.data, packed.size, n, &plain),
+            ERR_OK);
         ck_assert_uint_eq(plain.size, n);
         ck_assert(n == 0 || memcmp(plain.data, in, n) == 0);
         buffer_clear(&plain);
@@ -408,8 +409,8 @@ START_TEST(test_compress__bare_snappy_and_bombs)
     static const uint8_t bare[] = {5, 4 << 2, 'h', 'e', 'l', 'l', 'o'};
     static const uint8_t bomb[] = {0xff, 0xff, 0xff, 0xff, 0x0f, 0};
     struct buffer plain = {0};
-    ck_assert_int_eq(compress_unpack(CODEC_SNAPPY, bare, sizeof bare, 100, &plain),
-                     ERR_OK);
+    ck_assert_int_eq(
+        compress_unpack(CODEC_SNAPPY, bare, sizeof bare, 100, &plain), ERR_OK);
     ck_assert_uint_eq(plain.size, 5);
     ck_assert_mem_eq(plain.data, "hello", 5);
     ck_assert_int_eq(
