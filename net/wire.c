@@ -1,5 +1,7 @@
 #include "net/wire.h"
 
+#include <endian.h>
+
 #include "base/assert.h"
 #include "base/mem.h"
 
@@ -34,50 +36,63 @@ const uint8_t *wire_read_raw(struct wire_reader *r, size_t n)
     return p;
 }
 
-/* The next `n` <= 8 bytes as a number. */
-static inline uint64_t read_be(struct wire_reader *r, size_t n)
+/* The next bytes, of a number, into `v`; false (and zero) when there are
+ * fewer. After an error nothing is left, so it need not be asked for. */
+static inline bool take(struct wire_reader *r, void *v, size_t n)
 {
-    const uint8_t *p = wire_read_raw(r, n);
-    uint64_t v = 0;
-    for (size_t i = 0; p != NULL && i < n; i++) {
-        v = v << 8 | p[i];
+    if (__builtin_expect(wire_left(r) < n, 0)) {
+        memset(v, 0, n);
+        wire_fail(r, ERR_INVALID);
+        return false;
     }
-    return v;
+    memcpy(v, r->p, n);
+    r->p += n;
+    return true;
 }
 
 bool wire_read_bool(struct wire_reader *r)
 {
-    return read_be(r, 1) != 0;
+    uint8_t v;
+    take(r, &v, sizeof v);
+    return v != 0;
 }
 
 int8_t wire_read_i8(struct wire_reader *r)
 {
-    return (int8_t)(uint8_t)read_be(r, 1);
-}
-
-int16_t wire_read_i16(struct wire_reader *r)
-{
-    return (int16_t)(uint16_t)read_be(r, 2);
+    int8_t v;
+    take(r, &v, sizeof v);
+    return v;
 }
 
 uint16_t wire_read_u16(struct wire_reader *r)
 {
-    return (uint16_t)read_be(r, 2);
+    uint16_t v;
+    take(r, &v, sizeof v);
+    return be16toh(v);
+}
+
+int16_t wire_read_i16(struct wire_reader *r)
+{
+    return (int16_t)wire_read_u16(r);
 }
 
 int32_t wire_read_i32(struct wire_reader *r)
 {
-    return (int32_t)(uint32_t)read_be(r, 4);
+    uint32_t v;
+    take(r, &v, sizeof v);
+    return (int32_t)be32toh(v);
 }
 
 int64_t wire_read_i64(struct wire_reader *r)
 {
-    return (int64_t)read_be(r, 8);
+    uint64_t v;
+    take(r, &v, sizeof v);
+    return (int64_t)be64toh(v);
 }
 
 double wire_read_f64(struct wire_reader *r)
 {
-    uint64_t bits = read_be(r, 8);
+    int64_t bits = wire_read_i64(r);
     double v;
     memcpy(&v, &bits, sizeof v);
     return v;
@@ -85,11 +100,8 @@ double wire_read_f64(struct wire_reader *r)
 
 struct uuid wire_read_uuid(struct wire_reader *r)
 {
-    struct uuid id = {{0}};
-    const uint8_t *p = wire_read_raw(r, sizeof id.b);
-    if (p != NULL) {
-        memcpy(id.b, p, sizeof id.b);
-    }
+    struct uuid id;
+    take(r, id.b, sizeof id.b);
     return id;
 }
 
@@ -117,6 +129,9 @@ static uint64_t read_varint(struct wire_reader *r, unsigned bits)
 
 uint32_t wire_read_uvarint(struct wire_reader *r)
 {
+    if (r->p != r->end && *r->p < 0x80) {
+        return *r->p++;
+    }
     return (uint32_t)read_varint(r, 32);
 }
 
@@ -209,16 +224,21 @@ void wire_writer_free(struct wire_writer *w)
     *w = (struct wire_writer){0};
 }
 
-/* Room for `n` more own bytes, counted as written. */
-static uint8_t *own_add(struct wire_writer *w, size_t n)
+static void own_grow(struct wire_writer *w, size_t n)
 {
-    if (w->cap_own - w->n_own < n) {
-        size_t cap = w->cap_own < 128 ? 256 : w->cap_own * 2;
-        while (cap - w->n_own < n) {
-            cap *= 2;
-        }
-        w->own = mem_realloc(w->own, cap);
-        w->cap_own = cap;
+    size_t cap = w->cap_own < 128 ? 256 : w->cap_own * 2;
+    while (cap - w->n_own < n) {
+        cap *= 2;
+    }
+    w->own = mem_realloc(w->own, cap);
+    w->cap_own = cap;
+}
+
+/* Room for `n` more own bytes, counted as written. */
+static inline uint8_t *own_add(struct wire_writer *w, size_t n)
+{
+    if (__builtin_expect(w->cap_own - w->n_own < n, 0)) {
+        own_grow(w, n);
     }
     uint8_t *p = w->own + w->n_own;
     w->n_own += n;
@@ -226,53 +246,44 @@ static uint8_t *own_add(struct wire_writer *w, size_t n)
     return p;
 }
 
-static void put_be(uint8_t *p, uint64_t v, size_t n)
-{
-    for (size_t i = 0; i < n; i++) {
-        p[i] = (uint8_t)(v >> (8 * (n - 1 - i)));
-    }
-}
-
-static inline void write_be(struct wire_writer *w, uint64_t v, size_t n)
-{
-    put_be(own_add(w, n), v, n);
-}
-
 void wire_write_bool(struct wire_writer *w, bool v)
 {
-    write_be(w, v, 1);
+    *own_add(w, 1) = v;
 }
 
 void wire_write_i8(struct wire_writer *w, int8_t v)
 {
-    write_be(w, (uint8_t)v, 1);
+    *own_add(w, 1) = (uint8_t)v;
 }
 
 void wire_write_i16(struct wire_writer *w, int16_t v)
 {
-    write_be(w, (uint16_t)v, 2);
+    wire_write_u16(w, (uint16_t)v);
 }
 
 void wire_write_u16(struct wire_writer *w, uint16_t v)
 {
-    write_be(w, v, 2);
+    uint16_t be = htobe16(v);
+    memcpy(own_add(w, sizeof be), &be, sizeof be);
 }
 
 void wire_write_i32(struct wire_writer *w, int32_t v)
 {
-    write_be(w, (uint32_t)v, 4);
+    uint32_t be = htobe32((uint32_t)v);
+    memcpy(own_add(w, sizeof be), &be, sizeof be);
 }
 
 void wire_write_i64(struct wire_writer *w, int64_t v)
 {
-    write_be(w, (uint64_t)v, 8);
+    uint64_t be = htobe64((uint64_t)v);
+    memcpy(own_add(w, sizeof be), &be, sizeof be);
 }
 
 void wire_write_f64(struct wire_writer *w, double v)
 {
-    uint64_t bits;
+    int64_t bits;
     memcpy(&bits, &v, sizeof bits);
-    write_be(w, bits, 8);
+    wire_write_i64(w, bits);
 }
 
 void wire_write_uuid(struct wire_writer *w, const struct uuid *v)
@@ -332,15 +343,17 @@ static int32_t string_length(struct wire_str s)
     return s.n > INT16_MAX ? INT16_MAX : s.n;
 }
 
-/* `width`: bytes of the length when it is not compact. */
+/* `is_short`: an int16 when it is not compact. */
 static void write_length(struct wire_writer *w, int32_t n, bool compact,
-                         size_t width)
+                         bool is_short)
 {
     ASSERT(n >= -1);
     if (compact) {
-        wire_write_uvarint(w, (uint32_t)(n + 1));
+        wire_write_uvarint(w, (uint32_t)n + 1);
+    } else if (is_short) {
+        wire_write_i16(w, (int16_t)n);
     } else {
-        write_be(w, (uint64_t)(int64_t)n, width);
+        wire_write_i32(w, n);
     }
 }
 
@@ -353,7 +366,7 @@ void wire_write_string(struct wire_writer *w, struct wire_str s, bool compact,
                        bool nullable)
 {
     int32_t n = null_or_empty(string_length(s), nullable);
-    write_length(w, n, compact, 2);
+    write_length(w, n, compact, true);
     wire_write_raw(w, s.p, n < 0 ? 0 : (size_t)n);
 }
 
@@ -361,7 +374,7 @@ void wire_write_bytes(struct wire_writer *w, struct wire_bytes b, bool compact,
                       bool nullable)
 {
     int32_t n = null_or_empty(b.n, nullable);
-    write_length(w, n, compact, 4);
+    write_length(w, n, compact, false);
     wire_write_raw(w, b.p, n < 0 ? 0 : (size_t)n);
 }
 
@@ -369,7 +382,7 @@ void wire_write_records(struct wire_writer *w, const struct wire_records *rec,
                         bool compact, bool nullable)
 {
     int32_t n = null_or_empty(rec->n, nullable);
-    write_length(w, n, compact, 4);
+    write_length(w, n, compact, false);
     size_t before = w->size;
     if (n > 0 && rec->n_iov == 0) {
         wire_write_ref(w, rec->p, (size_t)n);
@@ -383,13 +396,14 @@ void wire_write_records(struct wire_writer *w, const struct wire_records *rec,
 void wire_write_count(struct wire_writer *w, int32_t n, bool compact,
                       bool nullable)
 {
-    write_length(w, null_or_empty(n, nullable), compact, 4);
+    write_length(w, null_or_empty(n, nullable), compact, false);
 }
 
 void wire_patch_i32(struct wire_writer *w, size_t at, int32_t v)
 {
     ASSERT(at + 4 <= w->n_own && (w->n_refs == 0 || at < w->refs[0].at));
-    put_be(w->own + at, (uint32_t)v, 4);
+    uint32_t be = htobe32((uint32_t)v);
+    memcpy(w->own + at, &be, sizeof be);
 }
 
 size_t wire_uvarint_size(uint32_t v)
@@ -404,7 +418,7 @@ size_t wire_uvarint_size(uint32_t v)
 
 static size_t length_size(int32_t n, bool compact, size_t width)
 {
-    return compact ? wire_uvarint_size((uint32_t)(n + 1)) : width;
+    return compact ? wire_uvarint_size((uint32_t)n + 1) : width;
 }
 
 size_t wire_string_size(struct wire_str s, bool compact, bool nullable)
