@@ -19,7 +19,7 @@ struct log_buffer *log_buffer_new(uint32_t chunk_bytes,
 
 static void chunk_free(struct log_chunk *chunk)
 {
-    wal_pins_clear(&chunk->pins);
+    mem_free(chunk->pins.v);
     mem_free(chunk->runs);
     mem_free_aligned(chunk->data);
     mem_free(chunk);

@@ -722,7 +722,9 @@ void wal_stats(const struct wal *wal, struct wal_stats *out)
                               .bytes_written = wal->bytes_written,
                               .bytes_buffered = wal->buffer->bytes_live,
                               .files = wal->n_files,
-                              .file_bytes = wal->bytes_total};
+                              .file_bytes = wal->bytes_total,
+                              .files_begun = wal->files_begun,
+                              .bytes_relogged = wal->bytes_relogged};
 }
 
 /* ---- opening and closing -------------------------------------------------

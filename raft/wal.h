@@ -159,6 +159,8 @@ void wal_settled(struct wal *wal, const struct group_id *group,
 
 struct wal_stats {
     uint64_t flushes, bytes_written, bytes_buffered, files, file_bytes;
+    uint64_t files_begun;    /* switches to another file, recycled or new */
+    uint64_t bytes_relogged; /* entries logged again to free a file */
 };
 void wal_stats(const struct wal *wal, struct wal_stats *out);
 /* Waits for the write in flight, attests, closes the files. */

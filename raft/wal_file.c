@@ -92,6 +92,7 @@ bool wal_file_switch(struct wal *wal, uint64_t bytes)
         return false;
     }
     wal_file_use(wal, file, wal->generation + 1);
+    wal->files_begun++;
     wal->beginning = true;
     wal->ops.file_begins(wal->arg);
     wal->beginning = false;

@@ -118,7 +118,7 @@ struct wal {
     struct env_timer attest_timer;
     struct env_deferred turn;
 
-    uint64_t n_flushes, bytes_written;
+    uint64_t n_flushes, bytes_written, files_begun, bytes_relogged;
 
     struct wal_recovered_group *recovered;
     size_t n_recovered;

@@ -111,6 +111,7 @@ void wal_relog(struct wal *wal)
     if (relog.bytes <= most) {
         log_info("wal", "logging again what is not settled file=%u bytes=%llu",
                  oldest->number, (unsigned long long)relog.bytes);
+        wal->bytes_relogged += relog.bytes;
         relog.append = true;
         relog_walk(&relog, visit_entry);
         wal_pins_clear(&oldest->pins);

@@ -22,7 +22,6 @@ static struct replay_group *group_get(struct replay *replay,
             replay->settled(replay->wal->arg, id, &group->checkpoint_self);
     }
     group->settled = group->checkpoint_settled;
-    group->last = group->settled;
     HASH_ADD(hh, replay->groups, id, sizeof group->id, group);
     return group;
 }
@@ -65,37 +64,59 @@ static void configs_note(struct replay_group *group,
 static struct wal_recovered_entry *slot_of(struct replay_group *group,
                                            uint64_t index)
 {
-    return &group->entries[index - group->settled.v - 1];
+    ASSERT(index >= group->base && index - group->base < group->capacity);
+    return &group->entries[index - group->base];
 }
 
-static void slots_reserve(struct replay_group *group, uint64_t n)
+static bool is_empty(const struct replay_group *group)
 {
-    if (n <= group->capacity) {
-        return;
+    return group->last < group->base || group->base == 0;
+}
+
+/* Makes a slot for `index`. False: more than the files can hold. */
+static bool slots_reserve(struct replay *replay, struct replay_group *group,
+                          uint64_t index)
+{
+    bool empty = is_empty(group);
+    uint64_t base = empty || index < group->base ? index : group->base;
+    uint64_t last = empty || index > group->last ? index : group->last;
+    uint64_t n = last - base + 1;
+    if (n > replay->entries_max) {
+        return false;
     }
-    uint64_t capacity = group->capacity * 2 > n ? group->capacity * 2 : n;
-    group->entries =
-        mem_realloc(group->entries, capacity * sizeof *group->entries);
-    memset(group->entries + group->capacity, 0,
-           (capacity - group->capacity) * sizeof *group->entries);
-    group->capacity = capacity;
+    if (n > group->capacity) {
+        uint64_t capacity = group->capacity * 2 > n ? group->capacity * 2 : n;
+        group->entries =
+            mem_realloc(group->entries, capacity * sizeof *group->entries);
+        memset(group->entries + group->capacity, 0,
+               (capacity - group->capacity) * sizeof *group->entries);
+        group->capacity = capacity;
+    }
+    if (!empty && base < group->base) {
+        uint64_t shift = group->base - base;
+        uint64_t held = group->last - group->base + 1;
+        memmove(group->entries + shift, group->entries,
+                held * sizeof *group->entries);
+        memset(group->entries, 0, shift * sizeof *group->entries);
+    }
+    group->base = base;
+    group->last = last;
+    return true;
 }
 
 /* Drops entries from `first` on; true when there was one. */
 static bool entries_drop(struct replay_group *group, uint64_t first)
 {
     bool any = false;
-    if (first <= group->settled.v) {
-        first = group->settled.v + 1;
+    if (is_empty(group)) {
+        return false;
     }
-    for (uint64_t i = first; i <= group->last.v; i++) {
+    for (uint64_t i = group->last; i >= first && i >= group->base; i--) {
         struct wal_recovered_entry *slot = slot_of(group, i);
         any = any || slot->index.v != 0;
         wal_place_drop(&slot->place);
         memset(slot, 0, sizeof *slot);
-    }
-    if (group->last.v >= first) {
-        group->last.v = first - 1;
+        group->last = i - 1;
     }
     return any;
 }
@@ -132,12 +153,10 @@ static enum err replay_entry(struct replay *replay, struct replay_group *group,
     if (frame->index <= group->settled.v) {
         return ERR_OK;
     }
-    uint64_t n = frame->index - group->settled.v;
-    if (n > replay->entries_max) {
+    if (!slots_reserve(replay, group, frame->index)) {
         return corrupt(replay, group, "entries are missing before",
                        frame->index);
     }
-    slots_reserve(group, n);
     struct wal_group *pinned = wal_group_get(replay->wal, &group->id);
     pinned->settled = group->settled;
     struct wal_recovered_entry *slot = slot_of(group, frame->index);
@@ -164,14 +183,12 @@ static enum err replay_entry(struct replay *replay, struct replay_group *group,
                   .chunk = chunk,
                   .position = position}};
     wal_pin(pinned, chunk, file, slot->index);
-    if (group->last.v < frame->index) {
-        group->last.v = frame->index;
-    }
     return ERR_OK;
 }
 
 /* ---- the other frames ----------------------------------------------------
  */
+/* Entries from `first` on are gone; 0: the group is. */
 static void replay_cut(struct replay *replay, struct replay_group *group,
                        struct wal_file *file, uint64_t first,
                        const uint8_t *bytes)
@@ -183,7 +200,9 @@ static void replay_cut(struct replay *replay, struct replay_group *group,
         frame_keep(replay, file, bytes, WAL_FRAME_HEADER, &chunk);
     }
     struct wal_group *pinned = wal_group_find(replay->wal, &group->id);
-    if (pinned != NULL) {
+    if (pinned != NULL && first == 0) {
+        wal_group_forget(replay->wal, pinned);
+    } else if (pinned != NULL) {
         wal_group_truncate(replay->wal, pinned, (log_index){first});
     }
 }
@@ -228,14 +247,12 @@ static enum err replay_create(struct replay *replay, struct replay_group *group,
     if (settled.v == 0) {
         settled.v = 1; /* entry 1 is the creation itself */
     }
-    if (settled.v != group->settled.v) {
-        /* The first creation comes before any entry, see wal.h. */
-        if (group->last.v != group->settled.v) {
-            return corrupt(replay, group, "entries before the creation", 0);
-        }
-        group->settled = settled;
-        group->last = settled;
+    if (settled.v > group->settled.v && !is_empty(group)) {
+        /* The creation comes before any entry, see wal.h. */
+        return corrupt(replay, group, "an entry before the creation",
+                       group->last);
     }
+    group->settled = settled;
     group->created = true;
     group->deleted = false;
     group->creation = creation;
@@ -279,7 +296,13 @@ enum err replay_frame(struct replay *replay, struct wal_file *file,
 static enum err group_check(struct replay *replay, struct replay_group *group)
 {
     uint64_t term = 0;
-    for (uint64_t i = group->settled.v + 1; i <= group->last.v; i++) {
+    if (is_empty(group)) {
+        return ERR_OK;
+    }
+    if (group->base != group->settled.v + 1) {
+        return corrupt(replay, group, "missing entry", group->settled.v + 1);
+    }
+    for (uint64_t i = group->base; i <= group->last; i++) {
         const struct wal_recovered_entry *slot = slot_of(group, i);
         if (slot->index.v == 0) {
             return corrupt(replay, group, "missing entry", i);
@@ -295,17 +318,17 @@ static enum err group_check(struct replay *replay, struct replay_group *group)
 static void group_give(struct replay_group *group,
                        struct wal_recovered_group *out)
 {
-    *out = (struct wal_recovered_group){
-        .id = group->id,
-        .created = group->created,
-        .deleted = group->deleted,
-        .creation = group->creation,
-        .term = group->term,
-        .vote = group->vote,
-        .first = {group->settled.v + 1},
-        .n_entries = group->last.v - group->settled.v,
-        .entries = group->entries};
-    configs_drop(group, group->last.v + 1);
+    uint64_t last = is_empty(group) ? group->settled.v : group->last;
+    *out = (struct wal_recovered_group){.id = group->id,
+                                        .created = group->created,
+                                        .deleted = group->deleted,
+                                        .creation = group->creation,
+                                        .term = group->term,
+                                        .vote = group->vote,
+                                        .first = {group->settled.v + 1},
+                                        .n_entries = last - group->settled.v,
+                                        .entries = group->entries};
+    configs_drop(group, last + 1);
     if (group->n_configs > 0) {
         struct replay_config *newest = &group->configs[group->n_configs - 1];
         out->config_index.v = newest->index;
@@ -315,7 +338,7 @@ static void group_give(struct replay_group *group,
     }
     group->entries = NULL;
     group->capacity = 0;
-    group->last = group->settled;
+    group->base = 0;
 }
 
 enum err replay_finish(struct replay *replay)

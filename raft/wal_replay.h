@@ -19,9 +19,11 @@ struct replay_group {
     struct group_creation creation;
     raft_term_t term;
     replica_id vote;
-    log_index settled;                   /* of this life of the group */
-    log_index last;                      /* highest entry held, or settled */
-    struct wal_recovered_entry *entries; /* from settled + 1; index 0: hole */
+    log_index settled; /* of this life of the group */
+    /* Entries base .. last; index 0: a hole. Recovery may begin above
+     * settled + 1 and find what is missing logged again later, or deleted. */
+    uint64_t base, last;
+    struct wal_recovered_entry *entries;
     uint64_t capacity;
     struct replay_config *configs; /* by index, rising */
     uint32_t n_configs;

@@ -1,0 +1,75 @@
+/* The write-ahead log under crashes at random moments, each with another fate
+ * of what was not synced. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "tests/unit/wal_model.h"
+
+static struct model m;
+
+static enum sim_crash random_crash(void)
+{
+    static const enum sim_crash how[] = {SIM_KILL, SIM_DROP_ALL, SIM_KEEP_ALL,
+                                         SIM_RANDOM, SIM_TORN};
+    return how[prng_below(&m.prng, 5)];
+}
+
+static void run_seed(uint64_t seed, uint64_t *begun, uint64_t *relogged)
+{
+    model_begin(&m, seed);
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+    for (int round = 0; round < 12; round++) {
+        uint64_t steps = prng_below(&m.prng, 120);
+        for (uint64_t k = 0; k < steps; k++) {
+            model_work(&m);
+            model_run_us(&m, prng_below(&m.prng, 20) == 0
+                                 ? 8000
+                                 : prng_below(&m.prng, 600));
+        }
+        *begun += m.files_begun;
+        *relogged += m.relogged;
+        if (prng_below(&m.prng, 8) == 0) {
+            model_restart(&m);
+        } else {
+            model_crash(&m, random_crash());
+        }
+        enum err e = model_open(&m);
+        if (e != ERR_OK) {
+            sim_fail(m.sim, "cannot open: %s", err_text(e));
+        }
+    }
+    model_end(&m);
+}
+
+START_TEST(test_wal_crash__seeds)
+{
+    const char *first = getenv("SEED");
+    uint64_t from = first != NULL ? strtoull(first, NULL, 10) : 1;
+    uint64_t to = first != NULL ? from : 150;
+    uint64_t begun = 0, relogged = 0;
+    for (uint64_t seed = from; seed <= to; seed++) {
+        run_seed(seed, &begun, &relogged);
+    }
+    printf("files begun %llu, bytes logged again %llu\n",
+           (unsigned long long)begun, (unsigned long long)relogged);
+    if (first == NULL) {
+        ck_assert_uint_gt(begun, 1000);
+        ck_assert_uint_gt(relogged, 10000);
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("wal_crash");
+    TCase *tcase = tcase_create("wal_crash");
+    tcase_set_timeout(tcase, 120);
+    tcase_add_test(tcase, test_wal_crash__seeds);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
