@@ -211,14 +211,14 @@ static void on_closed(void *sm)
 }
 
 const struct group_ops partition_group_ops = {
-    .restore = checkpoint_restore,
+    .restore = settled_restore,
     .appended = on_appended,
     .truncated = on_truncated,
     .applied = on_applied,
     .durable = on_durable,
     .role_changed = on_role_changed,
     .evicted = on_evicted,
-    .settle_begin = checkpoint_settle_begin,
-    .settled = checkpoint_settled,
+    .settle_begin = settle_begin,
+    .settled = settle_end,
     .closed = on_closed,
 };

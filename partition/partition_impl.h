@@ -164,16 +164,16 @@ void produce_finish_turn(struct partition *p);
 /* commit.c */
 extern const struct group_ops partition_group_ops;
 
-/* checkpoint.c */
-enum err checkpoint_restore(void *sm, log_index settled, raft_term_t term,
+/* settling.c */
+enum err settled_restore(void *sm, log_index settled, raft_term_t term,
                             const uint8_t *blob, uint32_t size);
-bool checkpoint_settle_begin(void *sm, struct settle_job *job);
-void checkpoint_settled(void *sm, struct settle_job *job);
+bool settle_begin(void *sm, struct settle_job *job);
+void settle_end(void *sm, struct settle_job *job);
 /* Encodes the state for a checkpoint: the size. */
-uint32_t checkpoint_encode(const struct log_state *state,
+uint32_t settled_encode(const struct log_state *state,
                            kafka_offset log_start, const struct epochs *epochs,
                            uint8_t blob[SETTLE_BLOB_MAX]);
-MUST_USE enum err checkpoint_decode(const uint8_t *blob, uint32_t size,
+MUST_USE enum err settled_decode(const uint8_t *blob, uint32_t size,
                                     struct log_state *state,
                                     kafka_offset *log_start,
                                     struct epochs *epochs);
@@ -184,6 +184,8 @@ void retention_run(struct env_timer *timer);
 /* Forgets closed segments below the settled log start and removes their
  * files. */
 void retention_remove(struct partition *p);
+/* Forgets the oldest n. */
+void closed_segments_drop(struct partition *p, size_t n);
 void delete_records_turn(struct partition *p);
 
 /* fetch.c */

@@ -288,6 +288,15 @@ static void removal_done(struct env_work *work)
     mem_free(r);
 }
 
+void closed_segments_drop(struct partition *p, size_t n)
+{
+    p->n_closed_segments -= n;
+    if (n > 0) {
+        memmove(p->closed_segments, p->closed_segments + n,
+                p->n_closed_segments * sizeof *p->closed_segments);
+    }
+}
+
 void retention_remove(struct partition *p)
 {
     size_t n = 0;
@@ -305,9 +314,7 @@ void retention_remove(struct partition *p)
         r->bases[i] = p->closed_segments[i].base;
         file_cache_forget(p->shard->files, p->number, r->bases[i].v);
     }
-    p->n_closed_segments -= n;
-    memmove(p->closed_segments, p->closed_segments + n,
-            p->n_closed_segments * sizeof *p->closed_segments);
+    closed_segments_drop(p, n);
     r->work.run = removal_run;
     r->work.done = removal_done;
     r->work.arg = r;

@@ -499,7 +499,7 @@ static enum err plan_make(struct segment_view *v, uint64_t slot,
 {
     struct side_cursor c = {.next = slot};
     struct side_entry e;
-    enum err status;
+    enum err status = ERR_OK;
     while (plan->n < READ_BATCHES) {
         status = side_cursor_next(v, &c, &e);
         if (status != ERR_OK) {

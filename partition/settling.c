@@ -26,7 +26,7 @@ _Static_assert(BLOB_HEAD + LIMIT_EPOCHS * BLOB_EPOCH <= SETTLE_BLOB_MAX,
                "epochs fit the checkpoint");
 
 /* ---- the blob ------------------------------------------------------------ */
-uint32_t checkpoint_encode(const struct log_state *s, kafka_offset log_start,
+uint32_t settled_encode(const struct log_state *s, kafka_offset log_start,
                            const struct epochs *epochs,
                            uint8_t blob[SETTLE_BLOB_MAX])
 {
@@ -60,7 +60,7 @@ uint32_t checkpoint_encode(const struct log_state *s, kafka_offset log_start,
     return (uint32_t)(to - blob);
 }
 
-enum err checkpoint_decode(const uint8_t *blob, uint32_t size,
+enum err settled_decode(const uint8_t *blob, uint32_t size,
                            struct log_state *s, kafka_offset *log_start,
                            struct epochs *epochs)
 {
@@ -320,9 +320,7 @@ static enum err restore_files(struct partition *p)
            partition_segment_at(p, n + 1).base.v <= p->log_start.v) {
         n++;
     }
-    p->n_closed_segments -= n;
-    memmove(p->closed_segments, p->closed_segments + n,
-            p->n_closed_segments * sizeof *p->closed_segments);
+    closed_segments_drop(p, n);
     status = env_dir_list(p->env, p->dir, remove_leftover, p);
     if (status == ERR_OK) {
         status = check_active(p);
@@ -348,7 +346,7 @@ static void reset(struct partition *p)
     p->log_start.v = 0;
 }
 
-enum err checkpoint_restore(void *sm, log_index settled, raft_term_t term,
+enum err settled_restore(void *sm, log_index settled, raft_term_t term,
                             const uint8_t *blob, uint32_t size)
 {
     struct partition *p = sm;
@@ -357,7 +355,7 @@ enum err checkpoint_restore(void *sm, log_index settled, raft_term_t term,
     reset(p);
     p->settled.index = settled;
     if (size > 0) {
-        status = checkpoint_decode(blob, size, &p->settled, &p->log_start,
+        status = settled_decode(blob, size, &p->settled, &p->log_start,
                                    &p->epochs);
         if (status == ERR_OK) {
             status = restore_files(p);
@@ -473,11 +471,11 @@ static enum err settle_run(struct settle_job *job)
         job->dirs[job->n_dirs++] = s->dir;
     }
     job->blob_size =
-        checkpoint_encode(&s->to, c->log_start, &c->epochs, job->blob);
+        settled_encode(&s->to, c->log_start, &c->epochs, job->blob);
     return ERR_OK;
 }
 
-bool checkpoint_settle_begin(void *sm, struct settle_job *job)
+bool settle_begin(void *sm, struct settle_job *job)
 {
     struct partition *p = sm;
     if (p->settling || p->applied.v == p->settled.index.v) {
@@ -498,8 +496,9 @@ bool checkpoint_settle_begin(void *sm, struct settle_job *job)
     plan_rolls(p, s);
     plan_snapshot(p, s);
     s->closed = mem_alloc((s->n_closed + 1) * sizeof *s->closed);
-    memcpy(s->closed, p->closed_segments,
-           s->n_closed_before * sizeof *s->closed);
+    for (size_t i = 0; i < s->n_closed_before; i++) {
+        s->closed[i] = p->closed_segments[i];
+    }
     for (uint32_t i = 0; i < p->epochs.count; i++) {
         epochs_append(&c->epochs, p->epochs.starts[i].epoch,
                       p->epochs.starts[i].index, p->epochs.starts[i].offset);
@@ -586,7 +585,7 @@ static void settle_adopt(struct partition *p, struct settle_context *c)
     retention_remove(p);
 }
 
-void checkpoint_settled(void *sm, struct settle_job *job)
+void settle_end(void *sm, struct settle_job *job)
 {
     struct partition *p = sm;
     struct settle_context *c = job->arg;
