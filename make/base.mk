@@ -1,1 +1,0 @@
-# (rooms add targets of their own in make/*.mk)
