@@ -115,6 +115,8 @@ static enum err sm_restore(void *sm, log_index settled, raft_term_t term,
     struct metadata *m = sm;
     (void)term;
     m->applied = settled;
+    m->beat_wanted = true;
+    metadata_turn_later(m);
     if (blob_size == 0) {
         return ERR_OK;
     }
@@ -135,6 +137,8 @@ static enum err sm_restore(void *sm, log_index settled, raft_term_t term,
                   (unsigned long long)m->snapshot.index.v, err_text(e));
         return ERR_CORRUPT;
     }
+    calls_applied(m); /* after a transfer: much was applied at once */
+    heartbeat_applied(m);
     return ERR_OK;
 }
 
@@ -250,6 +254,7 @@ struct settling {
     struct buffer bytes; /* empty: the newest snapshot still holds */
     struct snapshot_ref ref;
     log_index keep[2];
+    bool keep_all; /* while a peer reads snapshots */
 };
 
 static enum err settle_run(struct settle_job *job)
@@ -258,8 +263,8 @@ static enum err settle_run(struct settle_job *job)
     if (s->bytes.size == 0) {
         return ERR_OK;
     }
-    enum err e = snapshot_write(s->env, s->dir, &s->bytes, &s->ref, s->keep,
-                                &job->files[0]);
+    enum err e = snapshot_write(s->env, s->dir, &s->bytes, &s->ref,
+                                s->keep_all ? NULL : s->keep, &job->files[0]);
     job->n_files = e == ERR_OK ? 1 : 0;
     return e;
 }
@@ -273,6 +278,7 @@ static bool sm_settle_begin(void *sm, struct settle_job *job)
     s->ref = m->snapshot;
     s->keep[0] = m->snapshot.index;
     s->keep[1] = m->snapshot_before.index;
+    s->keep_all = m->leased;
     if (image_version(m->image).v != m->snapshot.index.v) {
         snapshot_make(m->image, &s->bytes, &s->ref);
         job->dirs[0] = s->dir;
@@ -312,6 +318,7 @@ static const struct group_ops metadata_group_ops = {
     .evicted = sm_evicted,
     .settle_begin = sm_settle_begin,
     .settled = sm_settled,
+    .catchup = &metadata_catchup_ops,
     .closed = sm_closed,
 };
 

@@ -55,6 +55,8 @@ struct controller {
 };
 
 struct formation;
+struct finishing;
+struct catchup_ops;
 
 struct metadata {
     struct env *env;
@@ -97,7 +99,15 @@ struct metadata {
 
     /* settling: the newest snapshots */
     struct snapshot_ref snapshot, snapshot_before;
+
+    /* catchup.c: the snapshot being received */
+    struct snapshot_ref receiving;
+    uint64_t received, receive_next;
+    struct finishing *finishing;
+    bool leased; /* somebody reads our snapshots */
 };
+
+extern const struct catchup_ops metadata_catchup_ops;
 
 /* metadata.c */
 void metadata_turn_later(struct metadata *m);

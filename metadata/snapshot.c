@@ -108,13 +108,17 @@ static void remove_old(void *arg, const char *name)
 
 enum err snapshot_write(struct env *env, const char *dir,
                         const struct buffer *bytes,
-                        const struct snapshot_ref *ref, const log_index keep[2],
+                        const struct snapshot_ref *ref, const log_index *keep,
                         struct env_file **file)
 {
     char path[LIMIT_PATH];
-    struct removing removing = {env, dir, {keep[0].v, keep[1].v, ref->index.v}};
+    enum err e = ERR_OK;
     *file = NULL;
-    enum err e = env_dir_list(env, dir, remove_old, &removing);
+    if (keep != NULL) {
+        struct removing removing = {
+            env, dir, {keep[0].v, keep[1].v, ref->index.v}};
+        e = env_dir_list(env, dir, remove_old, &removing);
+    }
     if (e != ERR_OK) {
         return e;
     }

@@ -36,12 +36,12 @@ void snapshot_blob_write(const struct snapshot_ref *ref,
 MUST_USE enum err snapshot_blob_read(const uint8_t *blob, size_t size,
                                      struct snapshot_ref *out);
 /* Writes the file's bytes; *file is to be synced and closed by the caller.
- * Removes snapshots other than `keep` and this one first. For workers. */
+ * Removes snapshots other than the two of `keep` and this one first (NULL:
+ * none). For workers. */
 MUST_USE enum err snapshot_write(struct env *env, const char *dir,
                                  const struct buffer *bytes,
                                  const struct snapshot_ref *ref,
-                                 const log_index keep[2],
-                                 struct env_file **file);
+                                 const log_index *keep, struct env_file **file);
 /* Reads the file `ref` names and gives each batch to `each`, after all of it
  * was checked. ERR_CORRUPT, ERR_IO, ERR_NOT_FOUND. */
 MUST_USE enum err snapshot_read(
