@@ -133,4 +133,30 @@
 /* Log lines about clients' mistakes, a second and shard; others are counted. */
 #define LIMIT_CLIENT_LOG_LINES 5
 
+/* ---- raft ---------------------------------------------------------------- */
+/* Bytes of one entry's payload: a batch may be as large as Kafka clients can
+ * be told to make them, and must fit a few times into one log file. */
+#define LIMIT_ENTRY_BYTES ((uint32_t)8 << 20)
+/* Entries and bytes of payload in one append message (one entry may be larger
+ * than the latter): what a peer must keep while it writes, and the grain of
+ * flow control. */
+#define LIMIT_RAFT_APPEND_ENTRIES 256
+#define LIMIT_RAFT_APPEND_BYTES ((uint64_t)1 << 20)
+/* Sent to one follower of one group and not acknowledged: covers bandwidth
+ * times delay of a local network; a slow follower gets no more. */
+#define LIMIT_RAFT_WINDOW_BYTES ((uint64_t)4 << 20)
+#define LIMIT_RAFT_WINDOW_ENTRIES 2048
+/* Entries of one group in memory: libraft's arrays never shrink. Appending
+ * waits for settling when that many are not settled. */
+#define LIMIT_RAFT_ENTRIES 8192
+/* Messages of a group held back by a guard, and their bytes: enough for every
+ * peer to have a window on the way; beyond it they are dropped. */
+#define LIMIT_RAFT_HELD 256
+#define LIMIT_RAFT_HELD_BYTES ((size_t)4 << 20)
+/* Messages of a group that wait for its term and vote to be durable. */
+#define LIMIT_RAFT_GATED 64
+/* Leaderships on the way back to preferred replicas at a time, per shard: each
+ * refuses appends for a moment. */
+#define LIMIT_RAFT_TRANSFERS 8
+
 #endif

@@ -119,6 +119,9 @@ struct group_ops {
     void (*evicted)(void *sm, log_index upto);
     /* Settling: false when there is nothing to do. */
     bool (*settle_begin)(void *sm, struct settle_job *job);
+    /* After each settle_begin that gave a job; also when the group was closed
+     * meanwhile (before `closed`). status ERR_OK: settled up to job->upto.
+     * ERR_NOSPACE: nothing is settled, it will begin again. */
     void (*settled)(void *sm, struct settle_job *job);
     /* Transfer of settled state to a replica that is behind the window: see
      * raft/catchup.h. May be NULL until the state machine supports it. */

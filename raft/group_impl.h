@@ -1,0 +1,341 @@
+/* The inside of a group and of its host: for raft/'s own files and for tests
+ * that look into the core. Nobody else includes this. */
+#ifndef RAFT_GROUP_IMPL_H
+#define RAFT_GROUP_IMPL_H
+
+#include <raft.h>
+
+#include "base/limits.h"
+#include "base/mem.h"
+#define uthash_malloc(size) mem_alloc(size)
+#define uthash_free(p, size) mem_free(p)
+#include <uthash.h>
+
+#include "raft/group.h"
+#include "raft/handle.h"
+#include "raft/message.h"
+#include "raft/transport.h"
+#include "raft/wal.h"
+
+/* Internals of libraft 0.15.0 that are called: it is linked statically, and
+ * guard_library_ok refuses another one. */
+void logSnapshot(struct raft_log *log, raft_index last_index,
+                 unsigned trailing);
+raft_term logTermOf(struct raft_log *log, raft_index index);
+int replicationProgress(struct raft *r, unsigned i);
+bool electionTimerExpired(struct raft *r);
+extern struct raft_tracer NoopTracer;
+/* Values of raft_progress.state. */
+enum { PROGRESS_PROBE = 0, PROGRESS_PIPELINE = 1, PROGRESS_SNAPSHOT = 2 };
+
+/* What a host needs of log and transport: the real ones (host.c), or a test's. */
+struct raft_backend {
+    bool (*reserve)(void *arg, uint64_t bytes, uint32_t records);
+    void (*unreserve)(void *arg, uint64_t bytes, uint32_t records);
+    uint64_t (*append_entry)(void *arg, const struct group_id *group,
+                             log_index index, raft_term_t term,
+                             enum entry_type type, const struct iovec *payload,
+                             int n_payload, struct wal_place *out);
+    uint64_t (*append_truncate)(void *arg, const struct group_id *group,
+                                log_index first);
+    uint64_t (*append_term)(void *arg, const struct group_id *group,
+                            raft_term_t term, replica_id vote);
+    uint64_t (*append_create)(void *arg, const struct group_creation *creation);
+    uint64_t (*append_delete)(void *arg, const struct group_id *group);
+    uint64_t (*durable)(void *arg);
+    bool (*send)(void *arg, node_id node, const struct group_id *group,
+                 const struct transport_piece *pieces, int n_pieces);
+};
+
+/* An append the core waits for; completed strictly in order. */
+struct append_wait {
+    struct raft_io_append *req;
+    raft_io_append_cb cb;
+    uint64_t position; /* in the write-ahead log */
+};
+
+/* A first-in-first-out queue of append_waits. */
+struct append_queue {
+    struct append_wait *items;
+    uint32_t size, head, count; /* size: power of two, or 0 */
+};
+
+/* A message kept: one that may not reach the core yet (guards), or one that
+ * may not leave before the term and vote it depends on are durable. */
+struct kept_message {
+    struct kept_message *next;
+    node_id node;
+    size_t size;
+    uint8_t body[];
+};
+struct kept_queue {
+    struct kept_message *head, *tail;
+    uint32_t count;
+    size_t bytes;
+};
+
+/* A send the core wants called back, once it is not on the stack any more. */
+struct send_done {
+    struct raft_io_send *req;
+    raft_io_send_cb cb;
+};
+
+/* What is known of another replica of the group, beyond libraft's progress.
+ * Indexes of the leader's term only; cleared when a leadership begins. */
+struct group_peer {
+    replica_id id;
+    node_id node;
+    uint64_t parked_next;   /* flow control: where to go on; 0: not parked */
+    uint64_t sent_commit;   /* the commit index it was told */
+    uint64_t ack_round;     /* read round it confirmed */
+    uint64_t match;         /* as the core has it, kept for the state above */
+    uint64_t target;        /* of being in sync: the end of the log then */
+    uint64_t heard_ms;      /* 0: never in this term */
+    uint64_t caught_up_ms;  /* 0: never in this term */
+    uint64_t sent_ms;
+};
+
+enum group_life {
+    GROUP_FOUND,  /* known by recovery, nobody opened it yet */
+    GROUP_OPEN,
+    GROUP_CLOSING /* no event reaches it any more */
+};
+
+/* A configuration as the log holds it. */
+struct group_config {
+    uint64_t index;
+    uint64_t term;
+    uint8_t *data;
+    uint32_t size;
+};
+
+struct group {
+    struct raft raft;
+    struct raft_io io;
+    struct raft_fsm fsm;
+    raft_io_tick_cb core_tick;
+    raft_io_recv_cb core_recv;
+    struct raft_host *host;
+    struct group_creation creation;
+    char address[24];
+    const struct group_ops *ops;
+    void *sm;
+    UT_hash_handle hh;
+    uint32_t slot; /* in host->groups */
+    enum group_life life;
+    bool deleting; /* closing for good */
+    int in_core;   /* the core is on the stack */
+    bool running, again;
+
+    /* the log */
+    uint8_t *genesis; /* entry 1: the configuration of the creation record */
+    uint32_t genesis_size;
+    struct entry_table table;
+    uint64_t term, vote; /* as logged */
+    uint64_t vote_position;
+    uint64_t appended;  /* told to the state machine */
+    uint64_t truncated; /* to be told; 0: nothing */
+    uint64_t applied;   /* told to the state machine */
+    uint64_t durable;
+    struct append_queue appends;
+    struct kept_queue held, gated;
+    struct send_done *sends;
+    uint32_t n_sends, sends_size;
+    struct raft_io_snapshot_get *snapshot_get;
+    raft_io_snapshot_get_cb snapshot_get_cb;
+
+    /* what io->append copies from, set around the core's call */
+    const struct iovec *propose_iov;
+    int propose_n;
+    const struct message_entry *staged;
+    uint64_t staged_first;
+    uint32_t staged_n;
+    uint64_t reserved_bytes;
+    uint32_t reserved_records;
+
+    /* around the delivery of an append */
+    bool in_append, quiet;
+    uint64_t append_end; /* prev_index + n_entries */
+    int flipped_role;    /* own role while a vote is asked; -1 */
+
+    /* leadership */
+    struct raft_barrier barrier;
+    uint64_t barrier_term; /* whose no-op was submitted */
+    uint64_t noop;         /* its index */
+    uint64_t leader_term;  /* of the newest leadership of this replica */
+    uint64_t told_commit;
+    struct group_peer peers[GROUP_REPLICAS_MAX];
+    int n_peers;
+    uint64_t round;                 /* newest read round begun */
+    uint64_t seen_term, seen_round; /* as follower */
+    struct group_read *reads, **reads_tail;
+    struct group_role role;
+    replica_id transfer_to; /* 0: none under way */
+    uint64_t transfer_until_ms, transfer_sent_ms;
+    uint64_t preferred_since_ms; /* its first replica is fit to lead; 0: not */
+
+    /* time */
+    uint64_t active_until_ms; /* ticked at every tick until then */
+    uint64_t urgent_until_ms; /* short election time-outs until then */
+    bool active, turn_queued;
+    struct group *turn_next;
+
+    /* settling */
+    uint64_t settled, settled_term;
+    struct group_config config; /* newest at or below settled */
+    uint8_t *blob;
+    uint32_t blob_size;
+    uint64_t dirty_ms; /* since when something applied is not settled; 0 */
+    bool dirty, settling, wanted, due;
+
+    uint64_t woken;          /* by the log, at this position */
+    struct group *next_dead; /* closed, to be freed */
+};
+
+struct raft_wakeup {
+    uint64_t position;
+    struct group *group;
+};
+
+struct settle_round;
+struct recovery;
+
+struct raft_host {
+    struct raft_host_options options;
+    char *dir;
+    struct env *env;
+    struct raft_backend backend;
+    void *backend_arg;
+    struct wal *wal;
+    uint32_t guard_mask;
+    struct group *by_id;
+    struct group **groups;
+    uint32_t n_groups, groups_size;
+    struct group **active; /* ticked at every tick */
+    uint32_t n_active, active_size;
+    struct group *dead; /* closed; freed at the end of a turn */
+    /* who waits for the log, in the order of positions */
+    struct raft_wakeup *wakeups;
+    uint32_t wakeups_size, wakeups_head, wakeups_count;
+    uint64_t durable;
+    struct group *turn_head, **turn_tail;
+    struct env_deferred turn;
+    struct env_timer ticker;
+    uint32_t phase;
+    struct group_room_wait *room_head, **room_tail;
+    uint32_t transfers;  /* under way to preferred replicas */
+    bool recovered_whole;
+    node_id *down;       /* peers that are certainly gone */
+    uint32_t n_down, down_size;
+    /* settling */
+    struct settle_round *settle;
+    bool settle_nospace;
+    uint64_t settle_next_ms; /* no round begins before */
+    struct group **due;      /* enough is unsettled, or the log wants it */
+    uint32_t n_due, due_size;
+    uint64_t checkpoint_seq;
+    struct group_id *deleted; /* since the newest checkpoint */
+    uint32_t n_deleted, deleted_size;
+    /* stopping */
+    bool stopping, stop_due, closing, freeing;
+    struct env_timer stop_timer;
+    const struct recovery *recovery; /* while the log is opened */
+    void (*stopped)(void *arg);
+    void *stopped_arg;
+    /* scratch, used within one call */
+    struct message_entry entries[LIMIT_RAFT_APPEND_ENTRIES];
+    struct transport_piece pieces[1 + LIMIT_RAFT_APPEND_ENTRIES];
+    uint8_t head[MESSAGE_HEAD_MAX +
+                 LIMIT_RAFT_APPEND_ENTRIES * MESSAGE_ENTRY_SIZE];
+};
+
+/* ---- group.c -------------------------------------------------------------- */
+/* Makes a group; life GROUP_FOUND. */
+struct group *group_new(struct raft_host *host,
+                        const struct group_creation *creation);
+/* What storage knows of a group that was found; bytes are copied. */
+struct group_found {
+    uint64_t term, vote;
+    uint64_t settled, settled_term; /* settled <= 1: nothing */
+    struct group_config config;     /* at settled, a checked one */
+    const uint8_t *blob;
+    uint32_t blob_size;
+};
+void group_recover(struct group *group, const struct group_found *found);
+/* The entries after `settled`, in order; takes over the place. False: it does
+ * not fit what is there. */
+bool group_recover_entry(struct group *group, uint64_t index, uint64_t term,
+                         enum entry_type type, const struct wal_place *place);
+/* Frees what group_new made; the core must be closed. */
+void group_free(struct group *group);
+/* Starts the core from the recovered state. */
+void group_start(struct group *group);
+/* Closes the core at once. */
+void group_stop(struct group *group);
+void group_receive(struct group *group, node_id from, const uint8_t *body,
+                   size_t size);
+void group_tick(struct group *group);
+/* Everything that can go on, goes on: to be called after each event. */
+void group_run(struct group *group);
+/* At the end of a loop turn in which group_want_turn was called. */
+void group_turn_end(struct group *group);
+void group_want_turn(struct group *group);
+/* Ticked at every tick for `ms` from now. */
+void group_activate(struct group *group, uint64_t ms);
+/* Without a leader, campaigns after `ms` (and a little more for replicas that
+ * are less preferred), and again soon when that fails. */
+void group_campaign_in(struct group *group, uint64_t ms);
+/* The leader's broker is gone: elect soon, by preference. */
+void group_leader_gone(struct group *group);
+struct group_peer *group_peer(struct group *group, replica_id id);
+node_id group_node_of(const struct group *group, replica_id id);
+/* Position in the list of replicas; n_replicas when unknown. */
+int group_rank(const struct group *group, replica_id id);
+uint64_t group_term_at(const struct group *group, uint64_t index);
+bool group_is_voter(const struct raft_configuration *config, replica_id id);
+void group_view(const struct group *group, uint64_t index,
+                struct group_entry *out);
+/* Drops settled entries up to `upto` from memory. */
+void group_evict(struct group *group, uint64_t upto);
+/* The newest configuration at or below `index`, from window or settled. */
+void group_config_at(const struct group *group, uint64_t index,
+                     struct group_config *out);
+uint64_t group_now(const struct group *group);
+
+/* ---- host.c --------------------------------------------------------------- */
+/* A host over another backend than log and transport: for tests. */
+struct raft_host *raft_host_new_over(const struct raft_host_options *options,
+                                     const struct raft_backend *backend,
+                                     void *arg);
+/* Not while work for the end of the turn is queued. */
+void raft_host_free(struct raft_host *host);
+/* The log is durable up to this position. */
+void raft_host_durable(struct raft_host *host, uint64_t position);
+void raft_host_receive(struct raft_host *host, node_id from,
+                       const struct group_id *id, const uint8_t *body,
+                       size_t size);
+void raft_host_tick(struct raft_host *host);
+/* Calls group_run when the log is durable up to `position`. */
+void raft_host_wake_at(struct raft_host *host, struct group *group,
+                       uint64_t position);
+bool raft_host_is_down(const struct raft_host *host, node_id node);
+/* Calls back who waits for room. */
+void raft_host_room(struct raft_host *host);
+/* Work for the end of this turn. */
+void raft_host_want_turn(struct raft_host *host);
+
+void raft_host_add(struct raft_host *host, struct group *group);
+
+/* ---- settle.c ------------------------------------------------------------- */
+/* Something of the group was applied. */
+void settle_mark(struct group *group);
+/* Begins a round when one is due. */
+void settle_poll(struct raft_host *host);
+/* Is the group due? Called now and then for each. */
+void settle_check(struct group *group);
+/* True while a round is under way. */
+bool settle_busy(const struct raft_host *host);
+/* Begins a round now, whatever is due. */
+void settle_now(struct raft_host *host);
+
+#endif

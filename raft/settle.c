@@ -1,0 +1,372 @@
+/* Settling (rules of the store 1, 5 and 8): applied entries go into the state
+ * machines' own files, in rounds over many groups. A round:
+ *
+ *   begin       each due group's ops->settle_begin gives a job
+ *   run         the jobs run on workers, a few at a time
+ *   sync        their files: each by itself when they are few, else the whole
+ *               file system at once
+ *   checkpoint  one file for the whole shard, durable
+ *   over        settled moves, the log may be recycled, ops->settled
+ *
+ * A full disk is no failure: the round is over without effect and is tried
+ * again; any other error ends the process. */
+#include <string.h>
+
+#include "base/assert.h"
+#include "base/log.h"
+#include "raft/host_store.h"
+#include "raft/io.h"
+
+/* Rounds follow each other at this distance at least, so that they gather. */
+#define ROUND_GAP_MS 50
+#define ROUND_GROUPS_MAX 256
+#define RUNNING_MAX 4
+/* Up to so many files are synced one by one. */
+#define SYNC_EACH_MAX 16
+#define NOSPACE_RETRY_MS 1000
+
+struct settle_item {
+    struct settle_round *round;
+    struct group *group;
+    struct settle_job job;
+    struct env_work work;
+    enum err status;
+    /* of the group at job.upto, taken when the job began */
+    uint64_t term;
+    struct group_config config;
+};
+
+struct settle_round {
+    struct raft_host *host;
+    struct settle_item *items;
+    uint32_t n, next, running;
+    struct env_work work;
+    bool whole_fs;
+    enum err status;
+    uint64_t seq;
+    void *bytes;
+    size_t size;
+    uint32_t n_deleted; /* not in this checkpoint */
+    uint64_t begun_ms;
+};
+
+bool settle_busy(const struct raft_host *host)
+{
+    return host->settle != NULL;
+}
+
+/* ---- what is due ---------------------------------------------------------------- */
+
+static void due_push(struct group *g)
+{
+    struct raft_host *host = g->host;
+
+    if (g->due || g->settling || g->life != GROUP_OPEN)
+        return;
+    g->due = true;
+    if (host->n_due == host->due_size) {
+        host->due_size = host->due_size == 0 ? 16 : host->due_size * 2;
+        host->due = mem_realloc(host->due, host->due_size * sizeof *host->due);
+    }
+    host->due[host->n_due++] = g;
+}
+
+void settle_check(struct group *g)
+{
+    const struct raft_host_options *o = &g->host->options;
+
+    if (g->applied <= g->settled)
+        return;
+    if (g->wanted ||
+        entry_table_bytes(&g->table, g->settled, g->applied) >=
+            o->settle_bytes ||
+        g->applied - g->settled >= LIMIT_RAFT_ENTRIES / 8 ||
+        (g->dirty_ms != 0 && group_now(g) - g->dirty_ms >= o->settle_ms))
+        due_push(g);
+}
+
+void settle_mark(struct group *g)
+{
+    if (g->dirty_ms == 0)
+        g->dirty_ms = group_now(g);
+    settle_check(g);
+}
+
+/* ---- the round -------------------------------------------------------------------- */
+
+static void item_run(struct env_work *work)
+{
+    struct settle_item *item = work->arg;
+    struct settle_job *job = &item->job;
+    enum err e;
+
+    job->status = job->run != NULL ? job->run(job) : ERR_OK;
+    e = job->status;
+    for (int i = 0; i < job->n_files && e == ERR_OK && !item->round->whole_fs;
+         i++)
+        e = env_file_sync(job->files[i]);
+    for (int i = 0; i < job->n_dirs && e == ERR_OK && !item->round->whole_fs;
+         i++)
+        e = env_dir_sync(item->round->host->env, job->dirs[i]);
+    item->status = e;
+}
+
+static void round_next(struct settle_round *round);
+
+static void item_done(struct env_work *work)
+{
+    struct settle_item *item = work->arg;
+
+    item->round->running--;
+    if (item->status != ERR_OK && item->status != ERR_NOSPACE)
+        env_fatal(item->round->host->env, "settling failed: %s",
+                  err_text(item->status));
+    round_next(item->round);
+}
+
+static void item_over(struct settle_item *item, bool durable)
+{
+    struct group *g = item->group;
+
+    g->settling = false;
+    if (!durable && item->job.status == ERR_OK)
+        item->job.status = ERR_NOSPACE;
+    if (durable) {
+        g->settled = item->job.upto.v;
+        g->settled_term = item->term;
+        mem_free(g->config.data);
+        g->config = item->config;
+        item->config.data = NULL;
+        mem_free(g->blob);
+        g->blob_size = item->job.blob_size;
+        g->blob = mem_alloc(g->blob_size);
+        memcpy(g->blob, item->job.blob, g->blob_size);
+        g->wanted = false;
+        g->dirty_ms = g->applied > g->settled ? group_now(g) : 0;
+        if (g->life == GROUP_OPEN)
+            wal_settled(g->host->wal, &g->creation.id, item->job.upto);
+    }
+    mem_free(item->config.data);
+    g->ops->settled(g->sm, &item->job);
+    if (g->life == GROUP_OPEN)
+        settle_check(g);
+}
+
+static void round_over(struct settle_round *round, bool durable)
+{
+    struct raft_host *host = round->host;
+    bool nospace = !durable;
+
+    if (durable) {
+        host->checkpoint_seq = round->seq;
+        wal_checkpointed(host->wal, round->seq);
+        host_store_forget_deleted(host, round->n_deleted);
+    }
+    host->settle = NULL;
+    for (uint32_t i = 0; i < round->n; i++) {
+        struct settle_item *item = &round->items[i];
+
+        nospace = nospace || item->status == ERR_NOSPACE;
+        item_over(item, durable && item->status == ERR_OK);
+    }
+    if (nospace && !host->settle_nospace)
+        log_warn("raft", "no space left: settling waits dir=%s", host->dir);
+    if (!nospace && host->settle_nospace)
+        log_info("raft", "settling goes on dir=%s", host->dir);
+    host->settle_nospace = nospace;
+    host->settle_next_ms = env_now_ms(host->env) +
+                           (nospace ? NOSPACE_RETRY_MS : ROUND_GAP_MS);
+    mem_free(round->bytes);
+    mem_free(round->items);
+    mem_free(round);
+    raft_host_room(host);
+    raft_host_want_turn(host); /* groups closed meanwhile */
+    host_store_round_over(host);
+}
+
+static void checkpoint_run(struct env_work *work)
+{
+    struct settle_round *round = work->arg;
+
+    round->status = checkpoint_save(round->host->env, round->host->dir,
+                                    round->seq, round->bytes, round->size);
+}
+
+static void checkpoint_done(struct env_work *work)
+{
+    struct settle_round *round = work->arg;
+
+    if (round->status != ERR_OK && round->status != ERR_NOSPACE)
+        env_fatal(round->host->env, "cannot write the checkpoint in %s: %s",
+                  round->host->dir, err_text(round->status));
+    round_over(round, round->status == ERR_OK);
+}
+
+static struct settle_item *item_of(struct settle_round *round,
+                                   const struct group *g)
+{
+    for (uint32_t i = 0; g->settling && i < round->n; i++)
+        if (round->items[i].group == g)
+            return &round->items[i];
+    return NULL;
+}
+
+static void checkpoint_fill(struct settle_round *round, const struct group *g,
+                            struct checkpoint_group *out)
+{
+    const struct settle_item *item = item_of(round, g);
+    const struct group_config *config = &g->config;
+
+    out->creation = g->creation;
+    out->term.v = g->term;
+    out->vote = g->vote;
+    out->settled.v = g->settled;
+    out->settled_term.v = g->settled_term;
+    out->blob = g->blob;
+    out->blob_size = g->blob_size;
+    if (item != NULL && item->status == ERR_OK) {
+        out->settled = item->job.upto;
+        out->settled_term.v = item->term;
+        out->blob = item->job.blob;
+        out->blob_size = item->job.blob_size;
+        config = &item->config;
+    }
+    out->config_index.v = config->index;
+    out->config = config->data;
+    out->config_size = config->size;
+}
+
+static void round_checkpoint(struct settle_round *round)
+{
+    struct raft_host *host = round->host;
+    struct checkpoint c = {
+        .seq = host->checkpoint_seq + 1,
+        .log_id = wal_log_id(host->wal),
+        .position = wal_durable_position(host->wal),
+        .n_groups = host->n_groups,
+    };
+
+    c.groups = mem_zalloc(c.n_groups * sizeof *c.groups);
+    for (uint32_t i = 0; i < host->n_groups; i++)
+        checkpoint_fill(round, host->groups[i], &c.groups[i]);
+    round->seq = c.seq;
+    round->n_deleted = host->n_deleted;
+    round->bytes = checkpoint_encode(&c, &round->size);
+    mem_free(c.groups);
+    round->work = (struct env_work){.run = checkpoint_run,
+                                    .done = checkpoint_done,
+                                    .arg = round};
+    env_work_submit(host->env, ENV_POOL_IO, &round->work);
+}
+
+static void fs_run(struct env_work *work)
+{
+    struct settle_round *round = work->arg;
+
+    round->status = env_fs_sync(round->host->env, round->host->dir);
+}
+
+static void fs_done(struct env_work *work)
+{
+    struct settle_round *round = work->arg;
+
+    if (round->status == ERR_NOSPACE) {
+        for (uint32_t i = 0; i < round->n; i++)
+            round->items[i].status = ERR_NOSPACE;
+    } else if (round->status != ERR_OK) {
+        env_fatal(round->host->env, "cannot sync %s: %s", round->host->dir,
+                  err_text(round->status));
+    }
+    round_checkpoint(round);
+}
+
+static void round_next(struct settle_round *round)
+{
+    struct raft_host *host = round->host;
+
+    while (round->next < round->n && round->running < RUNNING_MAX) {
+        struct settle_item *item = &round->items[round->next++];
+
+        round->running++;
+        env_work_submit(host->env, ENV_POOL_IO, &item->work);
+    }
+    if (round->running > 0)
+        return;
+    if (!round->whole_fs) {
+        round_checkpoint(round);
+        return;
+    }
+    round->work =
+        (struct env_work){.run = fs_run, .done = fs_done, .arg = round};
+    env_work_submit(host->env, ENV_POOL_IO, &round->work);
+}
+
+static void item_init(struct settle_round *round, struct settle_item *item,
+                      struct group *g)
+{
+    struct group_config config;
+
+    item->round = round;
+    item->group = g;
+    item->status = ERR_OK;
+    item->term = group_term_at(g, item->job.upto.v);
+    item->work = (struct env_work){
+        .run = item_run, .done = item_done, .arg = item};
+    group_config_at(g, item->job.upto.v, &config);
+    item->config = config;
+    item->config.data = mem_alloc(config.size);
+    memcpy(item->config.data, config.data, config.size);
+    g->settling = true;
+}
+
+static void round_begin(struct raft_host *host)
+{
+    struct settle_round *round = mem_zalloc(sizeof *round);
+    uint32_t taken = 0;
+
+    round->host = host;
+    round->items = mem_zalloc(ROUND_GROUPS_MAX * sizeof *round->items);
+    while (taken < host->n_due && round->n < ROUND_GROUPS_MAX) {
+        struct group *g = host->due[taken++];
+        struct settle_item *item = &round->items[round->n];
+
+        g->due = false;
+        item->job.upto.v = g->applied;
+        if (g->applied <= g->settled ||
+            !g->ops->settle_begin(g->sm, &item->job)) {
+            g->wanted = false;
+            g->dirty_ms = 0;
+            continue;
+        }
+        item_init(round, item, g);
+        round->n++;
+    }
+    host->n_due -= taken;
+    memmove(host->due, host->due + taken, host->n_due * sizeof *host->due);
+    if (round->n == 0 && host->n_deleted == 0) {
+        mem_free(round->items);
+        mem_free(round);
+        return;
+    }
+    round->whole_fs = round->n > SYNC_EACH_MAX;
+    host->settle = round;
+    round_next(round);
+}
+
+void settle_poll(struct raft_host *host)
+{
+    if (host->settle != NULL || host->n_due == 0 || host->wal == NULL ||
+        host->closing || env_now_ms(host->env) < host->settle_next_ms)
+        return;
+    round_begin(host);
+}
+
+void settle_now(struct raft_host *host)
+{
+    for (uint32_t i = 0; i < host->n_groups; i++)
+        if (host->groups[i]->applied > host->groups[i]->settled)
+            due_push(host->groups[i]);
+    if (host->settle == NULL && host->wal != NULL &&
+        (host->n_due > 0 || host->n_deleted > 0))
+        round_begin(host);
+}
