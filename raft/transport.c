@@ -213,7 +213,7 @@ size_t transport_stats(const struct transport *transport,
 
 /* ---- messages of Raft ---------------------------------------------------- */
 
-#define PIECES_MAX 256 /* of one message, without the group's id */
+#define PIECES_MAX 320 /* of one message: its head, and each entry */
 
 bool transport_send_raft(struct transport *transport, node_id node,
                          const struct group_id *group,
