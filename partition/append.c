@@ -10,6 +10,7 @@
  * everything behind it too); leadership lost or the entry truncated
  * (NOT_LEADER_OR_FOLLOWER; the entry may still commit); too few replicas. */
 #include "base/assert.h"
+#include "base/mem.h"
 #include "partition/partition_impl.h"
 
 /* ---- answers ------------------------------------------------------------- */
@@ -216,6 +217,19 @@ static bool append(struct partition *p, struct partition_produce *req)
     return true;
 }
 
+static void room_made(struct group_room_wait *wait);
+
+static void ask_for_room(struct partition *p)
+{
+    if (p->room == NULL) {
+        p->room = mem_zalloc(sizeof *p->room);
+        p->room->partition = p;
+        p->room->wait.room = room_made;
+        p->room->wait.arg = p->room;
+        raft_host_on_room(p->shard->options.host, &p->room->wait);
+    }
+}
+
 static void wait_for_room(struct partition *p, struct partition_produce *req)
 {
     if (p->n_wait_room == LIMIT_PRODUCE_WAITING) {
@@ -226,15 +240,18 @@ static void wait_for_room(struct partition *p, struct partition_produce *req)
     req->keeps = true;
     link_add(&p->wait_room, &req->link);
     p->n_wait_room++;
-    if (!p->room.queued) {
-        partition_ref(p);
-        raft_host_on_room(p->shard->options.host, &p->room);
-    }
+    ask_for_room(p);
 }
 
-void produce_room(struct group_room_wait *wait)
+static void room_made(struct group_room_wait *wait)
 {
-    struct partition *p = wait->arg;
+    struct produce_room *room = wait->arg;
+    struct partition *p = room->partition;
+    mem_free(room);
+    if (p == NULL) {
+        return;
+    }
+    p->room = NULL;
     while (!list_empty(&p->wait_room)) {
         struct partition_produce *req =
             LINK_OF(struct partition_produce, link, p->wait_room.next);
@@ -243,12 +260,10 @@ void produce_room(struct group_room_wait *wait)
         if (!append(p, req)) {
             link_add(p->wait_room.next, &req->link);
             p->n_wait_room++;
-            partition_ref(p);
-            raft_host_on_room(p->shard->options.host, &p->room);
-            break;
+            ask_for_room(p);
+            return;
         }
     }
-    partition_unref(p);
 }
 
 static bool validate(struct partition *p, struct partition_produce *req)

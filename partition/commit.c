@@ -152,7 +152,7 @@ static void on_durable(void *sm, log_index upto)
 static void on_evicted(void *sm, log_index upto)
 {
     struct partition *p = sm;
-    ASSERT(upto.v <= p->settled.index.v);
+    ASSERT(upto.v <= p->applied.v);
     while (p->ring.count > 0 && p->ring.first.v <= upto.v) {
         ring_pop_front(&p->ring);
     }
@@ -205,6 +205,10 @@ static void on_closed(void *sm)
     struct partition *p = sm;
     p->group = NULL;
     p->closed = true;
+    if (p->room != NULL) {
+        p->room->partition = NULL; /* the host may still call it */
+        p->room = NULL;
+    }
     p->wake = true;
     partition_fail_waiting(p, KAFKA_NOT_LEADER_OR_FOLLOWER);
     partition_unref(p);

@@ -90,8 +90,6 @@ static struct partition *partition_new(struct partition_shard *shard,
     link_init(&p->deletes_done);
     link_init(&p->offsets_done);
     link_init(&p->waiters);
-    p->room.room = produce_room;
-    p->room.arg = p;
     p->turn.cb = partition_turn;
     p->turn.arg = p;
     link_add(&shard->partitions, &p->link);

@@ -125,7 +125,7 @@ struct partition {
     struct partition_link offsets_done;
     struct partition_link waiters;
     bool wake;
-    struct group_room_wait room;
+    struct produce_room *room; /* asked for; NULL: not waiting for room */
     struct env_deferred turn;
     bool turn_queued;
 };
@@ -158,7 +158,11 @@ void partition_tell_damage(struct partition *p, kafka_offset offset);
 void produce_fail(struct partition_produce *req, enum kafka_error error,
                   const char *message);
 void produce_succeed(struct partition_produce *req);
-void produce_room(struct group_room_wait *wait);
+/* A partition in the host's queue for room; outlives it if it must. */
+struct produce_room {
+    struct group_room_wait wait;
+    struct partition *partition; /* NULL: closed meanwhile */
+};
 void produce_finish_turn(struct partition *p);
 
 /* commit.c */
