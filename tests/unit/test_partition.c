@@ -8,6 +8,7 @@
 
 #include "partition/partition.h"
 #include "partition/bytes.h"
+#include "partition/dump.h"
 #include "partition/partition_impl.h"
 #include "tests/sim/sim_env.h"
 #include "tests/unit/fake_group.h"
@@ -1078,6 +1079,76 @@ START_TEST(test_partition__producers_expire)
 }
 END_TEST
 
+struct dumped {
+    struct dump_summary sum;
+    int64_t next;
+    int bad;
+    uint64_t digests;
+};
+
+static void dumped_batch(void *arg, const struct dump_batch *b)
+{
+    struct dumped *d = arg;
+    ck_assert_int_eq(b->header.base_offset.v, d->next);
+    d->next = batch_last_offset(&b->header).v + 1;
+    d->digests = d->digests * 31 + b->digest;
+    d->bad += b->crc_ok && b->side_ok ? 0 : 1;
+}
+
+static void call_dump(struct env *env, void *arg)
+{
+    static const struct dump_ops ops = {.batch = dumped_batch};
+    struct dumped *d = arg;
+    ck_assert_int_eq(partition_dump(env, w.p->dir, &ops, d, &d->sum), ERR_OK);
+}
+
+static struct dumped dump(void)
+{
+    struct dumped d = {.next = 0};
+    sim_node_call(w.node, 0, call_dump, &d);
+    return d;
+}
+
+START_TEST(test_partition__dump)
+{
+    world_begin(19);
+    w.config.segment_bytes = 600;
+    partition_configure(w.p, &w.config);
+    for (int i = 0; i < 12; i++) {
+        (void)produce_plain(1 + i % 3, 1000, 100);
+        if (i % 2 == 0) {
+            settle();
+        }
+    }
+    settle();
+    struct dumped d = dump();
+    ck_assert_uint_eq(d.sum.batches, 12);
+    ck_assert_uint_eq(d.sum.records, 24);
+    ck_assert_int_eq(d.sum.end.v, 24);
+    ck_assert_uint_eq(d.sum.others, 1);
+    ck_assert_uint_eq(d.sum.damaged, 0);
+    ck_assert(!d.sum.tail_left);
+    ck_assert_uint_eq(d.sum.chain, w.p->settled.chain);
+    ck_assert_uint_eq(d.sum.last.v, w.p->settled.index.v);
+    ck_assert_uint_eq(d.sum.segments, partition_segment_count(w.p));
+    ck_assert(sim_disk_flip(w.node, active_path("log"), 100, 3));
+    struct dumped bad = dump();
+    ck_assert_uint_eq(bad.sum.damaged, 1);
+    ck_assert_int_eq(bad.bad, 1);
+    ck_assert_uint_ne(bad.digests, d.digests);
+    ck_assert(sim_disk_flip(w.node, active_path("log"), 100, 3));
+    /* the leader epoch is not in the batch's CRC, but in the side file's */
+    ck_assert(sim_disk_flip(w.node, active_path("log"), 13, 3));
+    ck_assert_uint_eq(dump().sum.damaged, 1);
+    ck_assert(sim_disk_flip(w.node, active_path("log"), 13, 3));
+    uint64_t slots = w.p->settled.slots;
+    ck_assert(sim_disk_flip(w.node, active_path("side"),
+                            (slots - 1) * SIDE_SLOT + 9, 3));
+    ck_assert(dump().sum.tail_left);
+    world_end();
+}
+END_TEST
+
 /* ---- a long random run beside a model ------------------------------------ */
 #define MODEL_BATCHES 4000
 struct model {
@@ -1210,6 +1281,7 @@ int main(void)
     tcase_add_test(tc, test_partition__delete_and_waiters);
     tcase_add_test(tc, test_partition__append_time);
     tcase_add_test(tc, test_partition__producers_expire);
+    tcase_add_test(tc, test_partition__dump);
     tcase_add_loop_test(tc, test_partition__random_beside_model, 0, 8);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
