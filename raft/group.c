@@ -18,7 +18,8 @@
 #define TRANSFER_MS 2000
 #define TIMEOUT_NOW_MS 100
 
-/* ---- looking -------------------------------------------------------------------- */
+/* ---- looking
+ * -------------------------------------------------------------------- */
 
 /* Starts far from zero: libraft takes 0 for "never". */
 uint64_t group_now(const struct group *g)
@@ -110,7 +111,8 @@ void group_config_at(const struct group *g, uint64_t index,
     }
 }
 
-/* ---- beginning and end ------------------------------------------------------------ */
+/* ---- beginning and end
+ * ------------------------------------------------------------ */
 
 static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf,
                      void **result)
@@ -294,7 +296,8 @@ void group_stop(struct group *g)
     fail_reads(g, ERR_NOT_LEADER);
 }
 
-/* ---- telling the state machine ------------------------------------------------------ */
+/* ---- telling the state machine
+ * ------------------------------------------------------ */
 
 static void notify_log(struct group *g)
 {
@@ -381,7 +384,8 @@ static void notify_role(struct group *g)
     g->again = true;
 }
 
-/* ---- linearizable reads --------------------------------------------------------------- */
+/* ---- linearizable reads
+ * --------------------------------------------------------------- */
 
 static bool round_confirmed(struct group *g, uint64_t round)
 {
@@ -434,7 +438,9 @@ void group_read_barrier(struct group *g, struct group_read *read)
     group_want_turn(g);
 }
 
-/* ---- going on ---------------------------------------------------------------------------- */
+/* ---- going on
+ * ----------------------------------------------------------------------------
+ */
 
 /* A leadership of this replica begins: nothing is known of the others yet. */
 static void check_leadership(struct group *g)
@@ -529,14 +535,13 @@ static void tell_commit(struct group *g)
     g->told_commit = r->commit_index;
     for (unsigned i = 0; i < r->configuration.n; i++) {
         const struct raft_progress *p = &r->leader_state.progress[i];
-        struct group_peer *peer =
-            group_peer(g, r->configuration.servers[i].id);
+        struct group_peer *peer = group_peer(g, r->configuration.servers[i].id);
         uint64_t sent;
 
         if (peer == NULL || p->state != PROGRESS_PIPELINE)
             continue;
-        sent = peer->parked_next != 0 ? peer->parked_next - 1
-                                      : p->next_index - 1;
+        sent =
+            peer->parked_next != 0 ? peer->parked_next - 1 : p->next_index - 1;
         if (sent > r->commit_index)
             sent = r->commit_index;
         if (peer->sent_commit < sent)
@@ -575,7 +580,9 @@ void group_turn_end(struct group *g)
     }
 }
 
-/* ---- messages ------------------------------------------------------------------------------ */
+/* ---- messages
+ * ------------------------------------------------------------------------------
+ */
 
 /* Counts what an append would add to the log; false when there is no room. */
 static bool reserve_append(struct group *g, const struct message *m,
@@ -640,14 +647,13 @@ static struct raft_entry *core_entries(const struct message *m,
         size_t length = config ? e->size : sizeof handle;
 
         out[i].term = e->term;
-        out[i].type = config                   ? RAFT_CHANGE
+        out[i].type = config                  ? RAFT_CHANGE
                       : e->type == ENTRY_NOOP ? RAFT_BARRIER
                                               : RAFT_COMMAND;
         out[i].buf.base = batch + at;
         out[i].buf.len = length;
         out[i].batch = batch;
-        memcpy(batch + at, config ? (const void *)e->payload : &handle,
-               length);
+        memcpy(batch + at, config ? (const void *)e->payload : &handle, length);
         at += length;
     }
     return out;
@@ -659,44 +665,45 @@ static void core_message(const struct message *m,
 {
     memset(out, 0, sizeof *out);
     switch (m->type) {
-    case MESSAGE_APPEND:
-        out->type = RAFT_IO_APPEND_ENTRIES;
-        out->append_entries.term = m->term;
-        out->append_entries.prev_log_index = m->prev_index;
-        out->append_entries.prev_log_term = m->prev_term;
-        out->append_entries.leader_commit = m->commit;
-        out->append_entries.n_entries = m->n_entries;
-        out->append_entries.entries = core_entries(m, entries);
-        break;
-    case MESSAGE_APPEND_RESULT:
-        out->type = RAFT_IO_APPEND_ENTRIES_RESULT;
-        out->append_entries_result.term = m->term;
-        out->append_entries_result.rejected = m->rejected;
-        out->append_entries_result.last_log_index = m->last_index;
-        break;
-    case MESSAGE_VOTE:
-        out->type = RAFT_IO_REQUEST_VOTE;
-        out->request_vote.term = m->term;
-        out->request_vote.candidate_id = m->from;
-        out->request_vote.last_log_index = m->last_index;
-        out->request_vote.last_log_term = m->last_term;
-        out->request_vote.disrupt_leader = (m->flags & MESSAGE_DISRUPT) != 0;
-        out->request_vote.pre_vote = (m->flags & MESSAGE_PRE_VOTE) != 0;
-        break;
-    case MESSAGE_VOTE_RESULT:
-        out->type = RAFT_IO_REQUEST_VOTE_RESULT;
-        out->request_vote_result.term = m->term;
-        out->request_vote_result.vote_granted =
-            (m->flags & MESSAGE_GRANTED) != 0;
-        out->request_vote_result.pre_vote =
-            TO_RAFT_TRIBOOL((m->flags & MESSAGE_PRE_VOTE) != 0);
-        break;
-    case MESSAGE_TIMEOUT_NOW:
-        out->type = RAFT_IO_TIMEOUT_NOW;
-        out->timeout_now.term = m->term;
-        out->timeout_now.last_log_index = m->last_index;
-        out->timeout_now.last_log_term = m->last_term;
-        break;
+        case MESSAGE_APPEND:
+            out->type = RAFT_IO_APPEND_ENTRIES;
+            out->append_entries.term = m->term;
+            out->append_entries.prev_log_index = m->prev_index;
+            out->append_entries.prev_log_term = m->prev_term;
+            out->append_entries.leader_commit = m->commit;
+            out->append_entries.n_entries = m->n_entries;
+            out->append_entries.entries = core_entries(m, entries);
+            break;
+        case MESSAGE_APPEND_RESULT:
+            out->type = RAFT_IO_APPEND_ENTRIES_RESULT;
+            out->append_entries_result.term = m->term;
+            out->append_entries_result.rejected = m->rejected;
+            out->append_entries_result.last_log_index = m->last_index;
+            break;
+        case MESSAGE_VOTE:
+            out->type = RAFT_IO_REQUEST_VOTE;
+            out->request_vote.term = m->term;
+            out->request_vote.candidate_id = m->from;
+            out->request_vote.last_log_index = m->last_index;
+            out->request_vote.last_log_term = m->last_term;
+            out->request_vote.disrupt_leader =
+                (m->flags & MESSAGE_DISRUPT) != 0;
+            out->request_vote.pre_vote = (m->flags & MESSAGE_PRE_VOTE) != 0;
+            break;
+        case MESSAGE_VOTE_RESULT:
+            out->type = RAFT_IO_REQUEST_VOTE_RESULT;
+            out->request_vote_result.term = m->term;
+            out->request_vote_result.vote_granted =
+                (m->flags & MESSAGE_GRANTED) != 0;
+            out->request_vote_result.pre_vote =
+                TO_RAFT_TRIBOOL((m->flags & MESSAGE_PRE_VOTE) != 0);
+            break;
+        case MESSAGE_TIMEOUT_NOW:
+            out->type = RAFT_IO_TIMEOUT_NOW;
+            out->timeout_now.term = m->term;
+            out->timeout_now.last_log_index = m->last_index;
+            out->timeout_now.last_log_term = m->last_term;
+            break;
     }
 }
 
@@ -823,8 +830,7 @@ void group_receive(struct group *g, node_id from, const uint8_t *body,
         return;
     if (m.to != g->creation.self || group_node_of(g, m.from) != from)
         return; /* another incarnation's, or one we do not know */
-    verdict = g->running || held_from(g, from) ? GUARD_HOLD
-                                               : guard_recv(g, &m);
+    verdict = g->running || held_from(g, from) ? GUARD_HOLD : guard_recv(g, &m);
     if (verdict == GUARD_HOLD)
         hold(g, from, body, size);
     if (verdict == GUARD_PASS)
@@ -832,7 +838,9 @@ void group_receive(struct group *g, node_id from, const uint8_t *body,
     group_run(g);
 }
 
-/* ---- proposing ------------------------------------------------------------------------------ */
+/* ---- proposing
+ * ------------------------------------------------------------------------------
+ */
 
 static void apply_done(struct raft_apply *req, int status, void *result)
 {
@@ -896,7 +904,9 @@ enum err group_propose(struct group *g, enum entry_type type,
     return ERR_OK;
 }
 
-/* ---- leadership -------------------------------------------------------------------------------- */
+/* ---- leadership
+ * --------------------------------------------------------------------------------
+ */
 
 void group_leader_gone(struct group *g)
 {
@@ -940,8 +950,7 @@ static struct group_peer *best_target(struct group *g)
         struct group_peer *peer = &g->peers[i];
 
         if (!group_is_voter(&g->raft.configuration, peer->id) ||
-            peer->heard_ms == 0 ||
-            raft_host_is_down(g->host, peer->node) ||
+            peer->heard_ms == 0 || raft_host_is_down(g->host, peer->node) ||
             group_now(g) - peer->heard_ms > ALIVE_MS)
             continue;
         if (best == NULL || peer->match > best->match)
@@ -1005,8 +1014,8 @@ static void preferred_tick(struct group *g)
 
     if (to == NULL || g->transfer_to != 0)
         return;
-    fit = group_is_voter(&g->raft.configuration, to->id) &&
-          to->heard_ms != 0 && now - to->heard_ms < ALIVE_MS &&
+    fit = group_is_voter(&g->raft.configuration, to->id) && to->heard_ms != 0 &&
+          now - to->heard_ms < ALIVE_MS &&
           to->match + LIMIT_RAFT_APPEND_ENTRIES >= last_index(g) &&
           !raft_host_is_down(g->host, to->node);
     if (!fit || g->preferred_since_ms == 0) {
@@ -1039,7 +1048,9 @@ void group_tick(struct group *g)
     group_run(g);
 }
 
-/* ---- memory -------------------------------------------------------------------------------------- */
+/* ---- memory
+ * --------------------------------------------------------------------------------------
+ */
 
 void group_evict(struct group *g, uint64_t upto)
 {
@@ -1057,7 +1068,9 @@ void group_evict(struct group *g, uint64_t upto)
     g->ops->evicted(g->sm, (log_index){upto});
 }
 
-/* ---- the public rest ------------------------------------------------------------------------------- */
+/* ---- the public rest
+ * -------------------------------------------------------------------------------
+ */
 
 const struct group_id *group_id(const struct group *g)
 {

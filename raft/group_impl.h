@@ -28,7 +28,8 @@ extern struct raft_tracer NoopTracer;
 /* Values of raft_progress.state. */
 enum { PROGRESS_PROBE = 0, PROGRESS_PIPELINE = 1, PROGRESS_SNAPSHOT = 2 };
 
-/* What a host needs of log and transport: the real ones (host.c), or a test's. */
+/* What a host needs of log and transport: the real ones (host.c), or a test's.
+ */
 struct raft_backend {
     bool (*reserve)(void *arg, uint64_t bytes, uint32_t records);
     void (*unreserve)(void *arg, uint64_t bytes, uint32_t records);
@@ -85,18 +86,18 @@ struct send_done {
 struct group_peer {
     replica_id id;
     node_id node;
-    uint64_t parked_next;   /* flow control: where to go on; 0: not parked */
-    uint64_t sent_commit;   /* the commit index it was told */
-    uint64_t ack_round;     /* read round it confirmed */
-    uint64_t match;         /* as the core has it, kept for the state above */
-    uint64_t target;        /* of being in sync: the end of the log then */
-    uint64_t heard_ms;      /* 0: never in this term */
-    uint64_t caught_up_ms;  /* 0: never in this term */
+    uint64_t parked_next;  /* flow control: where to go on; 0: not parked */
+    uint64_t sent_commit;  /* the commit index it was told */
+    uint64_t ack_round;    /* read round it confirmed */
+    uint64_t match;        /* as the core has it, kept for the state above */
+    uint64_t target;       /* of being in sync: the end of the log then */
+    uint64_t heard_ms;     /* 0: never in this term */
+    uint64_t caught_up_ms; /* 0: never in this term */
     uint64_t sent_ms;
 };
 
 enum group_life {
-    GROUP_FOUND,  /* known by recovery, nobody opened it yet */
+    GROUP_FOUND, /* known by recovery, nobody opened it yet */
     GROUP_OPEN,
     GROUP_CLOSING /* no event reaches it any more */
 };
@@ -223,9 +224,9 @@ struct raft_host {
     struct env_timer ticker;
     uint32_t phase;
     struct group_room_wait *room_head, **room_tail;
-    uint32_t transfers;  /* under way to preferred replicas */
+    uint32_t transfers; /* under way to preferred replicas */
     bool recovered_whole;
-    node_id *down;       /* peers that are certainly gone */
+    node_id *down; /* peers that are certainly gone */
     uint32_t n_down, down_size;
     /* settling */
     struct settle_round *settle;
@@ -245,11 +246,12 @@ struct raft_host {
     /* scratch, used within one call */
     struct message_entry entries[LIMIT_RAFT_APPEND_ENTRIES];
     struct transport_piece pieces[1 + LIMIT_RAFT_APPEND_ENTRIES];
-    uint8_t head[MESSAGE_HEAD_MAX +
-                 LIMIT_RAFT_APPEND_ENTRIES * MESSAGE_ENTRY_SIZE];
+    uint8_t
+        head[MESSAGE_HEAD_MAX + LIMIT_RAFT_APPEND_ENTRIES * MESSAGE_ENTRY_SIZE];
 };
 
-/* ---- group.c -------------------------------------------------------------- */
+/* ---- group.c --------------------------------------------------------------
+ */
 /* Makes a group; life GROUP_FOUND. */
 struct group *group_new(struct raft_host *host,
                         const struct group_creation *creation);
@@ -302,7 +304,8 @@ void group_config_at(const struct group *group, uint64_t index,
                      struct group_config *out);
 uint64_t group_now(const struct group *group);
 
-/* ---- host.c --------------------------------------------------------------- */
+/* ---- host.c ---------------------------------------------------------------
+ */
 /* A host over another backend than log and transport: for tests. */
 struct raft_host *raft_host_new_over(const struct raft_host_options *options,
                                      const struct raft_backend *backend,
@@ -326,7 +329,8 @@ void raft_host_want_turn(struct raft_host *host);
 
 void raft_host_add(struct raft_host *host, struct group *group);
 
-/* ---- settle.c ------------------------------------------------------------- */
+/* ---- settle.c -------------------------------------------------------------
+ */
 /* Something of the group was applied. */
 void settle_mark(struct group *group);
 /* Begins a round when one is due. */

@@ -24,7 +24,7 @@ _Static_assert(offsetof(struct raft, pre_vote) == 640, "libraft 0.15.0");
 struct guard_rule {
     enum guard_id id;
     const char *name;
-    const char *bugs;   /* of libraft 0.15.0, as numbered in README.md */
+    const char *bugs; /* of libraft 0.15.0, as numbered in README.md */
     const char *reason;
     enum guard_verdict (*recv)(struct group *g, const struct message *m);
     bool (*deliver)(struct group *g, struct message *m,
@@ -36,7 +36,8 @@ struct guard_rule {
     bool (*after)(struct group *g);
 };
 
-/* ---- helpers ---------------------------------------------------------------- */
+/* ---- helpers ----------------------------------------------------------------
+ */
 
 static uint64_t min64(uint64_t a, uint64_t b)
 {
@@ -84,7 +85,8 @@ static bool own_term_stored(struct group *g)
            group_term_at(g, r->last_stored) == r->current_term;
 }
 
-/* ---- G1 --------------------------------------------------------------------- */
+/* ---- G1 ---------------------------------------------------------------------
+ */
 
 static enum guard_verdict noop_recv(struct group *g, const struct message *m)
 {
@@ -116,7 +118,8 @@ static bool noop_after(struct group *g)
     return true;
 }
 
-/* ---- G2 --------------------------------------------------------------------- */
+/* ---- G2 ---------------------------------------------------------------------
+ */
 
 static bool ack_send(struct group *g, struct message *m)
 {
@@ -125,7 +128,8 @@ static bool ack_send(struct group *g, struct message *m)
     return true;
 }
 
-/* ---- G3 --------------------------------------------------------------------- */
+/* ---- G3 ---------------------------------------------------------------------
+ */
 
 static enum guard_verdict drain_recv(struct group *g, const struct message *m)
 {
@@ -148,7 +152,8 @@ static bool drain_pending(const struct group *g)
     return false;
 }
 
-/* ---- G4 --------------------------------------------------------------------- */
+/* ---- G4 ---------------------------------------------------------------------
+ */
 
 static enum guard_verdict campaign_recv(struct group *g,
                                         const struct message *m)
@@ -166,7 +171,8 @@ static bool campaign_tick(struct group *g)
     return false;
 }
 
-/* ---- G5 --------------------------------------------------------------------- */
+/* ---- G5 ---------------------------------------------------------------------
+ */
 
 static enum guard_verdict vote_recv(struct group *g, const struct message *m)
 {
@@ -179,7 +185,8 @@ static enum guard_verdict vote_recv(struct group *g, const struct message *m)
     return GUARD_PASS;
 }
 
-/* ---- G6 --------------------------------------------------------------------- */
+/* ---- G6 ---------------------------------------------------------------------
+ */
 
 static bool pacing_complete(struct group *g)
 {
@@ -189,7 +196,8 @@ static bool pacing_complete(struct group *g)
            r->commit_index >= r->last_stored || drain_pending(g);
 }
 
-/* ---- G7 --------------------------------------------------------------------- */
+/* ---- G7 ---------------------------------------------------------------------
+ */
 
 static bool sender_known(struct group *g, replica_id from)
 {
@@ -255,7 +263,8 @@ static bool input_deliver(struct group *g, struct message *m,
     return true;
 }
 
-/* ---- G9 --------------------------------------------------------------------- */
+/* ---- G9 ---------------------------------------------------------------------
+ */
 
 /* L6: a follower's leader that was silent for an election time-out, or whose
  * broker is gone, is no leader. L7: whoever is asked for a vote answers, also
@@ -309,7 +318,8 @@ static bool pre_vote_tick(struct group *g)
     return true;
 }
 
-/* ---- G10 --------------------------------------------------------------------- */
+/* ---- G10
+ * --------------------------------------------------------------------- */
 
 /* What this append of the core becomes for a peer that is parked: at most a
  * heartbeat where the peer stands. */
@@ -415,7 +425,8 @@ static bool clip_after(struct group *g)
     return any;
 }
 
-/* ---- G11 --------------------------------------------------------------------- */
+/* ---- G11
+ * --------------------------------------------------------------------- */
 
 /* The next probe comes at once, where the hint says, and not below the window
  * while a probe at its beginning may still do: the core would fall back to what
@@ -485,7 +496,8 @@ static bool reject_send(struct group *g, struct message *m)
     return true;
 }
 
-/* ---- the table ----------------------------------------------------------------- */
+/* ---- the table
+ * ----------------------------------------------------------------- */
 
 static const struct guard_rule rules[] = {
     {.id = GUARD_NOOP,
@@ -636,7 +648,8 @@ void guard_set_mask(struct raft_host *host, uint32_t mask)
     host->guard_mask = mask;
 }
 
-/* ---- the library ---------------------------------------------------------------- */
+/* ---- the library
+ * ---------------------------------------------------------------- */
 
 static int check_init(struct raft_io *io, raft_id id, const char *address)
 {
@@ -663,8 +676,8 @@ bool guard_library_ok(void)
         struct raft raft;
         uint8_t beyond[256];
     } probe;
-    struct raft_io io = {.version = 1, .init = check_init,
-                         .close = check_close};
+    struct raft_io io = {
+        .version = 1, .init = check_init, .close = check_close};
     struct raft_fsm fsm = {.version = 1};
     bool ok;
 

@@ -11,7 +11,8 @@
  * handing over, at every tick. */
 #define TICK_PHASES 5u
 
-/* ---- vectors ------------------------------------------------------------------- */
+/* ---- vectors
+ * ------------------------------------------------------------------- */
 
 static void groups_push(struct group ***v, uint32_t *n, uint32_t *size,
                         struct group *g)
@@ -33,7 +34,8 @@ static void groups_drop(struct group **v, uint32_t *n, const struct group *g)
     *n = kept;
 }
 
-/* ---- libraft's memory ------------------------------------------------------------ */
+/* ---- libraft's memory
+ * ------------------------------------------------------------ */
 
 static void *heap_malloc(void *data, size_t size)
 {
@@ -81,7 +83,8 @@ static struct raft_heap heap = {
     .aligned_free = heap_aligned_free,
 };
 
-/* ---- waiting for the log ------------------------------------------------------------ */
+/* ---- waiting for the log
+ * ------------------------------------------------------------ */
 
 void raft_host_wake_at(struct raft_host *host, struct group *g,
                        uint64_t position)
@@ -99,16 +102,14 @@ void raft_host_wake_at(struct raft_host *host, struct group *g,
         host->wakeups_head = 0;
     }
     host->wakeups[(host->wakeups_head + host->wakeups_count++) &
-                  (host->wakeups_size - 1)] =
-        (struct raft_wakeup){position, g};
+                  (host->wakeups_size - 1)] = (struct raft_wakeup){position, g};
 }
 
 static void forget_wakeups(struct raft_host *host, const struct group *g)
 {
     for (uint32_t i = 0; i < host->wakeups_count; i++) {
         struct raft_wakeup *w =
-            &host->wakeups[(host->wakeups_head + i) &
-                           (host->wakeups_size - 1)];
+            &host->wakeups[(host->wakeups_head + i) & (host->wakeups_size - 1)];
 
         if (w->group == g)
             w->group = NULL;
@@ -132,7 +133,9 @@ void raft_host_durable(struct raft_host *host, uint64_t position)
     }
 }
 
-/* ---- turns ---------------------------------------------------------------------------- */
+/* ---- turns
+ * ----------------------------------------------------------------------------
+ */
 
 void raft_host_want_turn(struct raft_host *host)
 {
@@ -188,7 +191,9 @@ static void host_turn(struct env_deferred *d)
     host_store_turn(host);
 }
 
-/* ---- time -------------------------------------------------------------------------------- */
+/* ---- time
+ * --------------------------------------------------------------------------------
+ */
 
 void group_activate(struct group *g, uint64_t ms)
 {
@@ -235,7 +240,9 @@ static void ticker_fired(struct env_timer *timer)
     raft_host_tick(host);
 }
 
-/* ---- peers -------------------------------------------------------------------------------- */
+/* ---- peers
+ * --------------------------------------------------------------------------------
+ */
 
 bool raft_host_is_down(const struct raft_host *host, node_id node)
 {
@@ -280,7 +287,9 @@ void raft_host_receive(struct raft_host *host, node_id from,
         group_receive(g, from, body, size);
 }
 
-/* ---- room --------------------------------------------------------------------------------- */
+/* ---- room
+ * ---------------------------------------------------------------------------------
+ */
 
 void raft_host_on_room(struct raft_host *host, struct group_room_wait *wait)
 {
@@ -307,7 +316,9 @@ void raft_host_room(struct raft_host *host)
     }
 }
 
-/* ---- groups ---------------------------------------------------------------------------------- */
+/* ---- groups
+ * ----------------------------------------------------------------------------------
+ */
 
 struct group *raft_host_find(struct raft_host *host, const struct group_id *id)
 {
@@ -388,8 +399,7 @@ static bool creation_valid(const struct raft_host *host,
 {
     bool self = false;
 
-    if (c->n_replicas < 1 || c->n_replicas > GROUP_REPLICAS_MAX ||
-        c->self == 0)
+    if (c->n_replicas < 1 || c->n_replicas > GROUP_REPLICAS_MAX || c->self == 0)
         return false;
     for (int i = 0; i < c->n_replicas; i++) {
         self = self || (c->replicas[i].id == c->self &&
@@ -442,7 +452,8 @@ void raft_host_delete(struct raft_host *host, struct group *g)
     host_store_deleted(host, &id);
 }
 
-/* ---- beginning and end -------------------------------------------------------------------------- */
+/* ---- beginning and end
+ * -------------------------------------------------------------------------- */
 
 struct raft_host *raft_host_new_over(const struct raft_host_options *options,
                                      const struct raft_backend *backend,

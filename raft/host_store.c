@@ -6,7 +6,8 @@
 #include "base/log.h"
 #include "raft/io.h"
 
-/* ---- the log and the transport as the groups see them -------------------------- */
+/* ---- the log and the transport as the groups see them
+ * -------------------------- */
 
 static bool log_reserve(void *arg, uint64_t bytes, uint32_t records)
 {
@@ -75,7 +76,8 @@ static const struct raft_backend real_backend = {
     .send = net_send,
 };
 
-/* ---- what the log asks ------------------------------------------------------------ */
+/* ---- what the log asks
+ * ------------------------------------------------------------ */
 
 static void on_durable(void *arg, uint64_t position)
 {
@@ -100,10 +102,9 @@ static void on_file_begins(void *arg)
                         g->vote);
         group_config_at(g, UINT64_MAX, &config);
         if (config.index > 1)
-            wal_append_config(host->wal, &g->creation.id,
-                              (log_index){config.index},
-                              (raft_term_t){config.term}, config.data,
-                              config.size);
+            wal_append_config(
+                host->wal, &g->creation.id, (log_index){config.index},
+                (raft_term_t){config.term}, config.data, config.size);
     }
 }
 
@@ -166,7 +167,8 @@ static void on_message(void *arg, node_id from, const struct group_id *group,
     raft_host_receive(arg, from, group, body, size);
 }
 
-/* ---- recovery ------------------------------------------------------------------------ */
+/* ---- recovery
+ * ------------------------------------------------------------------------ */
 
 struct recovery {
     struct checkpoint checkpoint;
@@ -221,8 +223,7 @@ static enum err recover_entries(struct group *g, struct wal_recovered_group *w)
     for (uint64_t i = 0; i < w->n_entries; i++) {
         struct wal_recovered_entry *e = &w->entries[i];
 
-        if (!group_recover_entry(g, e->index.v, e->term.v, e->type,
-                                 &e->place))
+        if (!group_recover_entry(g, e->index.v, e->term.v, e->type, &e->place))
             return ERR_CORRUPT;
         e->place.chunk = NULL; /* the group's now */
     }
@@ -236,9 +237,10 @@ static enum err recover_group(struct raft_host *host,
                               struct wal_recovered_group *w)
 {
     struct group_found found = {.term = 1, .settled = 1, .settled_term = 1};
-    const struct group_creation *creation =
-        w != NULL && w->created ? &w->creation : c != NULL ? &c->creation
-                                                           : NULL;
+    const struct group_creation *creation = w != NULL && w->created
+                                                ? &w->creation
+                                            : c != NULL ? &c->creation
+                                                        : NULL;
     struct group *g;
 
     if (creation == NULL) {
@@ -301,9 +303,8 @@ static enum err recover_groups(struct raft_host *host, struct recovery *r)
                                   : NULL,
                               w);
     }
-    for (uint32_t i = 0; r->has_checkpoint && e == ERR_OK &&
-                         i < r->checkpoint.n_groups;
-         i++) {
+    for (uint32_t i = 0;
+         r->has_checkpoint && e == ERR_OK && i < r->checkpoint.n_groups; i++) {
         const struct checkpoint_group *c = &r->checkpoint.groups[i];
 
         if (recovered_find(r, &c->creation.id) == NULL)
@@ -385,15 +386,16 @@ enum err raft_host_new(const struct raft_host_options *options,
     return ERR_OK;
 }
 
-/* ---- deleted groups ---------------------------------------------------------------------- */
+/* ---- deleted groups
+ * ---------------------------------------------------------------------- */
 
 void host_store_deleted(struct raft_host *host, const struct group_id *id)
 {
     if (host->n_deleted == host->deleted_size) {
-        host->deleted_size = host->deleted_size == 0 ? 16
-                                                     : host->deleted_size * 2;
-        host->deleted = mem_realloc(
-            host->deleted, host->deleted_size * sizeof *host->deleted);
+        host->deleted_size =
+            host->deleted_size == 0 ? 16 : host->deleted_size * 2;
+        host->deleted = mem_realloc(host->deleted,
+                                    host->deleted_size * sizeof *host->deleted);
     }
     host->deleted[host->n_deleted++] = *id;
 }
@@ -405,7 +407,9 @@ void host_store_forget_deleted(struct raft_host *host, uint32_t n)
             host->n_deleted * sizeof *host->deleted);
 }
 
-/* ---- stopping ------------------------------------------------------------------------------ */
+/* ---- stopping
+ * ------------------------------------------------------------------------------
+ */
 
 static void stop_closed(void *arg)
 {

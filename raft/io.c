@@ -6,7 +6,8 @@
 #include "base/assert.h"
 #include "raft/guard.h"
 
-/* ---- queues --------------------------------------------------------------- */
+/* ---- queues ---------------------------------------------------------------
+ */
 
 void kept_link(struct kept_queue *queue, struct kept_message *kept)
 {
@@ -91,7 +92,8 @@ static void sends_push(struct group *g, struct raft_io_send *req,
     g->sends[g->n_sends++] = (struct send_done){req, cb};
 }
 
-/* ---- configurations -------------------------------------------------------- */
+/* ---- configurations --------------------------------------------------------
+ */
 
 static void put64(uint8_t *p, uint64_t v)
 {
@@ -176,7 +178,8 @@ bool io_config_decode(const uint8_t *data, size_t size,
     return true;
 }
 
-/* ---- load ------------------------------------------------------------------ */
+/* ---- load ------------------------------------------------------------------
+ */
 
 static struct raft_snapshot *load_snapshot(const struct group *g)
 {
@@ -243,8 +246,7 @@ static struct raft_entry *load_entries(const struct group *g)
 static void log_term(struct group *g)
 {
     g->vote_position = g->host->backend.append_term(
-        g->host->backend_arg, &g->creation.id, (raft_term_t){g->term},
-        g->vote);
+        g->host->backend_arg, &g->creation.id, (raft_term_t){g->term}, g->vote);
     raft_host_wake_at(g->host, g, g->vote_position);
 }
 
@@ -297,7 +299,8 @@ static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     return 0;
 }
 
-/* ---- term and vote ---------------------------------------------------------- */
+/* ---- term and vote ----------------------------------------------------------
+ */
 
 static int io_set_term(struct raft_io *io, raft_term term)
 {
@@ -318,7 +321,8 @@ static int io_set_vote(struct raft_io *io, raft_id id)
     return 0;
 }
 
-/* ---- sending ----------------------------------------------------------------- */
+/* ---- sending
+ * ----------------------------------------------------------------- */
 
 static bool gate_closed(const struct group *g)
 {
@@ -484,23 +488,23 @@ static int io_send(struct raft_io *io, struct raft_io_send *req,
     if (group_node_of(g, in->server_id) < 0)
         return 0; /* unknown, perhaps garbage (S8) */
     switch (in->type) {
-    case RAFT_IO_APPEND_ENTRIES:
-        core_append(g, in);
-        break;
-    case RAFT_IO_APPEND_ENTRIES_RESULT:
-        core_append_result(g, in);
-        break;
-    case RAFT_IO_REQUEST_VOTE:
-        core_vote(g, in);
-        break;
-    case RAFT_IO_REQUEST_VOTE_RESULT:
-        core_vote_result(g, in);
-        break;
-    case RAFT_IO_TIMEOUT_NOW:
-        core_timeout_now(g, in);
-        break;
-    default:
-        break;
+        case RAFT_IO_APPEND_ENTRIES:
+            core_append(g, in);
+            break;
+        case RAFT_IO_APPEND_ENTRIES_RESULT:
+            core_append_result(g, in);
+            break;
+        case RAFT_IO_REQUEST_VOTE:
+            core_vote(g, in);
+            break;
+        case RAFT_IO_REQUEST_VOTE_RESULT:
+            core_vote_result(g, in);
+            break;
+        case RAFT_IO_TIMEOUT_NOW:
+            core_timeout_now(g, in);
+            break;
+        default:
+            break;
     }
     return 0;
 }
@@ -531,8 +535,8 @@ void io_send_empty(struct group *g, struct group_peer *peer, bool quiet)
             continue;
         m.prev_index = empty_prev(g, peer, progress);
         m.prev_term = group_term_at(g, m.prev_index);
-        m.commit = r->commit_index < m.prev_index ? r->commit_index
-                                                  : m.prev_index;
+        m.commit =
+            r->commit_index < m.prev_index ? r->commit_index : m.prev_index;
         m.round = g->round;
         m.flags = quiet ? MESSAGE_QUIET : 0;
         if (m.prev_term != 0)
@@ -584,7 +588,8 @@ bool io_complete_sends(struct group *g)
     return any;
 }
 
-/* ---- appending ---------------------------------------------------------------- */
+/* ---- appending
+ * ---------------------------------------------------------------- */
 
 /* The payload of the entry that is now to be appended. */
 static int append_payload(struct group *g, uint64_t index,
@@ -604,20 +609,20 @@ static int append_payload(struct group *g, uint64_t index,
         return staged->size > 0 ? 1 : 0;
     }
     switch (e->type) {
-    case RAFT_BARRIER:
-        *type = ENTRY_NOOP;
-        *iov = one;
-        return 0;
-    case RAFT_CHANGE:
-        *type = ENTRY_CONFIG;
-        one->iov_base = e->buf.base;
-        one->iov_len = e->buf.len;
-        *iov = one;
-        return 1;
-    default:
-        *type = ((const struct handle *)e->buf.base)->type;
-        *iov = g->propose_iov;
-        return g->propose_n;
+        case RAFT_BARRIER:
+            *type = ENTRY_NOOP;
+            *iov = one;
+            return 0;
+        case RAFT_CHANGE:
+            *type = ENTRY_CONFIG;
+            one->iov_base = e->buf.base;
+            one->iov_len = e->buf.len;
+            *iov = one;
+            return 1;
+        default:
+            *type = ((const struct handle *)e->buf.base)->type;
+            *iov = g->propose_iov;
+            return g->propose_n;
     }
 }
 
@@ -692,7 +697,8 @@ void io_complete_append(struct group *g)
     g->in_core--;
 }
 
-/* ---- the rest of the contract --------------------------------------------------- */
+/* ---- the rest of the contract
+ * --------------------------------------------------- */
 
 static int io_init_cb(struct raft_io *io, raft_id id, const char *address)
 {

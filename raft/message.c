@@ -33,17 +33,17 @@ static uint64_t get64(const uint8_t *p)
 static size_t head_size(unsigned type)
 {
     switch (type) {
-    case MESSAGE_APPEND:
-        return 64;
-    case MESSAGE_APPEND_RESULT:
-        return 56;
-    case MESSAGE_VOTE:
-    case MESSAGE_TIMEOUT_NOW:
-        return 48;
-    case MESSAGE_VOTE_RESULT:
-        return 32;
-    default:
-        return 0;
+        case MESSAGE_APPEND:
+            return 64;
+        case MESSAGE_APPEND_RESULT:
+            return 56;
+        case MESSAGE_VOTE:
+        case MESSAGE_TIMEOUT_NOW:
+            return 48;
+        case MESSAGE_VOTE_RESULT:
+            return 32;
+        default:
+            return 0;
     }
 }
 
@@ -61,24 +61,24 @@ size_t message_encode(const struct message *m, uint8_t out[MESSAGE_HEAD_MAX])
     put64(out + 16, m->to);
     put64(out + 24, m->term);
     switch (m->type) {
-    case MESSAGE_APPEND:
-        put64(out + 32, m->prev_index);
-        put64(out + 40, m->prev_term);
-        put64(out + 48, m->commit);
-        put64(out + 56, m->round);
-        break;
-    case MESSAGE_APPEND_RESULT:
-        put64(out + 32, m->rejected);
-        put64(out + 40, m->last_index);
-        put64(out + 48, m->round);
-        break;
-    case MESSAGE_VOTE:
-    case MESSAGE_TIMEOUT_NOW:
-        put64(out + 32, m->last_index);
-        put64(out + 40, m->last_term);
-        break;
-    case MESSAGE_VOTE_RESULT:
-        break;
+        case MESSAGE_APPEND:
+            put64(out + 32, m->prev_index);
+            put64(out + 40, m->prev_term);
+            put64(out + 48, m->commit);
+            put64(out + 56, m->round);
+            break;
+        case MESSAGE_APPEND_RESULT:
+            put64(out + 32, m->rejected);
+            put64(out + 40, m->last_index);
+            put64(out + 48, m->round);
+            break;
+        case MESSAGE_VOTE:
+        case MESSAGE_TIMEOUT_NOW:
+            put64(out + 32, m->last_index);
+            put64(out + 40, m->last_term);
+            break;
+        case MESSAGE_VOTE_RESULT:
+            break;
     }
     return size;
 }
@@ -111,27 +111,27 @@ enum err message_decode(const uint8_t *body, size_t size, struct message *out)
     if (out->from == 0 || out->to == 0 || out->from == out->to)
         return ERR_INVALID;
     switch (out->type) {
-    case MESSAGE_APPEND:
-        out->prev_index = get64(body + 32);
-        out->prev_term = get64(body + 40);
-        out->commit = get64(body + 48);
-        out->round = get64(body + 56);
-        if (out->n_entries > LIMIT_RAFT_APPEND_ENTRIES)
-            return ERR_INVALID;
-        head += (size_t)out->n_entries * MESSAGE_ENTRY_SIZE;
-        return size >= head ? ERR_OK : ERR_INVALID;
-    case MESSAGE_APPEND_RESULT:
-        out->rejected = get64(body + 32);
-        out->last_index = get64(body + 40);
-        out->round = get64(body + 48);
-        break;
-    case MESSAGE_VOTE:
-    case MESSAGE_TIMEOUT_NOW:
-        out->last_index = get64(body + 32);
-        out->last_term = get64(body + 40);
-        break;
-    case MESSAGE_VOTE_RESULT:
-        break;
+        case MESSAGE_APPEND:
+            out->prev_index = get64(body + 32);
+            out->prev_term = get64(body + 40);
+            out->commit = get64(body + 48);
+            out->round = get64(body + 56);
+            if (out->n_entries > LIMIT_RAFT_APPEND_ENTRIES)
+                return ERR_INVALID;
+            head += (size_t)out->n_entries * MESSAGE_ENTRY_SIZE;
+            return size >= head ? ERR_OK : ERR_INVALID;
+        case MESSAGE_APPEND_RESULT:
+            out->rejected = get64(body + 32);
+            out->last_index = get64(body + 40);
+            out->round = get64(body + 48);
+            break;
+        case MESSAGE_VOTE:
+        case MESSAGE_TIMEOUT_NOW:
+            out->last_index = get64(body + 32);
+            out->last_term = get64(body + 40);
+            break;
+        case MESSAGE_VOTE_RESULT:
+            break;
     }
     return out->n_entries == 0 && size == head ? ERR_OK : ERR_INVALID;
 }

@@ -28,10 +28,10 @@ enum message_type {
 };
 
 enum message_flag {
-    MESSAGE_PRE_VOTE = 1,   /* vote and its result: a straw poll */
-    MESSAGE_DISRUPT = 2,    /* vote: told to by the leader itself */
-    MESSAGE_GRANTED = 4,    /* vote result */
-    MESSAGE_QUIET = 8       /* append: success needs no result */
+    MESSAGE_PRE_VOTE = 1, /* vote and its result: a straw poll */
+    MESSAGE_DISRUPT = 2,  /* vote: told to by the leader itself */
+    MESSAGE_GRANTED = 4,  /* vote result */
+    MESSAGE_QUIET = 8     /* append: success needs no result */
 };
 
 /* One entry of an append; the payload lies in the received body. */

@@ -55,7 +55,8 @@ bool settle_busy(const struct raft_host *host)
     return host->settle != NULL;
 }
 
-/* ---- what is due ---------------------------------------------------------------- */
+/* ---- what is due
+ * ---------------------------------------------------------------- */
 
 static void due_push(struct group *g)
 {
@@ -92,7 +93,8 @@ void settle_mark(struct group *g)
     settle_check(g);
 }
 
-/* ---- the round -------------------------------------------------------------------- */
+/* ---- the round
+ * -------------------------------------------------------------------- */
 
 static void item_run(struct env_work *work)
 {
@@ -174,8 +176,8 @@ static void round_over(struct settle_round *round, bool durable)
     if (!nospace && host->settle_nospace)
         log_info("raft", "settling goes on dir=%s", host->dir);
     host->settle_nospace = nospace;
-    host->settle_next_ms = env_now_ms(host->env) +
-                           (nospace ? NOSPACE_RETRY_MS : ROUND_GAP_MS);
+    host->settle_next_ms =
+        env_now_ms(host->env) + (nospace ? NOSPACE_RETRY_MS : ROUND_GAP_MS);
     mem_free(round->bytes);
     mem_free(round->items);
     mem_free(round);
@@ -253,9 +255,8 @@ static void round_checkpoint(struct settle_round *round)
     round->n_deleted = host->n_deleted;
     round->bytes = checkpoint_encode(&c, &round->size);
     mem_free(c.groups);
-    round->work = (struct env_work){.run = checkpoint_run,
-                                    .done = checkpoint_done,
-                                    .arg = round};
+    round->work = (struct env_work){
+        .run = checkpoint_run, .done = checkpoint_done, .arg = round};
     env_work_submit(host->env, ENV_POOL_IO, &round->work);
 }
 
@@ -310,8 +311,8 @@ static void item_init(struct settle_round *round, struct settle_item *item,
     item->group = g;
     item->status = ERR_OK;
     item->term = group_term_at(g, item->job.upto.v);
-    item->work = (struct env_work){
-        .run = item_run, .done = item_done, .arg = item};
+    item->work =
+        (struct env_work){.run = item_run, .done = item_done, .arg = item};
     group_config_at(g, item->job.upto.v, &config);
     item->config = config;
     item->config.data = mem_alloc(config.size);

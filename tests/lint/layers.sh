@@ -42,7 +42,7 @@ for folder in base raft partition metadata coordinator net tools tests; do
         case $what in
         '<raft.h' | '<raft/'*)
             case $file in
-            raft/*.c | tests/*) ;;
+            raft/*.c | raft/*_impl.h | tests/*) ;;
             *) complain "$place: only raft/*.c may include $what>" ;;
             esac
             ;;

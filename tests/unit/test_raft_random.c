@@ -4,7 +4,7 @@
 #include <check.h>
 #include <stdlib.h>
 
-#include "tests/unit/raft_random_impl.h"
+#include "tests/sim/raft_random_impl.h"
 
 #define SEEDS 400
 #define STEPS 4000

@@ -1,5 +1,5 @@
 /* The laboratory itself; included by the test programs that use it. */
-#include "tests/unit/raft_lab.h"
+#include "tests/sim/raft_lab.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +9,8 @@
 #include "base/crc32c.h"
 #include "base/mem.h"
 
-/* ---- clock ---------------------------------------------------------------- */
+/* ---- clock ----------------------------------------------------------------
+ */
 
 static uint64_t lab_now_ms(const struct env *env)
 {
@@ -34,7 +35,8 @@ static const struct env_ops lab_env = {
     .fatal = lab_fatal,
 };
 
-/* ---- log ------------------------------------------------------------------- */
+/* ---- log -------------------------------------------------------------------
+ */
 
 static struct lab_record *record_add(struct lab_node *n, enum lab_kind kind)
 {
@@ -129,7 +131,8 @@ static uint64_t log_durable(void *arg)
     return ((struct lab_node *)arg)->durable;
 }
 
-/* ---- network ----------------------------------------------------------------- */
+/* ---- network
+ * ----------------------------------------------------------------- */
 
 static bool net_send(void *arg, node_id node, const struct group_id *group,
                      const struct transport_piece *pieces, int n_pieces)
@@ -171,7 +174,8 @@ static const struct raft_backend lab_backend = {
     .send = net_send,
 };
 
-/* ---- state machine -------------------------------------------------------------- */
+/* ---- state machine
+ * -------------------------------------------------------------- */
 
 static void violate(struct lab *lab, const char *what)
 {
@@ -285,7 +289,8 @@ static const struct group_ops lab_ops = {
     .closed = sm_closed,
 };
 
-/* ---- nodes -------------------------------------------------------------------------- */
+/* ---- nodes
+ * -------------------------------------------------------------------------- */
 
 static struct group_creation creation_of(const struct lab *lab, int at)
 {
@@ -427,8 +432,7 @@ void lab_crash(struct lab *lab, int at, uint32_t keep)
         return;
     lab_turn(lab);
     node_stop(n);
-    while (n->n_log > 0 &&
-           n->log[n->n_log - 1].position > n->durable + keep)
+    while (n->n_log > 0 && n->log[n->n_log - 1].position > n->durable + keep)
         mem_free(n->log[--n->n_log].payload);
     n->durable = n->n_log > 0 ? n->log[n->n_log - 1].position : 0;
     for (struct lab_message **m = &lab->messages; *m != NULL;) {
@@ -492,9 +496,9 @@ static struct lab_message **find(struct lab *lab, int from, int to, int type)
 {
     struct lab_message **m = &lab->messages;
 
-    while (*m != NULL && !((from < 0 || (*m)->from == from) &&
-                           (to < 0 || (*m)->to == to) &&
-                           (type == 0 || (*m)->body[1] == type)))
+    while (*m != NULL &&
+           !((from < 0 || (*m)->from == from) && (to < 0 || (*m)->to == to) &&
+             (type == 0 || (*m)->body[1] == type)))
         m = &(*m)->next;
     return m;
 }
@@ -568,8 +572,7 @@ void lab_elect(struct lab *lab, int at)
         if (n->host == NULL || n->group->raft.state != RAFT_FOLLOWER)
             continue;
         n->group->raft.follower_state.current_leader.id = 0;
-        n->group->raft.election_timer_start =
-            i == at ? 0 : group_now(n->group);
+        n->group->raft.election_timer_start = i == at ? 0 : group_now(n->group);
     }
     lab_tick(lab, at);
 }

@@ -74,8 +74,8 @@ void lab_pass(struct lab *lab, uint64_t ms);
 void lab_tick(struct lab *lab, int at);
 /* The turn's end: deferred work. */
 void lab_turn(struct lab *lab);
-void lab_sync(struct lab *lab, int at);                    /* all of it */
-bool lab_sync_one(struct lab *lab, int at);                /* one record */
+void lab_sync(struct lab *lab, int at);     /* all of it */
+bool lab_sync_one(struct lab *lab, int at); /* one record */
 /* Delivers (drops) the first message of that kind; -1, 0: any. */
 bool lab_deliver(struct lab *lab, int from, int to, int type);
 bool lab_drop(struct lab *lab, int from, int to, int type);

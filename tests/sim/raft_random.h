@@ -3,7 +3,7 @@
 #ifndef TESTS_RAFT_RANDOM_H
 #define TESTS_RAFT_RANDOM_H
 
-#include "tests/unit/raft_lab.h"
+#include "tests/sim/raft_lab.h"
 
 struct raft_random_result {
     const char *violation; /* NULL: none */

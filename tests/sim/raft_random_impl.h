@@ -1,6 +1,6 @@
 /* Included by the test programs that use it. */
-#include "tests/unit/raft_lab_impl.h"
-#include "tests/unit/raft_random.h"
+#include "tests/sim/raft_lab_impl.h"
+#include "tests/sim/raft_random.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -24,9 +24,9 @@ enum action {
     ACT_COUNT
 };
 static const uint32_t base_weights[ACT_COUNT] = {
-    [ACT_DELIVER] = 450, [ACT_SYNC] = 150, [ACT_TICK] = 80,
-    [ACT_PROPOSE] = 120, [ACT_CUT] = 12,   [ACT_HEAL] = 12,
-    [ACT_CRASH] = 4,     [ACT_UP] = 10,    [ACT_TRANSFER] = 2,
+    [ACT_DELIVER] = 450, [ACT_SYNC] = 150,    [ACT_TICK] = 80,
+    [ACT_PROPOSE] = 120, [ACT_CUT] = 12,      [ACT_HEAL] = 12,
+    [ACT_CRASH] = 4,     [ACT_UP] = 10,       [ACT_TRANSFER] = 2,
     [ACT_READ] = 10,     [ACT_PEER_DOWN] = 3, [ACT_EVICT] = 6,
 };
 
@@ -56,8 +56,8 @@ static void weigh(struct play *p)
     for (int i = 0; i < ACT_COUNT; i++) {
         static const uint32_t factor[] = {1, 2, 4, 8, 8, 8};
 
-        p->weights[i] = base_weights[i] * factor[below(p, 6)] /
-                        (below(p, 3) == 0 ? 8 : 4);
+        p->weights[i] =
+            base_weights[i] * factor[below(p, 6)] / (below(p, 3) == 0 ? 8 : 4);
         if (p->weights[i] == 0)
             p->weights[i] = 1;
         p->sum += p->weights[i];
@@ -166,59 +166,59 @@ static void act(struct play *p, enum action action, bool final)
     char text[12];
 
     switch (action) {
-    case ACT_DELIVER:
-        deliver_some(p, !final);
-        break;
-    case ACT_SYNC:
-        lab_sync_one(lab, i);
-        break;
-    case ACT_TICK:
-        lab_pass(lab, below(p, (uint32_t)p->step_ms));
-        lab_tick(lab, i);
-        break;
-    case ACT_PROPOSE:
-        i = lab_leader(lab);
-        snprintf(text, sizeof text, "c%d", p->proposals);
-        if (i >= 0 && lab_propose(lab, i, text) == ERR_OK)
-            p->proposals++;
-        break;
-    case ACT_CUT:
-        j = (int)below(p, (uint32_t)lab->n);
-        if (!final && j != i)
-            lab->cut[i][j] = lab->cut[j][i] = below(p, 2) == 0;
-        break;
-    case ACT_HEAL:
-        memset(lab->cut, 0, sizeof lab->cut);
-        break;
-    case ACT_CRASH:
-        if (!final)
-            lab_crash(lab, i, below(p, 4));
-        break;
-    case ACT_UP:
-        lab_up(lab, i);
-        break;
-    case ACT_TRANSFER:
-        j = lab_leader(lab);
-        if (!final && j >= 0 &&
-            group_transfer(lab->nodes[j].group, i) == ERR_OK)
-            lab_turn(lab);
-        break;
-    case ACT_READ:
-        ask_read(p, i);
-        break;
-    case ACT_PEER_DOWN:
-        j = (int)below(p, (uint32_t)lab->n);
-        if (lab->nodes[i].host != NULL && !final && j != i) {
-            raft_host_peer_down(lab->nodes[i].host, j);
-            raft_host_peer_up(lab->nodes[i].host, j);
-            lab_turn(lab);
-        }
-        break;
-    case ACT_EVICT:
-        evict_some(p, i);
-        break;
-    case ACT_COUNT:
-        break;
+        case ACT_DELIVER:
+            deliver_some(p, !final);
+            break;
+        case ACT_SYNC:
+            lab_sync_one(lab, i);
+            break;
+        case ACT_TICK:
+            lab_pass(lab, below(p, (uint32_t)p->step_ms));
+            lab_tick(lab, i);
+            break;
+        case ACT_PROPOSE:
+            i = lab_leader(lab);
+            snprintf(text, sizeof text, "c%d", p->proposals);
+            if (i >= 0 && lab_propose(lab, i, text) == ERR_OK)
+                p->proposals++;
+            break;
+        case ACT_CUT:
+            j = (int)below(p, (uint32_t)lab->n);
+            if (!final && j != i)
+                lab->cut[i][j] = lab->cut[j][i] = below(p, 2) == 0;
+            break;
+        case ACT_HEAL:
+            memset(lab->cut, 0, sizeof lab->cut);
+            break;
+        case ACT_CRASH:
+            if (!final)
+                lab_crash(lab, i, below(p, 4));
+            break;
+        case ACT_UP:
+            lab_up(lab, i);
+            break;
+        case ACT_TRANSFER:
+            j = lab_leader(lab);
+            if (!final && j >= 0 &&
+                group_transfer(lab->nodes[j].group, i) == ERR_OK)
+                lab_turn(lab);
+            break;
+        case ACT_READ:
+            ask_read(p, i);
+            break;
+        case ACT_PEER_DOWN:
+            j = (int)below(p, (uint32_t)lab->n);
+            if (lab->nodes[i].host != NULL && !final && j != i) {
+                raft_host_peer_down(lab->nodes[i].host, j);
+                raft_host_peer_up(lab->nodes[i].host, j);
+                lab_turn(lab);
+            }
+            break;
+        case ACT_EVICT:
+            evict_some(p, i);
+            break;
+        case ACT_COUNT:
+            break;
     }
 }
 
@@ -226,9 +226,8 @@ static bool converged(struct lab *lab)
 {
     int leader = lab_leader(lab);
 
-    if (leader < 0 ||
-        lab_raft(lab, leader)->commit_index != raft_last_index(lab_raft(
-                                                   lab, leader)))
+    if (leader < 0 || lab_raft(lab, leader)->commit_index !=
+                          raft_last_index(lab_raft(lab, leader)))
         return false;
     for (int i = 0; i < lab->n; i++)
         if (lab->nodes[i].applied != lab->nodes[leader].applied)
