@@ -1,0 +1,515 @@
+#!/usr/bin/env python3
+"""kill -9 under load: what was acknowledged is there, once, where it was said.
+
+Five idempotent producers write unique values with acks=all to 12 partitions
+while three members of a group read them; brokers are killed and restarted,
+round by round: the leader of a partition, all at once, each in turn. Then a
+rolling restart by SIGTERM. At the end every acknowledged record is looked for.
+
+    tests/conformance/kill_test.py --rounds N
+The last line is "N passed, M failed"."""
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+
+from harness import ROOT, Cluster, Failed, Report, expect, run, tail, \
+    venv_python
+
+try:
+    import confluent_kafka as ck
+    import confluent_kafka.admin as ka
+except ImportError:
+    ck = None
+
+PARTITIONS = 12
+PRODUCERS = 5
+MEMBERS = 3
+TOPIC = "kill-test"
+GROUP = "kill-test-readers"
+VALUE_BYTES = 200
+GAP_KILL_S = 1.5     # between two acks on one partition, around one kill -9
+GAP_ROLLING_S = 0.5  # the same around a SIGTERM
+UNREAD_S = 10.0
+DEAD_S = 3.0
+QUIET_S = 2.0
+
+
+def now():
+    return time.monotonic()
+
+
+class Producer(threading.Thread):
+    """Values "P:SEQUENCE:…"; keeps what was acknowledged, and when."""
+
+    def __init__(self, number, bootstrap, rate):
+        super().__init__(daemon=True)
+        self.number, self.rate = number, rate
+        self.client = ck.Producer({
+            "bootstrap.servers": bootstrap, "enable.idempotence": True,
+            "acks": "all", "error_cb": lambda e: None})
+        self.acks = []    # (time, partition, offset, sequence)
+        self.errors = []
+        self.sent = 0
+        self.going = True
+
+    def told(self, sequence):
+        def on_delivery(err, message):
+            if err is not None:
+                self.errors.append("%d: %s" % (sequence, err))
+            else:
+                self.acks.append((now(), message.partition(),
+                                  message.offset(), sequence))
+        return on_delivery
+
+    def run(self):
+        begun = now()
+        pad = "x" * VALUE_BYTES
+        while self.going:
+            while self.sent < (now() - begun) * self.rate and self.going:
+                value = ("%d:%d:%s" % (self.number, self.sent,
+                                       pad))[:VALUE_BYTES]
+                try:
+                    self.client.produce(
+                        TOPIC, value, partition=self.sent % PARTITIONS,
+                        on_delivery=self.told(self.sent))
+                    self.sent += 1
+                except BufferError:
+                    self.client.poll(0.01)
+            self.client.poll(0.002)
+
+    def finish(self):
+        self.going = False
+        self.join()
+        return self.client.flush(120)
+
+
+class Member(threading.Thread):
+    """Reads as one of the group and commits what it read."""
+
+    def __init__(self, bootstrap):
+        super().__init__(daemon=True)
+        self.client = ck.Consumer({
+            "bootstrap.servers": bootstrap, "group.id": GROUP,
+            "auto.offset.reset": "earliest", "enable.auto.commit": False,
+            "error_cb": lambda e: None})
+        self.reads = []   # (time, partition, offset, value)
+        self.errors = []
+        self.going = True
+
+    def run(self):
+        self.client.subscribe([TOPIC])
+        committed = now()
+        while self.going:
+            for m in self.client.consume(500, 0.05):
+                if m.error() is None:
+                    self.reads.append((now(), m.partition(), m.offset(),
+                                       m.value()))
+            if now() - committed > 0.5:
+                committed = now()
+                try:
+                    self.client.commit(asynchronous=True)
+                except ck.KafkaException:
+                    pass  # nothing new, or a rebalance
+        self.client.close()
+
+
+class Watcher(threading.Thread):
+    """Asks for the committed offsets, again and again: they never go back."""
+
+    def __init__(self, bootstrap):
+        super().__init__(daemon=True)
+        self.admin = ka.AdminClient({"bootstrap.servers": bootstrap,
+                                     "error_cb": lambda e: None})
+        self.highest = {}
+        self.backward = []
+        self.answers = 0
+        self.going = True
+
+    def run(self):
+        while self.going:
+            time.sleep(0.3)
+            try:
+                told = self.admin.list_consumer_group_offsets(
+                    [ck.ConsumerGroupTopicPartitions(GROUP)],
+                    request_timeout=3)[GROUP].result(5)
+            except Exception:
+                continue  # the coordinator moves
+            self.answers += 1
+            for p in told.topic_partitions:
+                before = self.highest.get(p.partition, -1)
+                # an answer may lack a partition, but not tell less
+                if p.offset < before:
+                    self.backward.append("partition %d: %d after %d" % (
+                        p.partition, p.offset, before))
+                self.highest[p.partition] = max(before, p.offset)
+
+
+class KillTest:
+    def __init__(self, args):
+        self.args = args
+        self.report = Report()
+        self.cluster = Cluster(args.build, 3, args.port, [
+            "group.initial.rebalance.delay.ms=0"], args.data)
+        self.windows = []  # (from, to, what)
+        self.made_while_down = False
+
+    # ---- load -----------------------------------------------------------
+
+    def begin(self):
+        self.cluster.start()
+        self.admin = ka.AdminClient({
+            "bootstrap.servers": self.cluster.bootstrap,
+            "error_cb": lambda e: None})
+        self.admin.create_topics([ka.NewTopic(TOPIC, PARTITIONS, 3)])[
+            TOPIC].result(60)
+        b = self.cluster.bootstrap
+        self.producers = [Producer(i, b, self.args.rate / PRODUCERS)
+                          for i in range(PRODUCERS)]
+        self.members = [Member(b) for _ in range(MEMBERS)]
+        self.watcher = Watcher(b)
+        for t in self.producers + self.members + [self.watcher]:
+            t.start()
+        end = now() + 30
+        while sum(len(m.reads) for m in self.members) < 1000:
+            expect(now() < end, "no records flow: %r" % [
+                (len(p.acks), p.errors[:2]) for p in self.producers])
+            time.sleep(0.1)
+
+    def acked(self):
+        return sum(len(p.acks) for p in self.producers)
+
+    def wait_in_sync(self, timeout=60):
+        """Until all partitions have a leader and three replicas in sync."""
+        end = now() + timeout
+        seen = None
+        while now() < end:
+            try:
+                topic = self.admin.list_topics(TOPIC, timeout=3).topics[TOPIC]
+                seen = sorted((p.id, p.leader, sorted(p.isrs))
+                              for p in topic.partitions.values())
+                if len(seen) == PARTITIONS and all(
+                        leader >= 0 and len(isr) == 3
+                        for _, leader, isr in seen):
+                    return
+            except ck.KafkaException:
+                pass
+            time.sleep(0.1)
+        raise Failed("not in sync after %d s: %r\n%s" % (
+            timeout, seen, self.cluster.logs()))
+
+    def leader_of(self, partition):
+        topic = self.admin.list_topics(TOPIC, timeout=10).topics[TOPIC]
+        return topic.partitions[partition].leader
+
+    def gap(self, begin, end):
+        """The longest time between two acks on one partition within; an open
+        end counts."""
+        longest, where = 0.0, None
+        times = {p: [] for p in range(PARTITIONS)}
+        for producer in self.producers:
+            for t, partition, _, _ in producer.acks:
+                if begin - 1 <= t <= end:
+                    times[partition].append(t)
+        for partition, list_of in times.items():
+            list_of.sort()
+            points = [t for t in list_of if t <= begin][-1:] or [begin]
+            points += [t for t in list_of if t > begin] + [end]
+            for a, b in zip(points, points[1:]):
+                if b - a > longest:
+                    longest, where = b - a, partition
+        return longest, where
+
+    # ---- rounds ---------------------------------------------------------
+
+    def one(self, node, why):
+        time.sleep(QUIET_S)
+        before = self.acked()
+        killed = now()
+        pid = self.cluster.kill(node)
+        self.cluster.wait_dead(node, pid)
+        time.sleep(DEAD_S)
+        if not self.made_while_down:
+            self.made_while_down = True
+            self.report.check("a topic is made while a broker is down",
+                              self.make_topic)
+        gap, where = self.gap(killed, now())
+        expect(self.acked() > before, "nothing acknowledged by two brokers")
+        self.cluster.restart(node)
+        self.cluster.wait_all()
+        self.wait_in_sync()
+        self.windows.append((killed, gap, why))
+        expect(gap < GAP_KILL_S,
+               "partition %r without an ack for %.2f s" % (where, gap))
+        return "longest gap %.2f s (partition %r), %.1f s to recover" % (
+            gap, where, now() - killed)
+
+    def kill_leader(self):
+        return self.one(self.leader_of(0), "leader")
+
+    def all_at_once(self):
+        time.sleep(QUIET_S)
+        begun = now()
+        before = self.acked()
+        pids = {n: self.cluster.kill(n) for n in (1, 2, 3)}
+        for node, pid in pids.items():
+            self.cluster.wait_dead(node, pid)
+        for node in (1, 2, 3):
+            self.cluster.restart(node)
+        self.cluster.wait_all()
+        self.wait_in_sync()
+        back = now() - begun
+        end = now() + 20
+        while self.acked() <= before and now() < end:
+            time.sleep(0.05)
+        expect(self.acked() > before, "nothing is acknowledged any more")
+        return "in sync again after %.1f s" % back
+
+    def make_topic(self):
+        name = "made-while-down"
+        run([self.cluster.binary, "topic", "create", name, "-p", "3", "-r",
+             "3", "-b", self.cluster.bootstrap])
+        run([self.cluster.binary, "produce", name, "-b",
+             self.cluster.bootstrap], stdin=b"a\nb\nc\n")
+        out = run([self.cluster.binary, "consume", name, "-e", "-b",
+                   self.cluster.bootstrap])
+        expect(sorted(out.split()) == [b"a", b"b", b"c"], tail(out))
+
+    def rolling(self):
+        errors = sum(len(p.errors) for p in self.producers)
+        longest, where = 0.0, None
+        for node in (1, 2, 3):
+            time.sleep(QUIET_S)
+            begun = now()
+            pid = self.cluster.kill(node, signal.SIGTERM)
+            self.cluster.wait_dead(node, pid)
+            time.sleep(0.5)
+            self.cluster.restart(node)
+            self.cluster.wait_all()
+            self.wait_in_sync()
+            gap, partition = self.gap(begun, now())
+            if gap > longest:
+                longest, where = gap, (node, partition)
+        failed = sum(len(p.errors) for p in self.producers) - errors
+        expect(failed == 0, "%d producer errors" % failed)
+        expect(longest < GAP_ROLLING_S,
+               "%.2f s without an ack (broker, partition: %r)" % (longest,
+                                                                  where))
+        return "longest gap %.2f s (broker, partition: %r)" % (longest, where)
+
+    # ---- what must hold -------------------------------------------------
+
+    def end_load(self):
+        left = sum(p.finish() for p in self.producers)
+        errors = [e for p in self.producers for e in p.errors]
+        expect(left == 0 and not errors,
+               "%d without an answer, %d errors: %s" % (
+                   left, len(errors), errors[:3]))
+        return "%d records acknowledged" % self.acked()
+
+    def read_everything(self):
+        c = ck.Consumer({"bootstrap.servers": self.cluster.bootstrap,
+                         "group.id": "kill-test-verify",
+                         "enable.auto.commit": False})
+        ends = {p: c.get_watermark_offsets(ck.TopicPartition(TOPIC, p), 30)
+                for p in range(PARTITIONS)}
+        c.assign([ck.TopicPartition(TOPIC, p, 0) for p in range(PARTITIONS)])
+        self.log = {p: {} for p in range(PARTITIONS)}
+        wanted = sum(high for _, high in ends.values())
+        got, limit = 0, now() + 120
+        while got < wanted and now() < limit:
+            for m in c.consume(1000, 0.5):
+                if m.error() is None:
+                    at = self.log[m.partition()]
+                    expect(m.offset() == len(at), "partition %d: offset %d "
+                           "where %d comes" % (m.partition(), m.offset(),
+                                               len(at)))
+                    at[m.offset()] = m.value().split(b":x")[0]
+                    got += 1
+        c.close()
+        expect(all(low == 0 for low, _ in ends.values()), repr(ends))
+        expect(got == wanted, "%d of %d records could be read" % (got, wanted))
+        return "%d records" % got
+
+    def acked_is_there(self):
+        missing = []
+        for p in self.producers:
+            for _, partition, offset, sequence in p.acks:
+                found = self.log[partition].get(offset)
+                if found != b"%d:%d" % (p.number, sequence):
+                    missing.append("%d:%d was acknowledged at %d/%d, there is "
+                                   "%r" % (p.number, sequence, partition,
+                                           offset, found))
+        expect(not missing, "%d of %d: %s" % (
+            len(missing), self.acked(), "; ".join(missing[:5])))
+
+    def once_and_in_order(self):
+        seen = {}
+        for partition, log in self.log.items():
+            last = {}
+            for offset in range(len(log)):
+                number, sequence = map(int, log[offset].split(b":")[:2])
+                expect((number, sequence) not in seen, "%d:%d at %r and %r" % (
+                    number, sequence, seen.get((number, sequence)),
+                    (partition, offset)))
+                seen[number, sequence] = (partition, offset)
+                expect(sequence > last.get(number, -1),
+                       "%d:%d after %d at %d/%d" % (
+                           number, sequence, last.get(number, -1), partition,
+                           offset))
+                last[number] = sequence
+
+    def read_by_group(self):
+        end = now() + 30
+        highs = {p: len(log) for p, log in self.log.items()}
+        while now() < end:
+            if all(self.watcher.highest.get(p, 0) >= high
+                   for p, high in highs.items()):
+                break
+            time.sleep(0.2)
+        self.watcher.going = False
+        for m in self.members:
+            m.going = False
+        for t in self.members + [self.watcher]:
+            t.join(60)
+        expect(not self.watcher.backward, "; ".join(self.watcher.backward[:5]))
+        behind = {p: (self.watcher.highest.get(p), high)
+                  for p, high in highs.items()
+                  if self.watcher.highest.get(p, 0) < high}
+        expect(not behind, "not committed to the end: %r" % behind)
+        return "%d answers" % self.watcher.answers
+
+    def read_in_time(self):
+        times = {p: [] for p in range(PARTITIONS)}
+        wrong = []
+        for m in self.members:
+            for t, partition, offset, value in m.reads:
+                times[partition].append(t)
+                if self.log[partition].get(offset) != value.split(b":x")[0]:
+                    wrong.append("%d/%d" % (partition, offset))
+        expect(not wrong, "%d records were read that are not there: %s" % (
+            len(wrong), wrong[:5]))
+        longest = 0.0
+        for partition, list_of in times.items():
+            list_of.sort()
+            expect(list_of, "partition %d was never read" % partition)
+            longest = max([longest] + [b - a for a, b in zip(list_of,
+                                                             list_of[1:])])
+        expect(longest < UNREAD_S, "%.1f s" % longest)
+        return "longest %.1f s" % longest
+
+    def same_bytes(self):
+        """After a clean stop, every replica's log by offset."""
+        self.cluster.stop()
+        compared, short = 0, []
+        for partition in range(PARTITIONS):
+            logs = {}
+            for node in (1, 2, 3):
+                rows = self.dump(node, partition)
+                logs[node] = {r["base_offset"]: r for r in rows}
+            for node in (2, 3):
+                common = set(logs[1]) & set(logs[node])
+                for offset in common:
+                    a, b = logs[1][offset], logs[node][offset]
+                    expect(a == b, "partition %d offset %d: %r on 1, %r on %d"
+                           % (partition, offset, a, b, node))
+                compared += len(common)
+            for node in (1, 2, 3):
+                end = max([r["last_offset"] + 1
+                           for r in logs[node].values()] or [0])
+                if end < len(self.log[partition]):
+                    short.append((partition, node, end,
+                                  len(self.log[partition])))
+        expect(compared > 0, "nothing to compare")
+        expect(not short, "(partition, broker, settled, all): %r" % short[:6])
+        return "%d batches compared" % compared
+
+    def dump(self, node, partition):
+        out = run([self.cluster.binary, "log", "dump", "--offline", "--json",
+                   self.cluster.path(node, "data"), "--topic", TOPIC,
+                   "--partition", str(partition)])
+        return [json.loads(line) for line in out.splitlines()]
+
+    # ---- the whole ------------------------------------------------------
+
+    def rounds(self):
+        kinds = [("kill -9 of a partition's leader", self.kill_leader),
+                 ("kill -9 of all at once", self.all_at_once)]
+        kinds += [("kill -9 of broker %d" % n,
+                   lambda n=n: self.one(n, "broker %d" % n))
+                  for n in (1, 2, 3)]
+        for i in range(self.args.rounds):
+            name, function = kinds[i % len(kinds)]
+            if not self.report.check("round %d: %s" % (i + 1, name), function):
+                try:
+                    self.heal()
+                except Failed as e:
+                    print("     cannot go on: %s" % e)
+                    return
+
+    def heal(self):
+        for node in (1, 2, 3):
+            if not self.cluster.pid(node):
+                self.cluster.restart(node)
+        self.cluster.wait_all()
+        self.wait_in_sync()
+
+    def has_dump(self):
+        out = run([self.cluster.binary, "--help"])
+        return b"log dump" in out
+
+    def all(self):
+        check = self.report.check
+        self.report.suite("kill test")
+        try:
+            if not check("load on three brokers", self.begin):
+                return self.report.finish()
+            self.rounds()
+            if not self.args.no_rolling:
+                check("rolling restart by SIGTERM", self.rolling)
+            check("every record got an answer, none an error", self.end_load)
+            if check("everything can be read", self.read_everything):
+                check("what was acknowledged is at its offset",
+                      self.acked_is_there)
+                check("each value once, in order", self.once_and_in_order)
+                check("committed offsets never went back", self.read_by_group)
+                check("no partition unread for %d s" % UNREAD_S,
+                      self.read_in_time)
+                if self.has_dump():
+                    check("the same bytes on every replica", self.same_bytes)
+        finally:
+            if any(s[2] for s in self.report.suites):
+                print(self.cluster.logs())
+            self.cluster.stop()
+            if any(s[2] for s in self.report.suites):
+                print("what the brokers left is in %s" % self.cluster.data)
+            else:
+                self.cluster.remove()
+        if self.windows:
+            worst = max(self.windows, key=lambda w: w[1])
+            print("longest time between two acks on one partition around a "
+                  "kill -9: %.2f s (%s)" % (worst[1], worst[2]))
+        return self.report.finish()
+
+
+def main():
+    p = argparse.ArgumentParser(description=__doc__)
+    p.add_argument("--rounds", type=int, default=20)
+    p.add_argument("--build", default="build")
+    p.add_argument("--port", type=int, default=29192)
+    p.add_argument("--rate", type=float, default=2000.0,
+                   help="records per second, all producers together")
+    p.add_argument("--data", help="keep the brokers' files there")
+    p.add_argument("--no-rolling", action="store_true")
+    args = p.parse_args()
+    if ck is None:
+        python = venv_python(args.build, ["confluent-kafka"])
+        os.execv(python, [python] + sys.argv)
+    return KillTest(args).all()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
