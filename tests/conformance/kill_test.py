@@ -50,7 +50,7 @@ class Producer(threading.Thread):
         self.number, self.rate = number, rate
         self.client = ck.Producer({
             "bootstrap.servers": bootstrap, "enable.idempotence": True,
-            "acks": "all", "error_cb": lambda e: None})
+            "acks": "all", "error_cb": lambda e: None, "log_level": 0})
         self.acks = []    # (time, partition, offset, sequence)
         self.errors = []
         self.sent = 0
@@ -95,7 +95,7 @@ class Member(threading.Thread):
         self.client = ck.Consumer({
             "bootstrap.servers": bootstrap, "group.id": GROUP,
             "auto.offset.reset": "earliest", "enable.auto.commit": False,
-            "error_cb": lambda e: None})
+            "error_cb": lambda e: None, "log_level": 0})
         self.reads = []   # (time, partition, offset, value)
         self.errors = []
         self.going = True
@@ -123,7 +123,7 @@ class Watcher(threading.Thread):
     def __init__(self, bootstrap):
         super().__init__(daemon=True)
         self.admin = ka.AdminClient({"bootstrap.servers": bootstrap,
-                                     "error_cb": lambda e: None})
+                                     "error_cb": lambda e: None, "log_level": 0})
         self.highest = {}
         self.backward = []
         self.answers = 0
@@ -163,7 +163,7 @@ class KillTest:
         self.cluster.start()
         self.admin = ka.AdminClient({
             "bootstrap.servers": self.cluster.bootstrap,
-            "error_cb": lambda e: None})
+            "error_cb": lambda e: None, "log_level": 0})
         self.admin.create_topics([ka.NewTopic(TOPIC, PARTITIONS, 3)])[
             TOPIC].result(60)
         b = self.cluster.bootstrap
