@@ -58,9 +58,13 @@ enum err err_from_uv(int status)
 }
 
 /* ---- clock --------------------------------------------------------------- */
-static uint64_t uv_env_now_ms(const struct env *env)
+static uint64_t uv_env_now_ms(const struct env *base)
 {
-    return uv_now(&((const struct uv_env *)env)->loop);
+    struct uv_env *env = (struct uv_env *)(uintptr_t)base;
+    if (!env->running) { /* no turns yet that would sample it */
+        uv_update_time(&env->loop);
+    }
+    return uv_now(&env->loop);
 }
 
 static uint64_t uv_env_now_ns(const struct env *env)
@@ -350,9 +354,12 @@ struct env *env_uv_new(const struct env_uv_options *options)
     return &env->base;
 }
 
-void env_uv_run(struct env *env)
+void env_uv_run(struct env *base)
 {
-    uv_run(&uv_env_of(env)->loop, UV_RUN_DEFAULT);
+    struct uv_env *env = uv_env_of(base);
+    env->running = true;
+    uv_run(&env->loop, UV_RUN_DEFAULT);
+    env->running = false;
 }
 
 void env_uv_stop(struct env *base)

@@ -35,6 +35,7 @@ struct uv_env {
     _Atomic(struct env_post *) posts;     /* newest first */
     _Atomic(struct env_work *) log_dones; /* newest first */
     atomic_bool stop;
+    bool running;
     bool dying; /* no callbacks any more */
     struct log_worker log;
     struct tcp_stream *streams;     /* list, oldest first */

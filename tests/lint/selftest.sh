@@ -91,5 +91,31 @@ expect pass "symbols: malloc in base/mem" symbols 'void *f(void) { return
 expect pass "symbols: the door itself" symbols 'void f(void) { open("x", 0); }' \
     base/env_uv_file
 
+# The foreign tools, with the project's own settings.
+tool() {
+    printf '%s\n' "$1" >"$work/x.c"
+    shift
+    (cd "$here/../.." && "$@" "$work/x.c")
+}
+if command -v cppcheck >/dev/null; then
+    check=(cppcheck --quiet --error-exitcode=1 --enable=warning
+        --library=tests/lint/cppcheck.cfg)
+    expect pass "cppcheck: clean" tool 'int f(int a) { return a; }' \
+        "${check[@]}"
+    expect catch "cppcheck: out of bounds" tool \
+        'int f(void) { int a[2] = {0, 1}; return a[2]; }' "${check[@]}"
+fi
+if command -v clang-format >/dev/null; then
+    style=(clang-format --dry-run -Werror --style=file:.clang-format)
+    expect pass "format: clean" tool 'int f(char *a);' "${style[@]}"
+    expect catch "format: pointer" tool 'int f(char* a);' "${style[@]}"
+fi
+if command -v clang-tidy >/dev/null; then
+    tidy=(clang-tidy --quiet --config-file=.clang-tidy)
+    expect pass "tidy: clean" tool 'int f(int a) { return a; }' "${tidy[@]}"
+    expect catch "tidy: redundant expression" tool \
+        'int f(int a) { return a > 1 && a > 1; }' "${tidy[@]}"
+fi
+
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]

@@ -143,6 +143,18 @@ START_TEST(test_timers__heap_keeps_order_under_random_changes)
 }
 END_TEST
 
+START_TEST(test_timers__a_long_start_is_not_counted)
+{
+    struct env_timer timer;
+    usleep(100000); /* the loop does not run yet */
+    env_timer_init(env, &timer, stop_timer, NULL);
+    uint64_t from = env_now_ns(env);
+    env_timer_start(&timer, 50);
+    env_uv_run(env);
+    ck_assert_uint_ge(env_now_ns(env) - from, 49000000);
+}
+END_TEST
+
 START_TEST(test_random__differs)
 {
     ck_assert_uint_ne(env_random(env), env_random(env));
@@ -752,6 +764,7 @@ int main(void)
     tcase_add_test(tc, test_timers__fire_in_order_of_due_then_start);
     tcase_add_test(tc, test_timers__zero_delay_restart_lets_the_loop_turn);
     tcase_add_test(tc, test_timers__heap_keeps_order_under_random_changes);
+    tcase_add_test(tc, test_timers__a_long_start_is_not_counted);
     tcase_add_test(tc, test_random__differs);
     tcase_add_test(tc, test_post__arrives_in_order_from_another_thread);
     tcase_add_test(tc, test_work__both_pools);

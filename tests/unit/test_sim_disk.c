@@ -136,7 +136,9 @@ START_TEST(test_disk__earlier_unsynced_write_never_undoes_a_durable_one)
         ck_assert_int_eq(env_dir_sync(env, "/d"), ERR_OK);
         memset(page, 'p', sizeof page);
         ck_assert_int_eq(write_at(f, page, sizeof page, 0, false), ERR_OK);
-        ck_assert_int_eq(env_file_truncate(f, 100), ERR_OK);
+        if (seed % 5 != 0) {
+            ck_assert_int_eq(env_file_truncate(f, 100), ERR_OK);
+        }
         put(f, "durable", 1000, true);
         if (seed % 2 == 0) {
             ck_assert_int_eq(env_file_sync(f), ERR_OK);

@@ -71,6 +71,57 @@ START_TEST(test_timers__fire_at_their_time_in_order)
 }
 END_TEST
 
+/* Timers of a heap under random changes: each fires once, at its own time. */
+enum { HEAP = 300 };
+static struct {
+    struct env_timer timer;
+    uint64_t due_ms; /* 0: stopped */
+} many[HEAP];
+static int heap_fired;
+
+static void on_heap_timer(struct env_timer *timer)
+{
+    uint64_t *due_ms = timer->arg;
+    ck_assert_uint_eq(env_now_ms(timer->env), *due_ms);
+    *due_ms = 0;
+    heap_fired++;
+}
+
+static void heap_change(struct env *env, struct prng *prng)
+{
+    uint64_t i = prng_below(prng, HEAP);
+    uint64_t delay_ms = 2 + prng_below(prng, 1000);
+    if (prng_chance(prng, 1, 3)) {
+        env_timer_stop(&many[i].timer);
+        many[i].due_ms = 0;
+    } else {
+        env_timer_start(&many[i].timer, delay_ms);
+        many[i].due_ms = env_now_ms(env) + delay_ms;
+    }
+}
+
+START_TEST(test_timers__heap_under_random_changes)
+{
+    struct env *env = sim_env(node, 0);
+    heap_fired = 0;
+    for (int i = 0; i < HEAP; i++) {
+        many[i].due_ms = 0;
+        env_timer_init(env, &many[i].timer, on_heap_timer, &many[i].due_ms);
+    }
+    for (int i = 0; i < 20000; i++) {
+        heap_change(env, sim_prng(sim));
+        if (i % 10 == 0) {
+            sim_run_for(sim, 7 * SIM_MS);
+        }
+    }
+    sim_run_for(sim, 2 * SIM_S);
+    for (int i = 0; i < HEAP; i++) {
+        ck_assert_uint_eq(many[i].due_ms, 0);
+    }
+    ck_assert_int_gt(heap_fired, 1000);
+}
+END_TEST
+
 START_TEST(test_defer__outside_of_an_event_runs_next)
 {
     env_defer(sim_env(node, 1), &late);
@@ -340,6 +391,7 @@ int main(void)
     TCase *tc = tcase_create("sim_env");
     tcase_add_checked_fixture(tc, setup, teardown);
     tcase_add_test(tc, test_timers__fire_at_their_time_in_order);
+    tcase_add_test(tc, test_timers__heap_under_random_changes);
     tcase_add_test(tc, test_defer__outside_of_an_event_runs_next);
     tcase_add_test(tc, test_sim_at__and_wall_clock);
     tcase_add_test(tc, test_post__in_order);
