@@ -104,6 +104,15 @@
  * answered ERR_BUSY at once. */
 #define LIMIT_RPC_PENDING 1024
 
+/* ---- raft: catch-up ------------------------------------------------------ */
+/* Groups of a shard that receive at a time, and ranges that are read at a time
+ * for others: memory for that many ranges of 1 MiB (four for each transfer). */
+#define LIMIT_CATCHUP_TRANSFERS 4
+#define LIMIT_CATCHUP_READS 16
+/* Received by a shard: leaves the disks and the network of a busy cluster room
+ * for what is being written. */
+#define LIMIT_CATCHUP_BYTES_PER_S ((uint64_t)128 << 20)
+
 /* ---- net ------------------------------------------------------------------- */
 /* Bytes read from a client at once; one piece of memory for all connections of
  * a shard. What 10 Gbit/s brings in 50 us. */

@@ -5,17 +5,17 @@
  * Happy path. The leader sees that an entry the follower needs has left memory
  * and offers (MESSAGE_OFFER) S, the index of what it has settled. This takes
  * the place of libraft's InstallSnapshot, which the core never gets to see, nor
- * the bugs around it (LIBRAFT S6, S8, S9, L8). The follower asks the leader (RPC_CATCHUP) for the manifest of S, which the state machine
- * makes; then its own state machine says which ranges of which files it needs,
- * and they are fetched, a few at a time, and written to new files by workers.
- * All the while the replica votes and answers by its old log. When all is
- * there, the state machine's files are synced and the shard's checkpoint is
- * written with settled = S and the state machine's new blob: that is the
- * switch, atomic with one durable write. Then the replica's log is empty and
- * begins at S + 1, the core is started again from there exactly as after a
- * restart, the state machine gets `restore` (again), and the next offer is
- * answered with the result of an append that ends at S: the leader goes on
- * with entries from S + 1.
+ * the bugs around it (LIBRAFT S6, S8, S9, L8). The follower asks the leader
+ * (RPC_CATCHUP) for the manifest of S, which the state machine makes; then its
+ * own state machine says which ranges of which files it needs, and they are
+ * fetched, a few at a time, and written to new files by workers. All the while
+ * the replica votes and answers by its old log. When all is there, the state
+ * machine's files are synced and the shard's checkpoint is written with settled
+ * = S and the state machine's new blob: that is the switch, atomic with one
+ * durable write. Then the replica's log is empty and begins at S + 1, the core
+ * is started again from there exactly as after a restart, the state machine
+ * gets `restore` (again), and the next offer is answered with the result of an
+ * append that ends at S: the leader goes on with entries from S + 1.
  *
  * Failures. A lost call is repeated; with another leader, or when a range is
  * gone there (retention), a new manifest is asked for and the state machine
@@ -98,7 +98,8 @@ struct catchup_ops {
     bool (*receive_next)(void *sm, struct catchup_range *out);
     /* Bytes still to be fetched and bytes in all, for progress. */
     void (*receive_progress)(const void *sm, uint64_t *left, uint64_t *all);
-    /* The bytes of a range are here: prepares writing them (sets run and arg). */
+    /* The bytes of a range are here: prepares writing them (sets run and arg).
+     */
     enum err (*write_begin)(void *sm, struct catchup_job *job);
     /* After run; sm NULL when the group was closed meanwhile. Frees job->arg.
      * Status ERR_NOSPACE: the host gives the same range to write_begin again
@@ -110,7 +111,8 @@ struct catchup_ops {
      * up and its files are of no use) and brings it into its place; files and
      * dirs are then synced, and the blob is what `restore` will get. The files
      * the running replica uses stay as they are: a crash before the checkpoint
-     * goes back to them. job->upto is set to the manifest's index. */
+     * goes back to them. job->upto is set to the manifest's index. After
+     * ERR_NOSPACE it is called again. */
     void (*receive_finish)(void *sm, struct settle_job *job);
     /* The transfer is over. switched: the checkpoint with the blob is durable
      * and `restore` follows at once: close everything of the old state, its
@@ -118,5 +120,10 @@ struct catchup_ops {
      * settle job's arg is to be freed here too. */
     void (*receive_end)(void *sm, bool switched);
 };
+
+/* Is this replica receiving? And how many bytes of how many are missing (0 of
+ * 0: not known yet). */
+bool group_catchup_progress(const struct group *group, uint64_t *left,
+                            uint64_t *all);
 
 #endif

@@ -6,6 +6,7 @@
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "base/log.h"
+#include "raft/catchup_impl.h"
 #include "raft/guard.h"
 #include "raft/io.h"
 
@@ -198,6 +199,7 @@ void group_recover(struct group *g, const struct group_found *found)
     g->config = found->config;
     g->config.data = mem_alloc(found->config.size);
     memcpy(g->config.data, found->config.data, found->config.size);
+    mem_free(g->blob);
     g->blob_size = found->blob_size;
     g->blob = mem_alloc(found->blob_size);
     if (found->blob_size > 0)
@@ -704,6 +706,8 @@ static void core_message(const struct message *m,
             out->timeout_now.last_log_index = m->last_index;
             out->timeout_now.last_log_term = m->last_term;
             break;
+        case MESSAGE_OFFER:
+            UNREACHABLE("an offer is not for the core");
     }
 }
 
@@ -739,6 +743,8 @@ static void note_match(struct group *g, replica_id from)
             peer->match = r->leader_state.progress[i].match_index;
     if (peer->sent_commit < r->commit_index)
         g->told_commit = 0; /* it may be told now */
+    if (peer->match >= r->log.offset)
+        peer->behind = false;
     if (peer->match >= peer->target) {
         peer->caught_up_ms = group_now(g);
         peer->target = last_index(g);
@@ -752,6 +758,9 @@ static void deliver(struct group *g, struct message *m, const uint8_t *body,
     struct raft_message in;
     char address[24];
 
+    if (m->type == MESSAGE_APPEND && m->n_entries > 0 &&
+        catchup_blocks_entries(g))
+        return;
     if (m->type == MESSAGE_APPEND &&
         message_decode_entries(body, size, m, entries) != ERR_OK)
         return;
@@ -830,6 +839,10 @@ void group_receive(struct group *g, node_id from, const uint8_t *body,
         return;
     if (m.to != g->creation.self || group_node_of(g, m.from) != from)
         return; /* another incarnation's, or one we do not know */
+    if (m.type == MESSAGE_OFFER) {
+        catchup_offered(g, &m);
+        return;
+    }
     verdict = g->running || held_from(g, from) ? GUARD_HOLD : guard_recv(g, &m);
     if (verdict == GUARD_HOLD)
         hold(g, from, body, size);

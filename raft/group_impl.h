@@ -94,6 +94,7 @@ struct group_peer {
     uint64_t heard_ms;     /* 0: never in this term */
     uint64_t caught_up_ms; /* 0: never in this term */
     uint64_t sent_ms;
+    bool behind;            /* it lacks entries from before the window */
 };
 
 enum group_life {
@@ -189,6 +190,14 @@ struct group {
     uint64_t dirty_ms; /* since when something applied is not settled; 0 */
     bool dirty, settling, wanted, due;
 
+    /* catch-up (catchup_impl.h) */
+    struct transfer *transfer; /* receiving; NULL: none */
+    uint64_t catchup_again_ms; /* no new one before */
+    uint64_t cut_position;     /* of a log cut before the switch */
+    uint64_t lease_until_ms;   /* as leader: somebody reads */
+    bool leased;
+    uint32_t jobs; /* of catch-up, with workers */
+
     uint64_t woken;          /* by the log, at this position */
     struct group *next_dead; /* closed, to be freed */
 };
@@ -228,6 +237,10 @@ struct raft_host {
     bool recovered_whole;
     node_id *down; /* peers that are certainly gone */
     uint32_t n_down, down_size;
+    /* catch-up */
+    struct transfer *receiving;
+    uint32_t n_receiving, catchup_reads;
+    uint64_t catchup_tokens, catchup_tokens_ms, catchup_offer_ms;
     /* settling */
     struct settle_round *settle;
     bool settle_nospace;

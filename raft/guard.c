@@ -362,6 +362,11 @@ static bool clip_send(struct group *g, struct message *m)
     progress = progress_of(g, m->to, &at);
     if (peer == NULL || progress == NULL)
         return true;
+    if (peer->behind) { /* it gets a transfer; this is for its timer only */
+        m->n_entries = 0;
+        m->commit = min64(m->commit, m->prev_index);
+        return true;
+    }
     if (peer->parked_next != 0)
         return clip_parked(g, peer, m);
     if (m->n_entries > 0 && progress->state == PROGRESS_PIPELINE &&
@@ -445,7 +450,10 @@ static bool reject_deliver(struct group *g, struct message *m,
     progress = progress_of(g, m->from, &at);
     if (progress == NULL)
         return true;
-    progress->last_send = 0;
+    if (m->rejected <= offset && group_peer(g, m->from) != NULL)
+        group_peer(g, m->from)->behind = true;
+    else
+        progress->last_send = 0;
     if (progress->state == PROGRESS_PIPELINE &&
         m->rejected > progress->match_index) {
         progress->state = PROGRESS_PROBE;
@@ -468,6 +476,14 @@ static bool reject_after(struct group *g)
     for (unsigned i = 0; i < r->configuration.n; i++) {
         struct raft_progress *progress = &r->leader_state.progress[i];
 
+        struct group_peer *peer = group_peer(g, r->configuration.servers[i].id);
+
+        if (peer != NULL && peer->parked_next != 0 &&
+            peer->parked_next <= r->log.offset) {
+            peer->parked_next = 0;
+            progress->state = PROGRESS_PROBE;
+            progress->next_index = r->log.offset + 1;
+        }
         if (progress->state != PROGRESS_SNAPSHOT &&
             progress->next_index <= r->log.offset) {
             progress->state = PROGRESS_PROBE;

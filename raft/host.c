@@ -4,6 +4,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "raft/catchup_impl.h"
 #include "raft/guard.h"
 #include "raft/host_store.h"
 
@@ -163,7 +164,7 @@ static void bury_dead(struct raft_host *host)
     while (*at != NULL) {
         struct group *g = *at;
 
-        if (g->running || g->settling || g->turn_queued) {
+        if (g->running || g->settling || g->turn_queued || g->jobs > 0) {
             at = &g->next_dead;
             continue;
         }
@@ -229,6 +230,7 @@ void raft_host_tick(struct raft_host *host)
             group_tick(host->groups[i]);
     }
     host->phase = (host->phase + 1) % TICK_PHASES;
+    catchup_tick(host);
     settle_poll(host);
 }
 
@@ -356,6 +358,7 @@ static void close_group(struct raft_host *host, struct group *g)
 {
     group_stop(g);
     g->life = GROUP_CLOSING;
+    catchup_group_closing(g);
     remove_group(host, g);
 }
 

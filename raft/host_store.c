@@ -4,6 +4,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "raft/catchup_impl.h"
 #include "raft/io.h"
 
 /* ---- the log and the transport as the groups see them
@@ -381,6 +382,7 @@ enum err raft_host_new(const struct raft_host_options *options,
         wal_settled(host->wal, &host->groups[i]->creation.id,
                     (log_index){host->groups[i]->settled});
     transport_set_raft_handler(options->transport, on_message, host);
+    catchup_serve_begin(host);
     raft_host_begin(host);
     *out = host;
     return ERR_OK;
@@ -430,6 +432,7 @@ static void stop_close(struct raft_host *host)
     env_timer_stop(&host->ticker);
     env_timer_stop(&host->stop_timer);
     transport_set_raft_handler(host->options.transport, NULL, NULL);
+    transport_serve(host->options.transport, RPC_CATCHUP, NULL, NULL);
     raft_host_close_all(host);
     raft_host_want_turn(host);
 }

@@ -545,6 +545,24 @@ void io_send_empty(struct group *g, struct group_peer *peer, bool quiet)
     }
 }
 
+void io_send_offer(struct group *g, struct group_peer *peer, uint64_t index,
+                   uint64_t term)
+{
+    struct message m = message_to(g, MESSAGE_OFFER, peer->id);
+
+    m.last_index = index;
+    m.last_term = term;
+    send_small(g, &m, peer->node);
+}
+
+void io_send_matched(struct group *g, replica_id to, uint64_t index)
+{
+    struct message m = message_to(g, MESSAGE_APPEND_RESULT, to);
+
+    m.last_index = index;
+    send_small(g, &m, group_node_of(g, to));
+}
+
 void io_send_timeout_now(struct group *g, struct group_peer *peer)
 {
     struct message m = message_to(g, MESSAGE_TIMEOUT_NOW, peer->id);

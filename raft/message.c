@@ -39,6 +39,7 @@ static size_t head_size(unsigned type)
             return 56;
         case MESSAGE_VOTE:
         case MESSAGE_TIMEOUT_NOW:
+        case MESSAGE_OFFER:
             return 48;
         case MESSAGE_VOTE_RESULT:
             return 32;
@@ -74,6 +75,7 @@ size_t message_encode(const struct message *m, uint8_t out[MESSAGE_HEAD_MAX])
             break;
         case MESSAGE_VOTE:
         case MESSAGE_TIMEOUT_NOW:
+        case MESSAGE_OFFER:
             put64(out + 32, m->last_index);
             put64(out + 40, m->last_term);
             break;
@@ -127,6 +129,7 @@ enum err message_decode(const uint8_t *body, size_t size, struct message *out)
             break;
         case MESSAGE_VOTE:
         case MESSAGE_TIMEOUT_NOW:
+        case MESSAGE_OFFER:
             out->last_index = get64(body + 32);
             out->last_term = get64(body + 40);
             break;

@@ -10,6 +10,7 @@
  *   vote          32 last_index 40 last_term
  *   vote result   -
  *   timeout now   32 last_index 40 last_term
+ *   offer         32 last_index 40 last_term (catch-up: what is settled)
  */
 #ifndef RAFT_MESSAGE_H
 #define RAFT_MESSAGE_H
@@ -24,7 +25,8 @@ enum message_type {
     MESSAGE_APPEND_RESULT = 2,
     MESSAGE_VOTE = 3,
     MESSAGE_VOTE_RESULT = 4,
-    MESSAGE_TIMEOUT_NOW = 5
+    MESSAGE_TIMEOUT_NOW = 5,
+    MESSAGE_OFFER = 6 /* not for the core: see catchup.h */
 };
 
 enum message_flag {

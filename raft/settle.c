@@ -14,6 +14,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "raft/catchup_impl.h"
 #include "raft/host_store.h"
 #include "raft/io.h"
 
@@ -31,6 +32,7 @@ struct settle_item {
     struct settle_job job;
     struct env_work work;
     enum err status;
+    bool transferred; /* a finished transfer, not settle_begin's */
     /* of the group at job.upto, taken when the job began */
     uint64_t term;
     struct group_config config;
@@ -76,6 +78,10 @@ void settle_check(struct group *g)
 {
     const struct raft_host_options *o = &g->host->options;
 
+    if (catchup_ready(g)) {
+        due_push(g);
+        return;
+    }
     if (g->applied <= g->settled)
         return;
     if (g->wanted ||
@@ -120,10 +126,28 @@ static void item_done(struct env_work *work)
     struct settle_item *item = work->arg;
 
     item->round->running--;
-    if (item->status != ERR_OK && item->status != ERR_NOSPACE)
+    if (item->status != ERR_OK && item->status != ERR_NOSPACE &&
+        !(item->transferred && item->status == item->job.status))
         env_fatal(item->round->host->env, "settling failed: %s",
                   err_text(item->status));
     round_next(item->round);
+}
+
+static void transferred_over(struct settle_item *item, bool durable)
+{
+    struct group *g = item->group;
+
+    mem_free(item->config.data);
+    if (!durable && item->job.status == ERR_OK)
+        item->job.status = ERR_NOSPACE;
+    if (durable && g->life == GROUP_OPEN) {
+        catchup_switch(g, &item->job);
+        wal_settled(g->host->wal, &g->creation.id, item->job.upto);
+        g->wanted = false;
+        g->dirty_ms = 0;
+    } else {
+        catchup_settle_failed(g, &item->job);
+    }
 }
 
 static void item_over(struct settle_item *item, bool durable)
@@ -131,6 +155,10 @@ static void item_over(struct settle_item *item, bool durable)
     struct group *g = item->group;
 
     g->settling = false;
+    if (item->transferred) {
+        transferred_over(item, durable);
+        return;
+    }
     if (!durable && item->job.status == ERR_OK)
         item->job.status = ERR_NOSPACE;
     if (durable) {
@@ -302,6 +330,14 @@ static void round_next(struct settle_round *round)
     env_work_submit(host->env, ENV_POOL_IO, &round->work);
 }
 
+static void item_config(struct settle_item *item,
+                        const struct group_config *config)
+{
+    item->config = *config;
+    item->config.data = mem_alloc(config->size);
+    memcpy(item->config.data, config->data, config->size);
+}
+
 static void item_init(struct settle_round *round, struct settle_item *item,
                       struct group *g)
 {
@@ -310,13 +346,15 @@ static void item_init(struct settle_round *round, struct settle_item *item,
     item->round = round;
     item->group = g;
     item->status = ERR_OK;
-    item->term = group_term_at(g, item->job.upto.v);
     item->work =
         (struct env_work){.run = item_run, .done = item_done, .arg = item};
-    group_config_at(g, item->job.upto.v, &config);
-    item->config = config;
-    item->config.data = mem_alloc(config.size);
-    memcpy(item->config.data, config.data, config.size);
+    if (item->transferred) {
+        catchup_settle_state(g, &item->term, &config);
+    } else {
+        item->term = group_term_at(g, item->job.upto.v);
+        group_config_at(g, item->job.upto.v, &config);
+    }
+    item_config(item, &config);
     g->settling = true;
 }
 
@@ -333,7 +371,10 @@ static void round_begin(struct raft_host *host)
 
         g->due = false;
         item->job.upto.v = g->applied;
-        if (g->applied <= g->settled ||
+        if (catchup_ready(g)) {
+            item->transferred = true;
+            catchup_settle_begin(g, &item->job);
+        } else if (g->applied <= g->settled ||
             !g->ops->settle_begin(g->sm, &item->job)) {
             g->wanted = false;
             g->dirty_ms = 0;
