@@ -6,6 +6,7 @@
 #include "tools/consume.h"
 #include "tools/dev.h"
 #include "tools/group_verbs.h"
+#include "tools/log.h"
 #include "tools/produce.h"
 #include "tools/server.h"
 #include "tools/topic.h"
@@ -34,6 +35,10 @@ static const struct command commands[] = {
      NULL, group_describe_options, group_describe_run},
     {"cluster status", "", 0, "Show brokers and the state of partitions.",
      NULL, cluster_status_options, cluster_status_run},
+    {"log dump", "PATH", 1, "Show the batches of a partition's files.",
+     log_more, log_dump_options, log_dump_run},
+    {"log verify", "PATH", 1, "Check a partition's files.",
+     log_more, log_verify_options, log_verify_run},
     {NULL, NULL, 0, NULL, NULL, NULL, NULL},
 };
 /* clang-format on */
