@@ -1,0 +1,78 @@
+#include "net/api/api.h"
+
+#include "base/mem.h"
+
+void *api_alloc(struct request *rq, size_t count, size_t size)
+{
+    return arena_array(&rq->arena, count, size);
+}
+
+char *api_cstr(struct request *rq, struct wire_str s)
+{
+    size_t n = s.n < 0 ? 0 : (size_t)s.n;
+    char *out = arena_alloc(&rq->arena, n + 1);
+    memcpy(out, n == 0 ? "" : s.p, n);
+    out[n] = '\0';
+    return out;
+}
+
+struct wire_str api_copy(struct request *rq, const char *s)
+{
+    return wire_str_of(s == NULL ? NULL : arena_strdup(&rq->arena, s));
+}
+
+enum kafka_error api_find_topic(const struct broker_shard *s,
+                                struct wire_str name, const struct uuid *id,
+                                const struct image_topic **topic)
+{
+    if (id != NULL && !uuid_is_zero(id)) {
+        *topic = image_topic_by_id(s->image, id);
+        return *topic == NULL ? KAFKA_UNKNOWN_TOPIC_ID : KAFKA_NONE;
+    }
+    *topic = name.n <= 0 ? NULL
+                         : image_topic(s->image, name.p, (size_t)name.n);
+    return *topic == NULL ? KAFKA_UNKNOWN_TOPIC_OR_PARTITION : KAFKA_NONE;
+}
+
+bool api_endpoint(const struct broker_shard *s, node_id node,
+                  const struct image_broker **out)
+{
+    *out = image_broker(s->image, node);
+    return *out != NULL;
+}
+
+static void step_start(struct shard_task *task)
+{
+    struct api_metadata_step *step = task->arg;
+    step->call.cb = api_metadata_done;
+    step->call.arg = step;
+    step->then(step, broker_metadata(task->to->broker));
+}
+
+static void step_finish(struct shard_task *task)
+{
+    struct api_metadata_step *step = task->arg;
+    step->back(step);
+    /* the request, and with it the step's memory, is gone from here on */
+}
+
+void api_metadata_done(struct metadata_call *call)
+{
+    struct api_metadata_step *step = call->arg;
+    step->n_results = call->n_results;
+    if (call->n_results > 0) {
+        size_t bytes = (size_t)call->n_results * sizeof *call->results;
+        step->results = arena_copy(&step->rq->arena, call->results, bytes);
+    }
+    shard_task_end(&step->task);
+}
+
+void api_metadata_begin(struct request *rq, struct api_metadata_step *step)
+{
+    step->rq = rq;
+    step->task.start = step_start;
+    step->task.finish = step_finish;
+    step->task.arg = step;
+    shard_task_begin(&step->task, rq->shard,
+                     broker_shard(rq->shard->broker, 0));
+}

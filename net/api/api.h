@@ -1,0 +1,73 @@
+/* One handler per API, and the few things they share. A handler decodes the
+ * request, works on the shards that own what it names, and answers once. */
+#ifndef NET_API_API_H
+#define NET_API_API_H
+
+#include "net/request.h"
+#include "net/shard.h"
+
+void api_produce(struct request *rq);
+void api_fetch(struct request *rq);
+void api_list_offsets(struct request *rq);
+void api_metadata(struct request *rq);
+void api_api_versions(struct request *rq);
+void api_offset_for_leader_epoch(struct request *rq);
+void api_create_topics(struct request *rq);
+void api_delete_topics(struct request *rq);
+void api_create_partitions(struct request *rq);
+void api_describe_configs(struct request *rq);
+void api_alter_configs(struct request *rq);
+void api_incremental_alter_configs(struct request *rq);
+void api_describe_cluster(struct request *rq);
+void api_find_coordinator(struct request *rq);
+void api_init_producer_id(struct request *rq);
+void api_join_group(struct request *rq);
+void api_sync_group(struct request *rq);
+void api_heartbeat(struct request *rq);
+void api_leave_group(struct request *rq);
+void api_offset_commit(struct request *rq);
+void api_offset_fetch(struct request *rq);
+void api_describe_groups(struct request *rq);
+void api_list_groups(struct request *rq);
+void api_delete_groups(struct request *rq);
+
+/* Zeroed memory that lives as long as the request. */
+void *api_alloc(struct request *rq, size_t count, size_t size);
+/* A NUL-terminated copy of a text of the wire, and the other way round. */
+char *api_cstr(struct request *rq, struct wire_str s);
+struct wire_str api_copy(struct request *rq, const char *s);
+static inline struct text api_text(struct wire_str s)
+{
+    return (struct text){.p = s.p, .n = s.n};
+}
+static inline struct wire_str api_wire(struct text s)
+{
+    return (struct wire_str){.p = s.p, .n = s.n};
+}
+
+/* The topic by name, or by id where the id is not zero. Gives NONE and the
+ * topic, UNKNOWN_TOPIC_OR_PARTITION or UNKNOWN_TOPIC_ID. */
+enum kafka_error api_find_topic(const struct broker_shard *s,
+                                struct wire_str name, const struct uuid *id,
+                                const struct image_topic **topic);
+/* Host and port that clients reach this broker by; false when unknown. */
+bool api_endpoint(const struct broker_shard *s, node_id node,
+                  const struct image_broker **out);
+
+/* Calls `then` on shard 0's thread, later `back` at home: for everything that
+ * goes through the metadata. */
+struct api_metadata_step {
+    struct shard_task task;
+    struct request *rq;
+    void (*then)(struct api_metadata_step *step, struct metadata *m);
+    void (*back)(struct api_metadata_step *step);
+    struct metadata_call call;
+    /* copied at the end of the call, so that they outlive it */
+    struct metadata_topic_result *results;
+    int n_results;
+};
+void api_metadata_begin(struct request *rq, struct api_metadata_step *step);
+/* To be given as call->cb: copies the results and goes home. */
+void api_metadata_done(struct metadata_call *call);
+
+#endif

@@ -1,0 +1,83 @@
+#include "net/api/api.h"
+#include "schema/delete_topics.h"
+
+struct delete_call {
+    struct request *rq;
+    struct delete_topics_request in;
+    struct api_metadata_step step;
+    struct metadata_topic_ref *refs;
+    struct wire_str *names; /* resolved before the topics go */
+    int n;
+};
+
+static void delete_back(struct api_metadata_step *step)
+{
+    struct delete_call *call = step->rq->handler_data;
+    struct request *rq = call->rq;
+    struct delete_topics_response out;
+    delete_topics_response_init(&out);
+    out.responses = api_alloc(rq, (size_t)call->n, sizeof *out.responses);
+    out.n_responses = call->n;
+    for (int i = 0; i < call->n; i++) {
+        struct delete_topics_response_response *to = &out.responses[i];
+        to->name = call->names[i];
+        to->topic_id = call->refs[i].id;
+        to->error_message = WIRE_NULL_STR;
+        if (i >= step->n_results) {
+            to->error_code = (int16_t)(step->call.error != KAFKA_NONE
+                                           ? step->call.error
+                                           : KAFKA_REQUEST_TIMED_OUT);
+            continue;
+        }
+        const struct metadata_topic_result *r = &step->results[i];
+        to->error_code = (int16_t)r->error;
+        if (!uuid_is_zero(&r->id)) {
+            to->topic_id = r->id;
+        }
+        if (r->message[0] != '\0') {
+            to->error_message = api_copy(rq, r->message);
+        }
+    }
+    request_respond(rq, &delete_topics_response_message, &out);
+}
+
+static void delete_start(struct api_metadata_step *step, struct metadata *m)
+{
+    struct delete_call *call = step->rq->handler_data;
+    metadata_delete_topics(
+        m, call->refs, call->n,
+        call->in.timeout_ms < 0 ? 0 : (uint32_t)call->in.timeout_ms,
+        &step->call);
+}
+
+void api_delete_topics(struct request *rq)
+{
+    struct delete_call *call = api_alloc(rq, 1, sizeof *call);
+    call->rq = rq;
+    rq->handler_data = call;
+    if (!request_decode(rq, &delete_topics_request_message, &call->in)) {
+        return;
+    }
+    const struct delete_topics_request *in = &call->in;
+    bool structs = rq->api_version >= 6;
+    call->n = structs ? in->n_topics : in->n_topic_names;
+    call->refs = api_alloc(rq, (size_t)call->n, sizeof *call->refs);
+    call->names = api_alloc(rq, (size_t)call->n, sizeof *call->names);
+    for (int i = 0; i < call->n; i++) {
+        struct wire_str name = structs ? in->topics[i].name
+                                       : in->topic_names[i];
+        call->names[i] = name;
+        if (name.n >= 0) {
+            call->refs[i].name = api_cstr(rq, name);
+            continue;
+        }
+        call->refs[i].id = in->topics[i].topic_id;
+        const struct image_topic *topic =
+            image_topic_by_id(rq->shard->image, &call->refs[i].id);
+        call->names[i] =
+            topic == NULL ? WIRE_NULL_STR : api_copy(rq, topic->name);
+    }
+    call->step.then = delete_start;
+    call->step.back = delete_back;
+    api_metadata_begin(rq, &call->step);
+}

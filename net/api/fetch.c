@@ -1,0 +1,602 @@
+/* Fetch: one round reads every partition on the shard that owns it, the shards
+ * side by side; when too little came and nothing went wrong, the request waits
+ * in its partitions' lists until something moves or its time is up, then reads
+ * once more. Sessions: always 0, every answer names every partition (KIP-227
+ * allows it). */
+#include "base/mem.h"
+#include "net/api/api.h"
+#include "schema/fetch.h"
+
+struct fetch_call;
+
+struct fetch_part {
+    struct fetch_call *call;
+    struct group_id id;
+    struct fetch_response_partition *out;
+    struct partition_fetch fetch;
+    struct partition_waiter waiter;
+    enum kafka_error preset; /* decided without asking a partition */
+    bool pinned;             /* fetch holds memory */
+};
+
+/* What one shard does for a call. */
+struct fetch_lane {
+    struct fetch_call *call;
+    struct shard_task task;
+    struct broker_shard *shard;
+    struct fetch_part **parts;
+    int n_parts;
+    int next;          /* part being read */
+    int32_t budget;
+    bool woken;        /* on the lane's shard: told home since waiting began */
+    struct env_post wake_post;
+};
+
+struct fetch_call {
+    struct request *rq;
+    struct fetch_request in;
+    struct fetch_response out;
+    struct fetch_part *parts;
+    int n_parts;
+    struct fetch_lane *lanes;
+    int n_lanes;
+    int lanes_busy;
+    struct env_timer timer;
+    struct env_deferred wake; /* one way out of waiting, at the turn's end */
+    uint64_t deadline_ms;
+    bool timer_on, waiting, wake_pending, gone, answer_later;
+};
+
+static void round_begin(struct fetch_call *call);
+
+/* ---- giving memory back ---------------------------------------------------- */
+/* Pins belong to the shard that took them; the request's memory may be gone
+ * when another shard gives them back, so they travel in a copy. */
+struct pins_return {
+    struct env_post post;
+    struct partition_fetch fetch;
+};
+
+static void pins_returned(struct env_post *post)
+{
+    struct pins_return *r = post->arg;
+    partition_fetch_release(&r->fetch);
+    mem_free(r);
+}
+
+static void part_release(struct fetch_part *part)
+{
+    if (!part->pinned) {
+        return;
+    }
+    part->pinned = false;
+    struct broker_shard *home = part->call->rq->shard;
+    struct broker_shard *owner = shard_owner(home, &part->id);
+    if (owner == home) {
+        partition_fetch_release(&part->fetch);
+        return;
+    }
+    struct pins_return *r = mem_zalloc(sizeof *r);
+    r->fetch = part->fetch;
+    r->post = (struct env_post){.cb = pins_returned, .arg = r};
+    env_post(owner->env, &r->post);
+}
+
+static void call_release(struct request *rq)
+{
+    struct fetch_call *call = rq->handler_data;
+    for (int i = 0; i < call->n_parts; i++) {
+        part_release(&call->parts[i]);
+    }
+}
+
+/* ---- the answer ------------------------------------------------------------ */
+static void hint_leader(struct fetch_call *call, struct fetch_part *part)
+{
+    struct request *rq = call->rq;
+    const struct image_topic *topic =
+        image_topic_by_id(rq->shard->image, &part->id.topic);
+    node_id leader = -1;
+    int32_t epoch = -1;
+    const struct image_broker *b = NULL;
+    if (topic == NULL || part->id.partition >= topic->n_partitions) {
+        return;
+    }
+    shard_leader_of(rq->shard, topic, part->id.partition, &leader, &epoch);
+    if (leader < 0 || !api_endpoint(rq->shard, leader, &b)) {
+        return;
+    }
+    part->out->current_leader.leader_id = leader;
+    part->out->current_leader.leader_epoch = epoch;
+    struct fetch_response *out = &call->out;
+    for (int i = 0; i < out->n_node_endpoints; i++) {
+        if (out->node_endpoints[i].node_id == leader) {
+            return;
+        }
+    }
+    if (out->node_endpoints == NULL) {
+        out->node_endpoints = api_alloc(rq, (size_t)call->n_parts,
+                                        sizeof *out->node_endpoints);
+    }
+    out->node_endpoints[out->n_node_endpoints++] =
+        (struct fetch_response_node_endpoint){
+            .node_id = leader,
+            .host = api_copy(rq, b->host),
+            .port = b->port,
+            .rack = api_copy(rq, b->rack),
+        };
+}
+
+static void part_answer(struct fetch_call *call, struct fetch_part *part)
+{
+    struct fetch_response_partition *out = part->out;
+    const struct partition_fetch *f = &part->fetch;
+    enum kafka_error error =
+        part->preset != KAFKA_NONE ? part->preset : f->error;
+    out->error_code = (int16_t)error;
+    out->high_watermark = -1;
+    out->last_stable_offset = -1;
+    out->log_start_offset = -1;
+    out->preferred_read_replica = -1;
+    out->n_aborted_transactions = call->in.isolation_level == 1 ? 0 : -1;
+    out->diverging_epoch.epoch = -1;
+    out->diverging_epoch.end_offset = -1;
+    out->current_leader.leader_id = -1;
+    out->current_leader.leader_epoch = -1;
+    out->snapshot_id.end_offset = -1;
+    out->snapshot_id.epoch = -1;
+    out->records = (struct wire_records){.n = 0};
+    if (error != KAFKA_NONE) {
+        if (error == KAFKA_NOT_LEADER_OR_FOLLOWER ||
+            error == KAFKA_FENCED_LEADER_EPOCH) {
+            hint_leader(call, part);
+        }
+        return;
+    }
+    out->high_watermark = f->high_watermark.v;
+    out->last_stable_offset = f->last_stable.v;
+    out->log_start_offset = f->log_start.v;
+    if (f->diverging_epoch >= 0) {
+        out->diverging_epoch.epoch = f->diverging_epoch;
+        out->diverging_epoch.end_offset = f->diverging_end.v;
+        return;
+    }
+    out->records = (struct wire_records){
+        .n = f->bytes, .n_iov = f->n_iov, .iov = f->iov};
+}
+
+static void call_answer(struct fetch_call *call)
+{
+    struct request *rq = call->rq;
+    if (call->timer_on) {
+        env_timer_stop(&call->timer);
+        call->timer_on = false;
+    }
+    if (call->wake.queued) {
+        call->answer_later = true; /* its callback may not find us gone */
+        return;
+    }
+    int64_t left = call->in.max_bytes;
+    bool any = false;
+    for (int i = 0; i < call->n_parts; i++) {
+        struct fetch_part *part = &call->parts[i];
+        /* shards read side by side: what is too much together goes back */
+        if (part->pinned && any && part->fetch.bytes > left) {
+            part_release(part);
+            part->fetch.bytes = 0;
+            part->fetch.n_iov = 0;
+        }
+        left -= part->fetch.bytes;
+        any = any || part->fetch.bytes > 0;
+        part_answer(call, part);
+    }
+    request_respond(rq, &fetch_response_message, &call->out);
+}
+
+/* ---- waiting ---------------------------------------------------------------- */
+static void unwait_start(struct shard_task *task)
+{
+    struct fetch_lane *lane = task->arg;
+    for (int i = 0; i < lane->n_parts; i++) {
+        partition_unwait(&lane->parts[i]->waiter);
+    }
+    shard_task_end(task);
+}
+
+static void lane_idle(struct shard_task *task)
+{
+    struct fetch_lane *lane = task->arg;
+    struct fetch_call *call = lane->call;
+    if (--call->lanes_busy == 0) {
+        round_begin(call);
+    }
+}
+
+static void wait_is_over(struct fetch_call *call)
+{
+    if (!call->waiting) {
+        call->wake_pending = true;
+        return;
+    }
+    call->waiting = false;
+    call->wake_pending = false;
+    call->lanes_busy = call->n_lanes;
+    for (int i = 0; i < call->n_lanes; i++) {
+        struct fetch_lane *lane = &call->lanes[i];
+        lane->task = (struct shard_task){
+            .start = unwait_start, .finish = lane_idle, .arg = lane};
+        shard_task_begin(&lane->task, call->rq->shard, lane->shard);
+    }
+}
+
+static void call_woken(struct env_deferred *d)
+{
+    struct fetch_call *call = d->arg;
+    if (call->answer_later) {
+        call_answer(call);
+        return;
+    }
+    wait_is_over(call);
+}
+
+/* A lane's wake always arrives before the end of its next task, as posts of
+ * one shard keep their order: the call is still there. */
+static void wake_arrived(struct env_post *post)
+{
+    struct fetch_lane *lane = post->arg;
+    env_defer(lane->call->rq->shard->env, &lane->call->wake);
+}
+
+/* Enough for min_bytes, as far as this shard can tell? */
+static bool lane_has_enough(const struct fetch_lane *lane)
+{
+    const struct fetch_call *call = lane->call;
+    int64_t sum = 0;
+    for (int i = 0; i < lane->n_parts; i++) {
+        const struct fetch_part *part = lane->parts[i];
+        struct partition *p = shard_find_partition(lane->shard, &part->id);
+        if (p == NULL || !partition_role(p).is_leader) {
+            return true; /* an error to be told */
+        }
+        sum += partition_available(p, part->fetch.offset,
+                                   call->in.isolation_level,
+                                   part->fetch.max_bytes);
+    }
+    return call->n_lanes > 1 ? sum > 0 : sum >= call->in.min_bytes;
+}
+
+static void part_woken(struct partition_waiter *waiter)
+{
+    struct fetch_part *part = waiter->arg;
+    struct fetch_call *call = part->call;
+    struct fetch_lane *lane = NULL;
+    for (int i = 0; i < call->n_lanes && lane == NULL; i++) {
+        for (int k = 0; k < call->lanes[i].n_parts; k++) {
+            if (call->lanes[i].parts[k] == part) {
+                lane = &call->lanes[i];
+                break;
+            }
+        }
+    }
+    if (lane->woken) {
+        return;
+    }
+    if (!lane_has_enough(lane)) {
+        struct partition *p = shard_find_partition(lane->shard, &part->id);
+        partition_wait(p, waiter);
+        return;
+    }
+    lane->woken = true;
+    if (lane->shard == call->rq->shard) {
+        env_defer(lane->shard->env, &call->wake);
+        return;
+    }
+    lane->wake_post = (struct env_post){.cb = wake_arrived, .arg = lane};
+    env_post(call->rq->shard->env, &lane->wake_post);
+}
+
+static void wait_start(struct shard_task *task)
+{
+    struct fetch_lane *lane = task->arg;
+    lane->woken = false;
+    for (int i = 0; i < lane->n_parts; i++) {
+        struct fetch_part *part = lane->parts[i];
+        struct partition *p = shard_find_partition(lane->shard, &part->id);
+        if (p == NULL) {
+            continue;
+        }
+        part->waiter.wake = part_woken;
+        part->waiter.arg = part;
+        partition_wait(p, &part->waiter);
+    }
+    shard_task_end(task);
+}
+
+static void wait_begun(struct shard_task *task)
+{
+    struct fetch_lane *lane = task->arg;
+    struct fetch_call *call = lane->call;
+    if (--call->lanes_busy > 0) {
+        return;
+    }
+    call->waiting = true;
+    if (call->wake_pending || call->gone ||
+        env_now_ms(call->rq->shard->env) >= call->deadline_ms) {
+        wait_is_over(call);
+    }
+}
+
+static void call_wait(struct fetch_call *call)
+{
+    call->lanes_busy = call->n_lanes;
+    for (int i = 0; i < call->n_lanes; i++) {
+        struct fetch_lane *lane = &call->lanes[i];
+        lane->task = (struct shard_task){
+            .start = wait_start, .finish = wait_begun, .arg = lane};
+        shard_task_begin(&lane->task, call->rq->shard, lane->shard);
+    }
+}
+
+static void call_deadline(struct env_timer *timer)
+{
+    struct fetch_call *call = timer->arg;
+    env_defer(call->rq->shard->env, &call->wake);
+}
+
+static void call_abandoned(struct request *rq)
+{
+    struct fetch_call *call = rq->handler_data;
+    call->gone = true;
+    env_defer(rq->shard->env, &call->wake);
+}
+
+/* ---- one round -------------------------------------------------------------- */
+static void round_ended(struct fetch_call *call)
+{
+    int64_t bytes = 0;
+    bool now = call->n_parts == 0 || call->gone;
+    for (int i = 0; i < call->n_parts; i++) {
+        const struct fetch_part *part = &call->parts[i];
+        bytes += part->fetch.bytes;
+        now = now || part->preset != KAFKA_NONE ||
+              part->fetch.error != KAFKA_NONE ||
+              part->fetch.diverging_epoch >= 0;
+    }
+    uint64_t time = env_now_ms(call->rq->shard->env);
+    if (now || bytes >= call->in.min_bytes || time >= call->deadline_ms ||
+        call->n_lanes == 0) {
+        call_answer(call);
+        return;
+    }
+    call_release(call->rq);
+    call_wait(call);
+}
+
+static void lane_read_on(struct fetch_lane *lane);
+
+static void part_account(struct fetch_lane *lane, struct fetch_part *part)
+{
+    part->pinned = part->fetch.n_iov > 0 || part->fetch.pins != NULL;
+    if (part->fetch.error != KAFKA_NONE) {
+        part->fetch.bytes = 0;
+    }
+    lane->budget -= part->fetch.bytes;
+}
+
+static void part_was_read(struct partition_fetch *fetch)
+{
+    struct fetch_part *part = fetch->arg;
+    struct fetch_call *call = part->call;
+    for (int i = 0; i < call->n_lanes; i++) {
+        struct fetch_lane *lane = &call->lanes[i];
+        if (lane->next < lane->n_parts && lane->parts[lane->next] == part) {
+            part_account(lane, part);
+            lane->next++;
+            lane_read_on(lane);
+            return;
+        }
+    }
+}
+
+static void lane_read_on(struct fetch_lane *lane)
+{
+    struct fetch_call *call = lane->call;
+    for (; lane->next < lane->n_parts; lane->next++) {
+        struct fetch_part *part = lane->parts[lane->next];
+        struct partition_fetch *f = &part->fetch;
+        struct partition *p = shard_find_partition(lane->shard, &part->id);
+        bool first = lane->budget == call->in.max_bytes;
+        f->error = KAFKA_NONE;
+        f->bytes = 0;
+        f->n_iov = 0;
+        f->pins = NULL;
+        f->diverging_epoch = -1;
+        f->max_bytes = part->fetch.max_bytes;
+        if (p == NULL) {
+            f->error = KAFKA_NOT_LEADER_OR_FOLLOWER;
+            continue;
+        }
+        int32_t wanted = f->max_bytes;
+        if (lane->budget < wanted) {
+            f->max_bytes = lane->budget < 0 ? 0 : lane->budget;
+        }
+        f->at_least_one = first;
+        bool done = partition_fetch(p, f);
+        f->max_bytes = wanted;
+        if (!done) {
+            return; /* goes on in part_was_read */
+        }
+        part_account(lane, part);
+    }
+    shard_task_end(&lane->task);
+}
+
+static void lane_start(struct shard_task *task)
+{
+    struct fetch_lane *lane = task->arg;
+    lane->next = 0;
+    lane->budget = lane->call->in.max_bytes;
+    lane_read_on(lane);
+}
+
+static void lane_ended(struct shard_task *task)
+{
+    struct fetch_lane *lane = task->arg;
+    if (--lane->call->lanes_busy == 0) {
+        round_ended(lane->call);
+    }
+}
+
+static void round_begin(struct fetch_call *call)
+{
+    call->wake_pending = false;
+    call->lanes_busy = call->n_lanes + 1;
+    for (int i = 0; i < call->n_lanes; i++) {
+        struct fetch_lane *lane = &call->lanes[i];
+        lane->task = (struct shard_task){
+            .start = lane_start, .finish = lane_ended, .arg = lane};
+        shard_task_begin(&lane->task, call->rq->shard, lane->shard);
+    }
+    if (--call->lanes_busy == 0) {
+        round_ended(call);
+    }
+}
+
+/* ---- taking the request apart ------------------------------------------------ */
+static void part_prepare(struct fetch_call *call,
+                         const struct image_topic *topic,
+                         enum kafka_error error,
+                         const struct fetch_request_partition *in,
+                         struct fetch_response_partition *out)
+{
+    struct fetch_part *part = &call->parts[call->n_parts++];
+    part->call = call;
+    part->out = out;
+    out->partition_index = in->partition;
+    if (error == KAFKA_NONE &&
+        (in->partition < 0 || in->partition >= topic->n_partitions)) {
+        error = KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
+    }
+    part->preset = error;
+    part->fetch.diverging_epoch = -1;
+    if (error != KAFKA_NONE) {
+        return;
+    }
+    part->id = (struct group_id){.topic = topic->id,
+                                 .partition = in->partition};
+    part->fetch = (struct partition_fetch){
+        .offset = {in->fetch_offset},
+        .max_bytes = in->partition_max_bytes,
+        .isolation = call->in.isolation_level,
+        .current_leader_epoch = in->current_leader_epoch,
+        .last_fetched_epoch = in->last_fetched_epoch,
+        .cb = part_was_read,
+        .arg = part,
+        .diverging_epoch = -1,
+    };
+    struct broker_shard *owner = shard_owner(call->rq->shard, &part->id);
+    struct fetch_lane *lane = NULL;
+    for (int i = 0; i < call->n_lanes; i++) {
+        if (call->lanes[i].shard == owner) {
+            lane = &call->lanes[i];
+        }
+    }
+    if (lane == NULL) {
+        lane = &call->lanes[call->n_lanes++];
+        lane->call = call;
+        lane->shard = owner;
+    }
+    lane->n_parts++;
+}
+
+static void lanes_fill(struct fetch_call *call)
+{
+    for (int i = 0; i < call->n_lanes; i++) {
+        struct fetch_lane *lane = &call->lanes[i];
+        lane->parts = api_alloc(call->rq, (size_t)lane->n_parts,
+                                sizeof(struct fetch_part *));
+        lane->n_parts = 0;
+        for (int k = 0; k < call->n_parts; k++) {
+            struct fetch_part *part = &call->parts[k];
+            if (part->preset == KAFKA_NONE &&
+                shard_owner(call->rq->shard, &part->id) == lane->shard) {
+                lane->parts[lane->n_parts++] = part;
+            }
+        }
+    }
+}
+
+static void call_prepare(struct fetch_call *call)
+{
+    struct request *rq = call->rq;
+    const struct fetch_request *in = &call->in;
+    struct fetch_response *out = &call->out;
+    size_t n = 0;
+    for (int t = 0; t < in->n_topics; t++) {
+        n += (size_t)in->topics[t].n_partitions;
+    }
+    call->parts = api_alloc(rq, n, sizeof *call->parts);
+    call->lanes = api_alloc(rq, broker_n_shards(rq->shard->broker),
+                            sizeof *call->lanes);
+    out->responses =
+        api_alloc(rq, (size_t)in->n_topics, sizeof *out->responses);
+    out->n_responses = in->n_topics;
+    for (int t = 0; t < in->n_topics; t++) {
+        const struct fetch_request_topic *ti = &in->topics[t];
+        struct fetch_response_topic *to = &out->responses[t];
+        to->topic = ti->topic;
+        to->topic_id = ti->topic_id;
+        to->partitions = api_alloc(rq, (size_t)ti->n_partitions,
+                                   sizeof *to->partitions);
+        to->n_partitions = ti->n_partitions;
+        const struct image_topic *topic = NULL;
+        enum kafka_error e =
+            api_find_topic(rq->shard, ti->topic, &ti->topic_id, &topic);
+        if (rq->api_version >= 13 && e != KAFKA_NONE) {
+            e = KAFKA_UNKNOWN_TOPIC_ID;
+        }
+        for (int p = 0; p < ti->n_partitions; p++) {
+            part_prepare(call, topic, e, &ti->partitions[p],
+                         &to->partitions[p]);
+        }
+    }
+    lanes_fill(call);
+}
+
+void api_fetch(struct request *rq)
+{
+    struct fetch_call *call = api_alloc(rq, 1, sizeof *call);
+    call->rq = rq;
+    if (!request_decode(rq, &fetch_request_message, &call->in)) {
+        return;
+    }
+    struct fetch_request *in = &call->in;
+    fetch_response_init(&call->out);
+    if (in->session_id != 0 && in->session_epoch > 0) {
+        call->out.error_code = KAFKA_FETCH_SESSION_ID_NOT_FOUND;
+        request_respond(rq, &fetch_response_message, &call->out);
+        return;
+    }
+    const int64_t most =
+        broker_config_int(broker_static_config(rq->shard->broker),
+                          "fetch.max.bytes");
+    if (in->max_bytes < 0 || in->max_bytes > most) {
+        in->max_bytes = (int32_t)most;
+    }
+    if (in->min_bytes > in->max_bytes) {
+        in->min_bytes = in->max_bytes;
+    }
+    call_prepare(call);
+    call->wake = (struct env_deferred){.cb = call_woken, .arg = call};
+    rq->handler_data = call;
+    rq->release = call_release;
+    rq->abandoned = call_abandoned;
+    uint64_t wait = in->max_wait_ms < 0 ? 0 : (uint64_t)in->max_wait_ms;
+    call->deadline_ms = env_now_ms(rq->shard->env) + wait;
+    if (wait > 0 && in->min_bytes > 0 && call->n_lanes > 0) {
+        env_timer_init(rq->shard->env, &call->timer, call_deadline, call);
+        env_timer_start(&call->timer, wait);
+        call->timer_on = true;
+    }
+    round_begin(call);
+}

@@ -1,0 +1,874 @@
+/* The composition root. Start, in order: identity of the data directory;
+ * every shard recovers its log on its own thread; the peer listener opens;
+ * the metadata group forms or is found; partitions are opened as the metadata
+ * image names them; registered, the client listener opens and the broker is
+ * ready. Any failure before that is one sentence through options->failed. */
+#include "net/broker.h"
+
+#include <stdarg.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+#include "base/assert.h"
+#include "base/limits.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "net/connection.h"
+#include "net/endpoint.h"
+#include "net/identity.h"
+#include "net/listener.h"
+#include "net/shard.h"
+
+#define PATH_SIZE 4096
+#define STOP_TRANSFER_MS 5000
+#define STOP_POLL_MS 10
+#define STOP_TRANSFERS_AT_ONCE 64
+
+struct broker {
+    struct broker_options options;
+    const struct broker_config *config;
+    struct env *env; /* of shard 0 */
+    struct identity identity;
+    struct broker_shard *shards[BROKER_SHARDS_MAX];
+    unsigned n_up, n_stopped;
+    struct metadata *metadata;
+    struct listener *listener;
+    _Atomic node_id controller;
+    struct env_deferred begin;
+    struct env_timer stop_timer;
+    uint64_t stop_deadline_ms;
+    bool failed, ready, stopping;
+    char dir[PATH_SIZE - 256];
+    struct endpoint listen, advertised;
+    char peer_listen[300], peer_advertised[300];
+    char address[300];
+    char waiting[512];
+};
+
+unsigned broker_n_shards(const struct broker *b)
+{
+    return b->options.n_shards;
+}
+
+struct broker_shard *broker_shard(const struct broker *b, unsigned index)
+{
+    ASSERT(index < b->options.n_shards);
+    return b->shards[index];
+}
+
+const struct broker_config *broker_static_config(const struct broker *b)
+{
+    return b->config;
+}
+
+struct metadata *broker_metadata(const struct broker *b)
+{
+    return b->metadata;
+}
+
+node_id broker_node(const struct broker *b)
+{
+    return b->identity.node;
+}
+
+node_id broker_controller(const struct broker *b)
+{
+    return atomic_load_explicit(&b->controller, memory_order_relaxed);
+}
+
+const char *broker_address(const struct broker *b)
+{
+    return b->address;
+}
+
+const char *broker_waiting_for(const struct broker *b)
+{
+    return b->metadata == NULL ? b->waiting : metadata_waiting_for(b->metadata);
+}
+
+static void fail(struct broker *b, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static void fail(struct broker *b, const char *format, ...)
+{
+    if (b->failed) {
+        return;
+    }
+    b->failed = true;
+    char sentence[1024];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(sentence, sizeof sentence, format, args);
+    va_end(args);
+    b->options.failed(b->options.arg, sentence);
+}
+
+/* ---- leaders known here --------------------------------------------------- */
+/* A role change is told to every shard, so that each answers Metadata by the
+ * newest the broker knows. */
+struct leader_news {
+    struct env_post post;
+    struct broker_shard *shard;
+    struct group_id id;
+    node_id leader;
+    int32_t epoch;
+};
+
+static void leader_learn(struct broker_shard *s, const struct group_id *id,
+                         node_id leader, int32_t epoch)
+{
+    struct shard_leader *known = NULL;
+    HASH_FIND(hh, s->leaders, id, sizeof *id, known);
+    if (known == NULL) {
+        if (leader < 0) {
+            return;
+        }
+        known = mem_zalloc(sizeof *known);
+        known->id = *id;
+        known->leader = leader;
+        known->epoch = epoch;
+        HASH_ADD(hh, s->leaders, id, sizeof known->id, known);
+    } else if (leader < 0) {
+        known->leader = -1; /* the epoch stays: it never goes back */
+        return;
+    } else if (epoch >= known->epoch) {
+        known->leader = leader;
+        known->epoch = epoch;
+    }
+    if (s->index == 0 && s->broker->metadata != NULL) {
+        metadata_report_leader(s->broker->metadata, id, leader, epoch);
+    }
+}
+
+static void leader_forget(struct broker_shard *s, const struct group_id *id)
+{
+    struct shard_leader *known = NULL;
+    HASH_FIND(hh, s->leaders, id, sizeof *id, known);
+    if (known != NULL) {
+        HASH_DEL(s->leaders, known);
+        mem_free(known);
+    }
+}
+
+static void leader_news_arrived(struct env_post *post)
+{
+    struct leader_news *news = post->arg;
+    leader_learn(news->shard, &news->id, news->leader, news->epoch);
+    mem_free(news);
+}
+
+static void leader_tell(struct broker_shard *from, const struct group_id *id,
+                        node_id leader, int32_t epoch)
+{
+    struct broker *b = from->broker;
+    for (unsigned i = 0; i < b->options.n_shards; i++) {
+        if (i == from->index) {
+            leader_learn(from, id, leader, epoch);
+            continue;
+        }
+        struct leader_news *news = mem_zalloc(sizeof *news);
+        news->post = (struct env_post){.cb = leader_news_arrived, .arg = news};
+        news->shard = b->shards[i];
+        news->id = *id;
+        news->leader = leader;
+        news->epoch = epoch;
+        env_post(b->shards[i]->env, &news->post);
+    }
+}
+
+/* ---- partitions of a shard ------------------------------------------------ */
+static void partition_role_told(void *arg, struct partition *p,
+                                const struct group_role *role)
+{
+    struct shard_partition *sp = arg;
+    if (sp->offsets_topic) {
+        coordinator_role_changed(sp->shard->coordinator, p, sp->id.partition,
+                                 role);
+    }
+    if (role->is_leader && !role->ready) {
+        return; /* not usable yet; told again when it is */
+    }
+    leader_tell(sp->shard, &sp->id, role->leader, (int32_t)role->term.v);
+}
+
+static void partition_applied_told(void *arg, struct partition *p,
+                                   kafka_offset base, const uint8_t *batch,
+                                   uint32_t size)
+{
+    struct shard_partition *sp = arg;
+    coordinator_applied(sp->shard->coordinator, p, sp->id.partition, base,
+                        batch, size);
+}
+
+static void partition_closed_told(void *arg, struct partition *p)
+{
+    (void)p;
+    mem_free(arg);
+}
+
+static const struct partition_ops partition_callbacks = {
+    .role_changed = partition_role_told,
+    .closed = partition_closed_told,
+};
+static const struct partition_ops offsets_partition_callbacks = {
+    .role_changed = partition_role_told,
+    .applied = partition_applied_told,
+    .closed = partition_closed_told,
+};
+
+static const char *effective(struct broker_shard *s,
+                             const struct image_topic *topic, const char *name)
+{
+    int source = 0;
+    const struct config_key *key = config_key_find(CONFIG_TOPIC, name);
+    ASSERT(key != NULL);
+    return config_topic_effective(s->image, topic, s->broker->config,
+                                  broker_node(s->broker), key, &source);
+}
+
+static int64_t effective_int(struct broker_shard *s,
+                             const struct image_topic *topic, const char *name)
+{
+    const char *v = effective(s, topic, name);
+    return v == NULL ? -1 : strtoll(v, NULL, 10);
+}
+
+static int32_t effective_i32(struct broker_shard *s,
+                             const struct image_topic *topic, const char *name)
+{
+    int64_t v = effective_int(s, topic, name);
+    return v > INT32_MAX ? INT32_MAX : v < -1 ? -1 : (int32_t)v;
+}
+
+static struct partition_config topic_settings(struct broker_shard *s,
+                                              const struct image_topic *t)
+{
+    const char *policy = effective(s, t, "cleanup.policy");
+    const char *stamp = effective(s, t, "message.timestamp.type");
+    struct partition_config c = {
+        .cleanup_delete = policy != NULL && strstr(policy, "delete") != NULL,
+        .cleanup_compact = policy != NULL && strstr(policy, "compact") != NULL,
+        .retention_ms = effective_int(s, t, "retention.ms"),
+        .retention_bytes = effective_int(s, t, "retention.bytes"),
+        .segment_bytes = effective_i32(s, t, "segment.bytes"),
+        .segment_ms = effective_int(s, t, "segment.ms"),
+        .index_interval_bytes = effective_i32(s, t, "index.interval.bytes"),
+        .max_message_bytes = effective_i32(s, t, "max.message.bytes"),
+        .timestamp_type = stamp != NULL && strcmp(stamp, "LogAppendTime") == 0
+                              ? TIMESTAMP_APPEND
+                              : TIMESTAMP_CREATE,
+        .timestamp_before_max_ms =
+            effective_int(s, t, "message.timestamp.before.max.ms"),
+        .timestamp_after_max_ms =
+            effective_int(s, t, "message.timestamp.after.max.ms"),
+        .min_insync_replicas = effective_i32(s, t, "min.insync.replicas"),
+        .producer_id_expiration_ms = broker_config_int(
+            s->broker->config, "producer.id.expiration.ms"),
+    };
+    return c;
+}
+
+static void open_partition(struct broker_shard *s,
+                           const struct image_topic *topic, int32_t index)
+{
+    struct broker *b = s->broker;
+    const struct image_partition *ip = &topic->partitions[index];
+    struct group_creation creation = {
+        .id = {.topic = topic->id, .partition = index},
+        .directory = b->identity.directory,
+        .n_replicas = ip->n_replicas,
+    };
+    for (int i = 0; i < ip->n_replicas; i++) {
+        creation.replicas[i] = ip->replicas[i];
+        if (ip->replicas[i].node == b->identity.node) {
+            creation.self = ip->replicas[i].id;
+        }
+    }
+    if (creation.self == 0 || shard_owner(s, &creation.id) != s ||
+        shard_find_partition(s, &creation.id) != NULL) {
+        return;
+    }
+    struct shard_partition *sp = mem_zalloc(sizeof *sp);
+    sp->id = creation.id;
+    sp->shard = s;
+    sp->offsets_topic = strcmp(topic->name, OFFSETS_TOPIC) == 0;
+    char name[TOPIC_NAME_MAX + 16];
+    snprintf(name, sizeof name, "%s-%d", topic->name, (int)index);
+    struct partition_config config = topic_settings(s, topic);
+    HASH_ADD(hh, s->partitions, id, sizeof sp->id, sp);
+    enum err e = partition_open(s->partitions_of, &creation, name, &config,
+                                sp->offsets_topic ? &offsets_partition_callbacks
+                                                  : &partition_callbacks,
+                                sp, &sp->partition);
+    if (e != ERR_OK) {
+        log_error("broker", "partition %s cannot be opened here: %s", name,
+                  err_text(e));
+        HASH_DEL(s->partitions, sp);
+        mem_free(sp);
+        return;
+    }
+    /* what it knew at once, before `partition` was set */
+    struct group_role role = partition_role(sp->partition);
+    partition_role_told(sp, sp->partition, &role);
+}
+
+static void close_partitions(struct broker_shard *s,
+                             const struct image_topic *topic)
+{
+    for (int32_t i = 0; i < topic->n_partitions; i++) {
+        struct group_id id = {.topic = topic->id, .partition = i};
+        leader_forget(s, &id);
+        struct shard_partition *sp = NULL;
+        HASH_FIND(hh, s->partitions, &id, sizeof id, sp);
+        if (sp == NULL) {
+            continue;
+        }
+        HASH_DEL(s->partitions, sp);
+        if (sp->offsets_topic) {
+            coordinator_partition_closed(s->coordinator, i);
+        }
+        partition_delete(sp->partition); /* frees sp by closed */
+    }
+    coordinator_topic_deleted(s->coordinator, topic->name);
+}
+
+static void configure_partitions(struct broker_shard *s,
+                                 const struct image_topic *topic)
+{
+    struct partition_config config = topic_settings(s, topic);
+    for (int32_t i = 0; i < topic->n_partitions; i++) {
+        struct group_id id = {.topic = topic->id, .partition = i};
+        struct partition *p = shard_find_partition(s, &id);
+        if (p != NULL) {
+            partition_configure(p, &config);
+        }
+    }
+}
+
+static void meet_broker(struct broker_shard *s, const struct image_broker *ib)
+{
+    if (ib->node == broker_node(s->broker)) {
+        return;
+    }
+    transport_set_peer(s->transport, ib->node, ib->peer_address);
+}
+
+static void image_changed(void *arg, const struct image_change *change)
+{
+    struct broker_shard *s = arg;
+    switch (change->kind) {
+    case IMAGE_CLUSTER:
+        transport_set_cluster(s->transport, image_cluster_id(s->image));
+        break;
+    case IMAGE_BROKER:
+        if (change->broker != NULL) {
+            meet_broker(s, change->broker);
+        }
+        break;
+    case IMAGE_TOPIC_CREATED:
+        for (int32_t i = 0; i < change->topic->n_partitions; i++) {
+            open_partition(s, change->topic, i);
+        }
+        break;
+    case IMAGE_PARTITIONS_ADDED:
+        for (int32_t i = change->partition; i < change->topic->n_partitions;
+             i++) {
+            open_partition(s, change->topic, i);
+        }
+        break;
+    case IMAGE_TOPIC_DELETED:
+        close_partitions(s, change->topic);
+        break;
+    case IMAGE_TOPIC_CONFIG:
+        configure_partitions(s, change->topic);
+        break;
+    case IMAGE_BROKER_CONFIG: {
+        const struct image_topic *const *topics = NULL;
+        int n = image_topics(s->image, &topics);
+        for (int i = 0; i < n; i++) {
+            configure_partitions(s, topics[i]);
+        }
+        break;
+    }
+    case IMAGE_LEADER:
+        break;
+    }
+}
+
+/* ---- copies of the image on the other shards ------------------------------ */
+struct image_news {
+    struct env_post post;
+    struct broker_shard *shard;
+    log_index index;
+    size_t size;
+    uint8_t record[];
+};
+
+static void image_news_arrived(struct env_post *post)
+{
+    struct image_news *news = post->arg;
+    struct broker_shard *s = news->shard;
+    if (image_apply(s->own_image, news->index, news->record, news->size,
+                    image_changed, s) != ERR_OK) {
+        env_fatal(s->env, "a metadata record that shard 0 applied cannot be "
+                          "applied on shard %u",
+                  s->index);
+    }
+    mem_free(news);
+}
+
+static void metadata_applied(void *arg, log_index index, const uint8_t *record,
+                             size_t size)
+{
+    struct broker *b = arg;
+    for (unsigned i = 1; i < b->options.n_shards; i++) {
+        struct image_news *news = mem_alloc(sizeof *news + size);
+        news->post = (struct env_post){.cb = image_news_arrived, .arg = news};
+        news->shard = b->shards[i];
+        news->index = index;
+        news->size = size;
+        memcpy(news->record, record, size);
+        env_post(b->shards[i]->env, &news->post);
+    }
+    if (b->metadata != NULL) {
+        atomic_store_explicit(&b->controller, metadata_leader(b->metadata),
+                              memory_order_relaxed);
+    }
+}
+
+static void metadata_changed(void *arg, const struct image_change *change)
+{
+    struct broker *b = arg;
+    image_changed(b->shards[0], change);
+}
+
+static bool metadata_local_leader(void *arg, const struct group_id *group,
+                                  node_id *leader, int32_t *epoch)
+{
+    struct broker *b = arg;
+    struct shard_leader *known = NULL;
+    HASH_FIND(hh, b->shards[0]->leaders, group, sizeof *group, known);
+    if (known == NULL || known->leader < 0) {
+        return false;
+    }
+    *leader = known->leader;
+    *epoch = known->epoch;
+    return true;
+}
+
+static void metadata_refused(void *arg, const char *sentence)
+{
+    fail(arg, "%s", sentence);
+}
+
+/* ---- peers ---------------------------------------------------------------- */
+static enum err peer_admit(void *arg, const struct uuid *cluster, node_id node,
+                           const struct uuid *directory, char *why,
+                           size_t why_size)
+{
+    struct broker_shard *s = arg;
+    struct broker *b = s->broker;
+    const struct uuid *own = image_cluster_id(s->image);
+    if (node == b->identity.node &&
+        !uuid_equal(directory, &b->identity.directory)) {
+        snprintf(why, why_size,
+                 "node.id %d is already used by a running broker (%s); give "
+                 "this broker another node.id",
+                 (int)node, b->peer_advertised);
+        return ERR_REFUSED;
+    }
+    if (!uuid_is_zero(cluster) && !uuid_is_zero(own) &&
+        !uuid_equal(cluster, own)) {
+        char theirs[UUID_TEXT_SIZE], ours[UUID_TEXT_SIZE];
+        uuid_format(cluster, theirs);
+        uuid_format(own, ours);
+        snprintf(why, why_size,
+                 "node %d belongs to cluster %s, this is cluster %s; check "
+                 "`seeds` and log.dirs",
+                 (int)node, theirs, ours);
+        return ERR_REFUSED;
+    }
+    const struct image_broker *ib = image_broker(s->image, node);
+    if (ib != NULL && !uuid_equal(&ib->directory, directory)) {
+        snprintf(why, why_size,
+                 "node.id %d is registered with another data directory; a "
+                 "broker that lost its disk needs a new node.id",
+                 (int)node);
+        return ERR_REFUSED;
+    }
+    return ERR_OK;
+}
+
+struct peer_news {
+    struct env_post post;
+    struct broker_shard *shard;
+    node_id node;
+    bool up;
+};
+
+static void peer_news_arrived(struct env_post *post)
+{
+    struct peer_news *news = post->arg;
+    if (news->up) {
+        raft_host_peer_up(news->shard->host, news->node);
+    } else {
+        raft_host_peer_down(news->shard->host, news->node);
+    }
+    mem_free(news);
+}
+
+static void peer_tell(struct broker *b, node_id node, bool up)
+{
+    for (unsigned i = 0; i < b->options.n_shards; i++) {
+        if (b->shards[i] == NULL || b->shards[i]->host == NULL) {
+            continue;
+        }
+        struct peer_news *news = mem_zalloc(sizeof *news);
+        news->post = (struct env_post){.cb = peer_news_arrived, .arg = news};
+        news->shard = b->shards[i];
+        news->node = node;
+        news->up = up;
+        env_post(b->shards[i]->env, &news->post);
+    }
+}
+
+static void peer_up(void *arg, node_id node)
+{
+    peer_tell(((struct broker_shard *)arg)->broker, node, true);
+}
+
+static void peer_down(void *arg, node_id node)
+{
+    peer_tell(((struct broker_shard *)arg)->broker, node, false);
+}
+
+static const struct transport_ops transport_callbacks = {
+    .admit = peer_admit, .peer_up = peer_up, .peer_down = peer_down};
+
+/* ---- start ---------------------------------------------------------------- */
+static void client_listen(struct broker *b)
+{
+    char address[300];
+    endpoint_address(&b->listen, address, sizeof address);
+    enum err e = listener_open(b->shards[0], address, b->listen.name,
+                               &b->listener);
+    if (e != ERR_OK) {
+        fail(b,
+             "cannot listen on %s: %s; stop what uses that port or change "
+             "`listeners`",
+             address,
+             e == ERR_BUSY ? "the port is in use" : err_text(e));
+        return;
+    }
+    if (b->advertised.port == 0) { /* tests: any free port */
+        const char *real = strrchr(listener_address(b->listener), ':');
+        b->advertised.port = real == NULL ? 0 : atoi(real + 1);
+    }
+    endpoint_address(&b->advertised, b->address, sizeof b->address);
+    b->ready = true;
+    b->options.ready(b->options.arg, b);
+}
+
+static void metadata_ready(void *arg)
+{
+    struct broker *b = arg;
+    atomic_store(&b->controller, metadata_leader(b->metadata));
+    if (!b->ready && !b->failed && !b->stopping) {
+        client_listen(b);
+    }
+}
+
+static const struct metadata_ops metadata_callbacks = {
+    .applied = metadata_applied,
+    .changed = metadata_changed,
+    .ready = metadata_ready,
+    .refused = metadata_refused,
+    .local_leader = metadata_local_leader,
+};
+
+static void start_metadata(struct broker *b)
+{
+    struct broker_shard *s = b->shards[0];
+    const struct broker_config *c = b->config;
+    enum err e = transport_listen(s->transport, b->peer_listen);
+    if (e != ERR_OK) {
+        fail(b,
+             "cannot listen for other brokers on %s: %s; stop what uses that "
+             "port or change `peer.listener`",
+             b->peer_listen, e == ERR_BUSY ? "the port is in use" : err_text(e));
+        return;
+    }
+    struct metadata_options options = {
+        .env = b->env,
+        .host = s->host,
+        .transport = s->transport,
+        .dir = b->dir,
+        .node = b->identity.node,
+        .directory = b->identity.directory,
+        .seeds = broker_config_get(c, "seeds"),
+        .peer_address = b->peer_advertised,
+        .advertised_host = b->advertised.host,
+        .advertised_port = b->advertised.port,
+        .rack = broker_config_get(c, "broker.rack"),
+        .heartbeat_ms = 200,
+        .session_ms = 3000,
+        .num_partitions = (int32_t)broker_config_int(c, "num.partitions"),
+        .default_replication_factor =
+            (int16_t)broker_config_int(c, "default.replication.factor"),
+        .producer_id_block = 1000,
+    };
+    e = metadata_new(&options, &metadata_callbacks, b, &b->metadata);
+    if (e != ERR_OK) {
+        fail(b, "the cluster's metadata in %s cannot be used: %s", b->dir,
+             err_text(e));
+    }
+}
+
+struct shard_start {
+    struct env_post post;
+    struct broker_shard *shard;
+    enum err status;
+};
+
+static void shard_is_up(struct env_post *post)
+{
+    struct shard_start *start = post->arg;
+    struct broker *b = start->shard->broker;
+    enum err e = start->status;
+    mem_free(start);
+    if (e != ERR_OK) {
+        fail(b,
+             "the data in %s cannot be used: %s (the lines above say where); "
+             "nothing was changed",
+             b->dir, err_text(e));
+        return;
+    }
+    if (++b->n_up == b->options.n_shards) {
+        struct transport *all[BROKER_SHARDS_MAX];
+        for (unsigned i = 0; i < b->n_up; i++) {
+            all[i] = b->shards[i]->transport;
+        }
+        for (unsigned i = 0; i < b->n_up; i++) {
+            transport_set_shards(all[i], all, b->n_up);
+        }
+        start_metadata(b);
+    }
+}
+
+static enum err shard_open(struct broker_shard *s)
+{
+    struct broker *b = s->broker;
+    const struct broker_config *c = b->config;
+    char dir[PATH_SIZE], partitions[PATH_SIZE];
+    snprintf(dir, sizeof dir, "%s/shard-%u", b->dir, s->index);
+    snprintf(partitions, sizeof partitions, "%s/partitions", b->dir);
+    enum err e = env_dir_make(s->env, dir);
+    if (e == ERR_OK) {
+        e = env_dir_make(s->env, partitions);
+    }
+    if (e != ERR_OK) {
+        return e;
+    }
+    struct transport_options to = {
+        .env = s->env,
+        .shard = s->index,
+        .n_shards = b->options.n_shards,
+        .node = b->identity.node,
+        .directory = b->identity.directory,
+        .ping_ms = (uint32_t)broker_config_int(c, "peer.ping.interval.ms"),
+        .silence_ms = (uint32_t)broker_config_int(c, "peer.silence.ms"),
+        .queue_bytes_max = LIMIT_PEER_QUEUE_BYTES,
+    };
+    s->transport = transport_new(&to, &transport_callbacks, s);
+    struct raft_host_options ho = {
+        .env = s->env,
+        .dir = dir,
+        .shard = s->index,
+        .node = b->identity.node,
+        .directory = b->identity.directory,
+        .transport = s->transport,
+        .tick_ms = 50,
+        .heartbeat_ms =
+            (uint32_t)broker_config_int(c, "raft.heartbeat.interval.ms"),
+        .election_ms =
+            (uint32_t)broker_config_int(c, "raft.election.timeout.ms"),
+        .log_buffer_bytes = (uint64_t)broker_config_int(c, "log.buffer.bytes"),
+        .wal_file_bytes = (uint64_t)broker_config_int(c, "wal.file.bytes"),
+        .wal_bytes_max = (uint64_t)broker_config_int(c, "wal.bytes.max"),
+        .settle_ms = (uint32_t)broker_config_int(c, "settle.interval.ms"),
+        .settle_bytes = (uint32_t)broker_config_int(c, "settle.bytes"),
+    };
+    e = raft_host_new(&ho, &s->host);
+    if (e != ERR_OK) {
+        return e;
+    }
+    struct partition_shard_options po = {
+        .env = s->env,
+        .host = s->host,
+        .dir = partitions,
+        .open_files_max = LIMIT_OPEN_SEGMENT_FILES,
+        .read_bytes_max = LIMIT_READ_BYTES,
+    };
+    s->partitions_of = partition_shard_new(&po);
+    struct coordinator_options co = {
+        .env = s->env,
+        .image = s->image,
+        .initial_rebalance_delay_ms = (uint32_t)broker_config_int(
+            c, "group.initial.rebalance.delay.ms"),
+        .session_timeout_min_ms =
+            (uint32_t)broker_config_int(c, "group.min.session.timeout.ms"),
+        .session_timeout_max_ms =
+            (uint32_t)broker_config_int(c, "group.max.session.timeout.ms"),
+        .group_size_max = (uint32_t)broker_config_int(c, "group.max.size"),
+        .offsets_retention_ms =
+            broker_config_int(c, "offsets.retention.minutes") * 60000,
+        .offset_metadata_bytes_max =
+            (int32_t)broker_config_int(c, "offset.metadata.max.bytes"),
+    };
+    s->coordinator = coordinator_new(&co);
+    s->connections = connections_new(s);
+    s->up = true;
+    return ERR_OK;
+}
+
+static void shard_begin(struct env_post *post)
+{
+    struct shard_start *start = post->arg;
+    struct broker_shard *s = start->shard;
+    start->status = shard_open(s);
+    start->post = (struct env_post){.cb = shard_is_up, .arg = start};
+    env_post(s->broker->env, &start->post);
+}
+
+/* Reads what the listeners' texts say; false after fail. */
+static bool read_listeners(struct broker *b)
+{
+    const struct broker_config *c = b->config;
+    char why[512];
+    const char *listeners = broker_config_get(c, "listeners");
+    if (endpoint_parse(listeners, &b->listen, why, sizeof why) != ERR_OK) {
+        fail(b, "`listeners`: %s", why);
+        return false;
+    }
+    const char *advertised = broker_config_get(c, "advertised.listeners");
+    bool given = advertised != NULL && advertised[0] != '\0';
+    if (endpoint_parse(given ? advertised : listeners, &b->advertised, why,
+                       sizeof why) != ERR_OK) {
+        fail(b, "`advertised.listeners`: %s", why);
+        return false;
+    }
+    if (!given && !endpoint_is_advertisable(&b->advertised)) {
+        snprintf(b->advertised.host, sizeof b->advertised.host, "localhost");
+        if (b->listen.host[0] != '\0') {
+            fail(b,
+                 "`listeners` is %s, which clients cannot connect to; set "
+                 "`advertised.listeners` to the address they shall use",
+                 listeners);
+            return false;
+        }
+    }
+    if (given && !endpoint_is_advertisable(&b->advertised)) {
+        fail(b,
+             "`advertised.listeners` is %s, which clients cannot connect to; "
+             "name a host or address they can reach",
+             advertised);
+        return false;
+    }
+    struct endpoint peer, peer_advertised;
+    const char *pl = broker_config_get(c, "peer.listener");
+    if (endpoint_parse(pl, &peer, why, sizeof why) != ERR_OK) {
+        fail(b, "`peer.listener`: %s", why);
+        return false;
+    }
+    endpoint_address(&peer, b->peer_listen, sizeof b->peer_listen);
+    const char *pa = broker_config_get(c, "advertised.peer.listener");
+    if (pa == NULL || pa[0] == '\0') {
+        peer_advertised = peer;
+        if (!endpoint_is_advertisable(&peer)) {
+            memcpy(peer_advertised.host, b->advertised.host,
+                   sizeof peer_advertised.host);
+        }
+    } else if (endpoint_parse(pa, &peer_advertised, why, sizeof why) !=
+               ERR_OK) {
+        fail(b, "`advertised.peer.listener`: %s", why);
+        return false;
+    }
+    endpoint_address(&peer_advertised, b->peer_advertised,
+                     sizeof b->peer_advertised);
+    return true;
+}
+
+/* The first directory of log.dirs (log.dir); one is used. */
+static bool open_data_dir(struct broker *b)
+{
+    const char *dirs = broker_config_get(b->config, "log.dirs");
+    if (dirs == NULL || dirs[0] == '\0') {
+        dirs = broker_config_get(b->config, "log.dir");
+    }
+    size_t n = strcspn(dirs, ",");
+    if (n >= sizeof b->dir) {
+        fail(b, "`log.dirs` is too long a path");
+        return false;
+    }
+    memcpy(b->dir, dirs, n);
+    b->dir[n] = '\0';
+    enum err e = env_dir_make(b->env, b->dir);
+    if (e != ERR_OK) {
+        fail(b, "the data directory %s cannot be made: %s", b->dir,
+             err_text(e));
+        return false;
+    }
+    e = env_dir_lock(b->env, b->dir);
+    if (e != ERR_OK) {
+        fail(b,
+             e == ERR_BUSY ? "the data directory %s is in use by another "
+                             "running broker; stop that one or change log.dirs"
+                           : "the data directory %s cannot be locked",
+             b->dir);
+        return false;
+    }
+    char why[1024];
+    node_id node = (node_id)broker_config_int(b->config, "node.id");
+    e = identity_open(b->env, b->dir, node, &b->identity, why, sizeof why);
+    if (e != ERR_OK) {
+        fail(b, "%s", why);
+        return false;
+    }
+    return true;
+}
+
+static void begin(struct env_deferred *d)
+{
+    struct broker *b = d->arg;
+    if (!read_listeners(b) || !open_data_dir(b)) {
+        return;
+    }
+    for (unsigned i = 0; i < b->options.n_shards; i++) {
+        struct broker_shard *s = mem_zalloc(sizeof *s);
+        s->broker = b;
+        s->index = i;
+        s->env = b->options.envs[i];
+        s->own_image = image_new();
+        s->image = s->own_image;
+        b->shards[i] = s;
+    }
+    for (unsigned i = 0; i < b->options.n_shards; i++) {
+        struct shard_start *start = mem_zalloc(sizeof *start);
+        start->shard = b->shards[i];
+        start->post = (struct env_post){.cb = shard_begin, .arg = start};
+        env_post(b->shards[i]->env, &start->post);
+    }
+}
+
+struct broker *broker_start(const struct broker_options *options)
+{
+    ASSERT(options->n_shards >= 1 && options->n_shards <= BROKER_SHARDS_MAX);
+    struct broker *b = mem_zalloc(sizeof *b);
+    b->options = *options;
+    b->config = options->config;
+    b->env = options->envs[0];
+    atomic_init(&b->controller, -1);
+    snprintf(b->waiting, sizeof b->waiting, "recovers its log");
+    b->begin = (struct env_deferred){.cb = begin, .arg = b};
+    env_defer(b->env, &b->begin);
+    return b;
+}

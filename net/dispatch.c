@@ -1,0 +1,57 @@
+/* Which handler serves which API. What has no handler is not offered. */
+#include "net/api/api.h"
+#include "net/request.h"
+#include "schema/apis.h"
+
+static const struct {
+    int16_t key;
+    void (*handle)(struct request *rq);
+} handlers[] = {
+    {API_PRODUCE, api_produce},
+    {API_FETCH, api_fetch},
+    {API_LIST_OFFSETS, api_list_offsets},
+    {API_METADATA, api_metadata},
+    {API_OFFSET_COMMIT, api_offset_commit},
+    {API_OFFSET_FETCH, api_offset_fetch},
+    {API_FIND_COORDINATOR, api_find_coordinator},
+    {API_JOIN_GROUP, api_join_group},
+    {API_HEARTBEAT, api_heartbeat},
+    {API_LEAVE_GROUP, api_leave_group},
+    {API_SYNC_GROUP, api_sync_group},
+    {API_DESCRIBE_GROUPS, api_describe_groups},
+    {API_LIST_GROUPS, api_list_groups},
+    {API_API_VERSIONS, api_api_versions},
+    {API_CREATE_TOPICS, api_create_topics},
+    {API_DELETE_TOPICS, api_delete_topics},
+    {API_INIT_PRODUCER_ID, api_init_producer_id},
+    {API_OFFSET_FOR_LEADER_EPOCH, api_offset_for_leader_epoch},
+    {API_DESCRIBE_CONFIGS, api_describe_configs},
+    {API_ALTER_CONFIGS, api_alter_configs},
+    {API_CREATE_PARTITIONS, api_create_partitions},
+    {API_DELETE_GROUPS, api_delete_groups},
+    {API_INCREMENTAL_ALTER_CONFIGS, api_incremental_alter_configs},
+    {API_DESCRIBE_CLUSTER, api_describe_cluster},
+};
+
+#define N_HANDLERS (sizeof handlers / sizeof handlers[0])
+
+bool request_has_handler(int16_t api_key)
+{
+    for (size_t i = 0; i < N_HANDLERS; i++) {
+        if (handlers[i].key == api_key) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void request_dispatch(struct request *rq)
+{
+    for (size_t i = 0; i < N_HANDLERS; i++) {
+        if (handlers[i].key == rq->api_key) {
+            handlers[i].handle(rq);
+            return;
+        }
+    }
+    request_close(rq, "an API that is not offered");
+}
