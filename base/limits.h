@@ -141,6 +141,9 @@
 #define LIMIT_CONNECTIONS 100000
 /* Log lines about clients' mistakes, a second and shard; others are counted. */
 #define LIMIT_CLIENT_LOG_LINES 5
+/* Memory of a shard's reads from segment files under way: 16 consumers that
+ * catch up with 4 MiB each. */
+#define LIMIT_SEGMENT_READS ((uint64_t)64 << 20)
 
 /* ---- raft ---------------------------------------------------------------- */
 /* Bytes of one entry's payload: a batch may be as large as Kafka clients can

@@ -13,8 +13,8 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "metadata/config_listeners.h"
 #include "net/connection.h"
-#include "net/endpoint.h"
 #include "net/identity.h"
 #include "net/listener.h"
 #include "net/shard.h"
@@ -32,16 +32,15 @@ struct broker {
     struct broker_shard *shards[BROKER_SHARDS_MAX];
     unsigned n_up, n_stopped;
     struct metadata *metadata;
-    struct listener *listener;
+    struct listener *listeners[CONFIG_LISTENERS_MAX];
+    struct config_listeners addresses;
     _Atomic node_id controller;
     struct env_deferred begin;
     struct env_timer stop_timer;
     uint64_t stop_deadline_ms;
     bool failed, ready, stopping;
     char dir[PATH_SIZE - 256];
-    struct endpoint listen, advertised;
-    char peer_listen[300], peer_advertised[300];
-    char address[300];
+    char address[LIMIT_ADDRESS + 16];
     char waiting[512];
 };
 
@@ -394,7 +393,7 @@ static void image_changed(void *arg, const struct image_change *change)
     }
 }
 
-/* ---- copies of the image on the other shards ------------------------------ */
+/* ---- every shard's copy of the image -------------------------------------- */
 struct image_news {
     struct env_post post;
     struct broker_shard *shard;
@@ -420,6 +419,11 @@ static void metadata_applied(void *arg, log_index index, const uint8_t *record,
                              size_t size)
 {
     struct broker *b = arg;
+    struct broker_shard *first = b->shards[0];
+    if (image_apply(first->own_image, index, record, size, image_changed,
+                    first) != ERR_OK) {
+        env_fatal(b->env, "a metadata record cannot be applied");
+    }
     for (unsigned i = 1; i < b->options.n_shards; i++) {
         struct image_news *news = mem_alloc(sizeof *news + size);
         news->post = (struct env_post){.cb = image_news_arrived, .arg = news};
@@ -433,12 +437,6 @@ static void metadata_applied(void *arg, log_index index, const uint8_t *record,
         atomic_store_explicit(&b->controller, metadata_leader(b->metadata),
                               memory_order_relaxed);
     }
-}
-
-static void metadata_changed(void *arg, const struct image_change *change)
-{
-    struct broker *b = arg;
-    image_changed(b->shards[0], change);
 }
 
 static bool metadata_local_leader(void *arg, const struct group_id *group,
@@ -473,7 +471,7 @@ static enum err peer_admit(void *arg, const struct uuid *cluster, node_id node,
         snprintf(why, why_size,
                  "node.id %d is already used by a running broker (%s); give "
                  "this broker another node.id",
-                 (int)node, b->peer_advertised);
+                 (int)node, b->addresses.peer_advertised);
         return ERR_REFUSED;
     }
     if (!uuid_is_zero(cluster) && !uuid_is_zero(own) &&
@@ -545,25 +543,39 @@ static const struct transport_ops transport_callbacks = {
     .admit = peer_admit, .peer_up = peer_up, .peer_down = peer_down};
 
 /* ---- start ---------------------------------------------------------------- */
-static void client_listen(struct broker *b)
+static void address_of(const char *host, int32_t port, char *out, size_t size)
 {
-    char address[300];
-    endpoint_address(&b->listen, address, sizeof address);
-    enum err e = listener_open(b->shards[0], address, b->listen.name,
-                               &b->listener);
+    snprintf(out, size, strchr(host, ':') != NULL ? "[%s]:%d" : "%s:%d", host,
+             (int)port);
+}
+
+static bool client_listen_one(struct broker *b, int i)
+{
+    const struct config_listener *l = &b->addresses.listen[i];
+    char address[LIMIT_ADDRESS + 16];
+    address_of(l->host[0] == '\0' ? "0.0.0.0" : l->host, l->port, address,
+               sizeof address);
+    enum err e =
+        listener_open(b->shards[0], address, l->name, &b->listeners[i]);
     if (e != ERR_OK) {
         fail(b,
-             "cannot listen on %s: %s; stop what uses that port or change "
-             "`listeners`",
-             address,
-             e == ERR_BUSY ? "the port is in use" : err_text(e));
-        return;
+             "Cannot listen on %s: %s. Stop what uses that port, or change "
+             "`listeners`.",
+             address, e == ERR_BUSY ? "the port is in use" : err_text(e));
+        return false;
     }
-    if (b->advertised.port == 0) { /* tests: any free port */
-        const char *real = strrchr(listener_address(b->listener), ':');
-        b->advertised.port = real == NULL ? 0 : atoi(real + 1);
+    return true;
+}
+
+static void client_listen(struct broker *b)
+{
+    for (int i = 0; i < b->addresses.n; i++) {
+        if (!client_listen_one(b, i)) {
+            return;
+        }
     }
-    endpoint_address(&b->advertised, b->address, sizeof b->address);
+    const struct config_listener *a = &b->addresses.advertised[0];
+    address_of(a->host, a->port, b->address, sizeof b->address);
     b->ready = true;
     b->options.ready(b->options.arg, b);
 }
@@ -579,7 +591,6 @@ static void metadata_ready(void *arg)
 
 static const struct metadata_ops metadata_callbacks = {
     .applied = metadata_applied,
-    .changed = metadata_changed,
     .ready = metadata_ready,
     .refused = metadata_refused,
     .local_leader = metadata_local_leader,
@@ -589,12 +600,12 @@ static void start_metadata(struct broker *b)
 {
     struct broker_shard *s = b->shards[0];
     const struct broker_config *c = b->config;
-    enum err e = transport_listen(s->transport, b->peer_listen);
+    enum err e = transport_listen(s->transport, b->addresses.peer_listen);
     if (e != ERR_OK) {
         fail(b,
              "cannot listen for other brokers on %s: %s; stop what uses that "
              "port or change `peer.listener`",
-             b->peer_listen, e == ERR_BUSY ? "the port is in use" : err_text(e));
+             b->addresses.peer_listen, e == ERR_BUSY ? "the port is in use" : err_text(e));
         return;
     }
     struct metadata_options options = {
@@ -605,9 +616,9 @@ static void start_metadata(struct broker *b)
         .node = b->identity.node,
         .directory = b->identity.directory,
         .seeds = broker_config_get(c, "seeds"),
-        .peer_address = b->peer_advertised,
-        .advertised_host = b->advertised.host,
-        .advertised_port = b->advertised.port,
+        .peer_address = b->addresses.peer_advertised,
+        .advertised_host = b->addresses.advertised[0].host,
+        .advertised_port = b->addresses.advertised[0].port,
         .rack = broker_config_get(c, "broker.rack"),
         .heartbeat_ms = 200,
         .session_ms = 3000,
@@ -676,7 +687,7 @@ static enum err shard_open(struct broker_shard *s)
         .directory = b->identity.directory,
         .ping_ms = (uint32_t)broker_config_int(c, "peer.ping.interval.ms"),
         .silence_ms = (uint32_t)broker_config_int(c, "peer.silence.ms"),
-        .queue_bytes_max = LIMIT_PEER_QUEUE_BYTES,
+        .queue_bytes_max = (uint64_t)broker_config_int(c, "peer.queue.bytes"),
     };
     s->transport = transport_new(&to, &transport_callbacks, s);
     struct raft_host_options ho = {
@@ -705,8 +716,8 @@ static enum err shard_open(struct broker_shard *s)
         .env = s->env,
         .host = s->host,
         .dir = partitions,
-        .open_files_max = LIMIT_OPEN_SEGMENT_FILES,
-        .read_bytes_max = LIMIT_READ_BYTES,
+        .open_files_max = (uint32_t)broker_config_int(c, "open.files.max"),
+        .read_bytes_max = LIMIT_SEGMENT_READS,
     };
     s->partitions_of = partition_shard_new(&po);
     struct coordinator_options co = {
@@ -739,61 +750,28 @@ static void shard_begin(struct env_post *post)
     env_post(s->broker->env, &start->post);
 }
 
-/* Reads what the listeners' texts say; false after fail. */
+/* Reads the listeners, and puts the machine's name where one must be told to
+ * others and none is configured; false after fail. */
 static bool read_listeners(struct broker *b)
 {
-    const struct broker_config *c = b->config;
+    struct config_listeners *l = &b->addresses;
     char why[512];
-    const char *listeners = broker_config_get(c, "listeners");
-    if (endpoint_parse(listeners, &b->listen, why, sizeof why) != ERR_OK) {
-        fail(b, "`listeners`: %s", why);
+    if (config_listeners_read(b->config, l, why, sizeof why) != ERR_OK) {
+        fail(b, "%s", why);
         return false;
     }
-    const char *advertised = broker_config_get(c, "advertised.listeners");
-    bool given = advertised != NULL && advertised[0] != '\0';
-    if (endpoint_parse(given ? advertised : listeners, &b->advertised, why,
-                       sizeof why) != ERR_OK) {
-        fail(b, "`advertised.listeners`: %s", why);
-        return false;
-    }
-    if (!given && !endpoint_is_advertisable(&b->advertised)) {
-        snprintf(b->advertised.host, sizeof b->advertised.host, "localhost");
-        if (b->listen.host[0] != '\0') {
-            fail(b,
-                 "`listeners` is %s, which clients cannot connect to; set "
-                 "`advertised.listeners` to the address they shall use",
-                 listeners);
-            return false;
+    for (int i = 0; i < l->n; i++) {
+        if (l->advertised[i].host[0] == '\0') {
+            snprintf(l->advertised[i].host, sizeof l->advertised[i].host, "%s",
+                     b->options.hostname);
         }
     }
-    if (given && !endpoint_is_advertisable(&b->advertised)) {
-        fail(b,
-             "`advertised.listeners` is %s, which clients cannot connect to; "
-             "name a host or address they can reach",
-             advertised);
-        return false;
+    if (l->peer_advertised[0] == ':') {
+        char port[16];
+        snprintf(port, sizeof port, "%.15s", l->peer_advertised);
+        snprintf(l->peer_advertised, sizeof l->peer_advertised, "%.230s%s",
+                 b->options.hostname, port);
     }
-    struct endpoint peer, peer_advertised;
-    const char *pl = broker_config_get(c, "peer.listener");
-    if (endpoint_parse(pl, &peer, why, sizeof why) != ERR_OK) {
-        fail(b, "`peer.listener`: %s", why);
-        return false;
-    }
-    endpoint_address(&peer, b->peer_listen, sizeof b->peer_listen);
-    const char *pa = broker_config_get(c, "advertised.peer.listener");
-    if (pa == NULL || pa[0] == '\0') {
-        peer_advertised = peer;
-        if (!endpoint_is_advertisable(&peer)) {
-            memcpy(peer_advertised.host, b->advertised.host,
-                   sizeof peer_advertised.host);
-        }
-    } else if (endpoint_parse(pa, &peer_advertised, why, sizeof why) !=
-               ERR_OK) {
-        fail(b, "`advertised.peer.listener`: %s", why);
-        return false;
-    }
-    endpoint_address(&peer_advertised, b->peer_advertised,
-                     sizeof b->peer_advertised);
     return true;
 }
 

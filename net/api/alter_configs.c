@@ -1,0 +1,342 @@
+/* AlterConfigs (the whole set is replaced) and IncrementalAlterConfigs. */
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "net/api/api.h"
+#include "schema/alter_configs.h"
+#include "schema/incremental_alter_configs.h"
+
+enum { RESOURCE_TOPIC = 2, RESOURCE_BROKER = 4 };
+enum { OP_SET = 0, OP_DELETE = 1, OP_APPEND = 2, OP_SUBTRACT = 3 };
+
+struct alter_call {
+    struct request *rq;
+    struct api_metadata_step step;
+    bool incremental, validate_only;
+    int n; /* resources asked */
+    struct alter_one {
+        int8_t type;
+        struct wire_str name;
+        enum kafka_error error; /* decided here */
+        const char *message;
+        int sent; /* place among the changes, -1 */
+    } *each;
+    struct metadata_config_change *changes;
+    int n_changes;
+};
+
+static void respond_one(struct alter_call *call, int i, int16_t *code,
+                        struct wire_str *message)
+{
+    const struct alter_one *a = &call->each[i];
+    *code = (int16_t)a->error;
+    *message = wire_str_of(a->message);
+    if (a->error != KAFKA_NONE || a->sent < 0) {
+        return;
+    }
+    if (a->sent >= call->step.n_results) {
+        *code = (int16_t)(call->step.call.error != KAFKA_NONE
+                              ? call->step.call.error
+                              : KAFKA_REQUEST_TIMED_OUT);
+        return;
+    }
+    const struct metadata_topic_result *r = &call->step.results[a->sent];
+    *code = (int16_t)r->error;
+    *message = r->message[0] == '\0' ? WIRE_NULL_STR
+                                     : api_copy(call->rq, r->message);
+}
+
+static void respond_incremental(struct alter_call *call)
+{
+    struct request *rq = call->rq;
+    struct incremental_alter_configs_response out;
+    incremental_alter_configs_response_init(&out);
+    out.responses = api_alloc(rq, (size_t)call->n, sizeof *out.responses);
+    out.n_responses = call->n;
+    for (int i = 0; i < call->n; i++) {
+        out.responses[i].resource_type = call->each[i].type;
+        out.responses[i].resource_name = call->each[i].name;
+        respond_one(call, i, &out.responses[i].error_code,
+                    &out.responses[i].error_message);
+    }
+    request_respond(rq, &incremental_alter_configs_response_message, &out);
+}
+
+static void respond_whole(struct alter_call *call)
+{
+    struct request *rq = call->rq;
+    struct alter_configs_response out;
+    alter_configs_response_init(&out);
+    out.responses = api_alloc(rq, (size_t)call->n, sizeof *out.responses);
+    out.n_responses = call->n;
+    for (int i = 0; i < call->n; i++) {
+        out.responses[i].resource_type = call->each[i].type;
+        out.responses[i].resource_name = call->each[i].name;
+        respond_one(call, i, &out.responses[i].error_code,
+                    &out.responses[i].error_message);
+    }
+    request_respond(rq, &alter_configs_response_message, &out);
+}
+
+static void respond(struct alter_call *call)
+{
+    if (call->incremental) {
+        respond_incremental(call);
+    } else {
+        respond_whole(call);
+    }
+}
+
+static void alter_back(struct api_metadata_step *step)
+{
+    respond(step->rq->handler_data);
+}
+
+static void alter_start(struct api_metadata_step *step, struct metadata *m)
+{
+    struct alter_call *call = step->rq->handler_data;
+    metadata_alter_configs(m, call->changes, call->n_changes,
+                           call->validate_only, 30000, &step->call);
+}
+
+static void refuse(struct alter_one *a, enum kafka_error error,
+                   const char *message)
+{
+    a->error = error;
+    a->message = message;
+}
+
+/* Finds what the resource is; NULL after refusing it. */
+static struct metadata_config_change *change_for(struct alter_call *call,
+                                                 struct alter_one *a)
+{
+    struct request *rq = call->rq;
+    struct metadata_config_change *c = &call->changes[call->n_changes];
+    memset(c, 0, sizeof *c);
+    char *name = api_cstr(rq, a->name);
+    if (a->type == RESOURCE_TOPIC) {
+        const struct image_topic *topic = NULL;
+        enum kafka_error e = api_find_topic(rq->shard, a->name, NULL, &topic);
+        if (e != KAFKA_NONE) {
+            refuse(a, e, NULL);
+            return NULL;
+        }
+        c->topic = name;
+    } else if (a->type == RESOURCE_BROKER) {
+        char *end = NULL;
+        long id = name[0] == '\0' ? -1 : strtol(name, &end, 10);
+        if (end != NULL && (*end != '\0' || id < 0)) {
+            refuse(a, KAFKA_INVALID_REQUEST,
+                   "A broker resource is named by its id.");
+            return NULL;
+        }
+        c->node = (node_id)id;
+    } else {
+        refuse(a, KAFKA_INVALID_REQUEST,
+               "Only topics and brokers have configurations here.");
+        return NULL;
+    }
+    a->sent = call->n_changes++;
+    return c;
+}
+
+static const char *current_value(struct alter_call *call,
+                                 const struct metadata_config_change *c,
+                                 const char *key)
+{
+    struct broker_shard *s = call->rq->shard;
+    if (c->topic == NULL) {
+        return image_broker_config(s->image, c->node, key);
+    }
+    const struct image_topic *t =
+        image_topic(s->image, c->topic, strlen(c->topic));
+    const struct config_key *k = config_key_find(CONFIG_TOPIC, key);
+    int source = 0;
+    if (t == NULL || k == NULL) {
+        return NULL;
+    }
+    return config_topic_effective(s->image, t,
+                                  broker_static_config(s->broker),
+                                  broker_node(s->broker), k, &source);
+}
+
+static bool list_has(const char *list, const char *item)
+{
+    size_t n = strlen(item);
+    for (const char *p = list; p != NULL && *p != '\0';) {
+        size_t k = strcspn(p, ",");
+        if (k == n && memcmp(p, item, n) == 0) {
+            return true;
+        }
+        p += k + (p[k] == ',');
+    }
+    return false;
+}
+
+/* The list `have` with the items of `items` added, or taken away. */
+static char *list_change(struct request *rq, const char *have,
+                         const char *items, bool add)
+{
+    size_t room = strlen(have) + strlen(items) + 2;
+    char *out = api_alloc(rq, 1, room);
+    const char *from = add ? have : NULL;
+    snprintf(out, room, "%s", from == NULL ? "" : from);
+    const char *walk = add ? items : have;
+    for (const char *p = walk; *p != '\0';) {
+        size_t k = strcspn(p, ",");
+        char *item = api_alloc(rq, 1, k + 1);
+        memcpy(item, p, k);
+        bool keep = add ? !list_has(out, item) : !list_has(items, item);
+        if (k > 0 && keep) {
+            size_t n = strlen(out);
+            snprintf(out + n, room - n, "%s%s", n > 0 ? "," : "", item);
+        }
+        p += k + (p[k] == ',');
+    }
+    return out;
+}
+
+static void alter_incremental_one(
+    struct alter_call *call, struct alter_one *a,
+    const struct incremental_alter_configs_request_resource *in)
+{
+    struct request *rq = call->rq;
+    struct metadata_config_change *c = change_for(call, a);
+    if (c == NULL) {
+        return;
+    }
+    struct image_config *configs =
+        api_alloc(rq, (size_t)in->n_configs, sizeof *configs);
+    for (int i = 0; i < in->n_configs; i++) {
+        int8_t op = in->configs[i].config_operation;
+        configs[i].name = api_cstr(rq, in->configs[i].name);
+        configs[i].value = in->configs[i].value.n < 0 || op == OP_DELETE
+                               ? NULL
+                               : api_cstr(rq, in->configs[i].value);
+        const struct config_key *k = config_key_find(
+            c->topic != NULL ? CONFIG_TOPIC : CONFIG_BROKER, configs[i].name);
+        bool list_op = op == OP_APPEND || op == OP_SUBTRACT;
+        if (op < OP_SET || op > OP_SUBTRACT) {
+            refuse(a, KAFKA_INVALID_REQUEST, "Unknown operation.");
+        } else if (list_op && (k == NULL || k->type != CONFIG_LIST)) {
+            refuse(a, KAFKA_INVALID_CONFIG,
+                   "APPEND and SUBTRACT are for lists only.");
+        } else if (op != OP_DELETE && configs[i].value == NULL) {
+            refuse(a, KAFKA_INVALID_REQUEST, "A value is needed.");
+        } else if (list_op) {
+            const char *have = current_value(call, c, configs[i].name);
+            configs[i].value = list_change(rq, have == NULL ? "" : have,
+                                           configs[i].value, op == OP_APPEND);
+        }
+    }
+    if (a->error != KAFKA_NONE) {
+        call->n_changes--;
+        a->sent = -1;
+        return;
+    }
+    c->configs = configs;
+    c->n_configs = in->n_configs;
+}
+
+static void call_begin(struct alter_call *call, int n)
+{
+    call->n = n;
+    call->each = api_alloc(call->rq, (size_t)n, sizeof *call->each);
+    call->changes = api_alloc(call->rq, (size_t)n, sizeof *call->changes);
+    for (int i = 0; i < n; i++) {
+        call->each[i].sent = -1;
+    }
+}
+
+static void call_go(struct alter_call *call)
+{
+    if (call->n_changes == 0) {
+        respond(call);
+        return;
+    }
+    call->step.then = alter_start;
+    call->step.back = alter_back;
+    api_metadata_begin(call->rq, &call->step);
+}
+
+void api_incremental_alter_configs(struct request *rq)
+{
+    struct alter_call *call = api_alloc(rq, 1, sizeof *call);
+    struct incremental_alter_configs_request in;
+    call->rq = rq;
+    call->incremental = true;
+    rq->handler_data = call;
+    if (!request_decode(rq, &incremental_alter_configs_request_message, &in)) {
+        return;
+    }
+    call->validate_only = in.validate_only;
+    call_begin(call, in.n_resources);
+    for (int i = 0; i < in.n_resources; i++) {
+        call->each[i].type = in.resources[i].resource_type;
+        call->each[i].name = in.resources[i].resource_name;
+        alter_incremental_one(call, &call->each[i], &in.resources[i]);
+    }
+    call_go(call);
+}
+
+/* Everything that is overridden now and not named becomes default. */
+static void alter_whole_one(struct alter_call *call, struct alter_one *a,
+                            const struct alter_configs_request_resource *in)
+{
+    struct request *rq = call->rq;
+    struct metadata_config_change *c = change_for(call, a);
+    if (c == NULL) {
+        return;
+    }
+    const struct config_key *keys = NULL;
+    int n_keys = config_keys(c->topic != NULL ? CONFIG_TOPIC : CONFIG_BROKER,
+                             &keys);
+    const struct image_topic *t =
+        c->topic == NULL
+            ? NULL
+            : image_topic(rq->shard->image, c->topic, strlen(c->topic));
+    struct image_config *configs =
+        api_alloc(rq, (size_t)(in->n_configs + n_keys), sizeof *configs);
+    int n = 0;
+    for (int i = 0; i < in->n_configs; i++) {
+        configs[n].name = api_cstr(rq, in->configs[i].name);
+        configs[n++].value = in->configs[i].value.n < 0
+                                 ? NULL
+                                 : api_cstr(rq, in->configs[i].value);
+    }
+    for (int i = 0; i < n_keys; i++) {
+        const char *set =
+            t != NULL ? image_topic_config(t, keys[i].name)
+                      : image_broker_config(rq->shard->image, c->node,
+                                            keys[i].name);
+        bool named = false;
+        for (int k = 0; k < in->n_configs; k++) {
+            named = named || wire_str_is(in->configs[k].name, keys[i].name);
+        }
+        if (set != NULL && !named) {
+            configs[n].name = arena_strdup(&rq->arena, keys[i].name);
+            configs[n++].value = NULL;
+        }
+    }
+    c->configs = configs;
+    c->n_configs = n;
+}
+
+void api_alter_configs(struct request *rq)
+{
+    struct alter_call *call = api_alloc(rq, 1, sizeof *call);
+    struct alter_configs_request in;
+    call->rq = rq;
+    rq->handler_data = call;
+    if (!request_decode(rq, &alter_configs_request_message, &in)) {
+        return;
+    }
+    call->validate_only = in.validate_only;
+    call_begin(call, in.n_resources);
+    for (int i = 0; i < in.n_resources; i++) {
+        call->each[i].type = in.resources[i].resource_type;
+        call->each[i].name = in.resources[i].resource_name;
+        alter_whole_one(call, &call->each[i], &in.resources[i]);
+    }
+    call_go(call);
+}
