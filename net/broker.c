@@ -22,6 +22,7 @@
 #define PATH_SIZE 4096
 #define STOP_TRANSFER_MS 5000
 #define STOP_POLL_MS 10
+#define STOP_ANSWERS_MS 500
 #define STOP_TRANSFERS_AT_ONCE 64
 
 struct broker {
@@ -36,8 +37,7 @@ struct broker {
     struct config_listeners addresses;
     _Atomic node_id controller;
     struct env_deferred begin;
-    struct env_timer stop_timer;
-    uint64_t stop_deadline_ms;
+    _Atomic bool hurry;
     bool failed, ready, stopping;
     char dir[PATH_SIZE - 256];
     char address[LIMIT_ADDRESS + 16];
@@ -845,8 +845,161 @@ struct broker *broker_start(const struct broker_options *options)
     b->config = options->config;
     b->env = options->envs[0];
     atomic_init(&b->controller, -1);
+    atomic_init(&b->hurry, false);
     snprintf(b->waiting, sizeof b->waiting, "recovers its log");
     b->begin = (struct env_deferred){.cb = begin, .arg = b};
     env_defer(b->env, &b->begin);
     return b;
+}
+
+/* ---- stop ------------------------------------------------------------------ */
+/* Each shard by itself: hand the leaderships over, few at a time; answer what
+ * is under way; flush and close. Then shard 0 tells the owner. */
+struct shard_stop {
+    struct env_post post;
+    struct env_timer timer;
+    struct broker_shard *shard;
+    uint64_t deadline_ms;
+};
+
+static void shard_stopped(struct env_post *post)
+{
+    struct shard_stop *stop = post->arg;
+    struct broker *b = stop->shard->broker;
+    stop->shard->stopped = true;
+    mem_free(stop);
+    if (++b->n_stopped == b->options.n_shards) {
+        b->options.stopped(b->options.arg);
+    }
+}
+
+static void shard_host_stopped(void *arg)
+{
+    struct shard_stop *stop = arg;
+    stop->post = (struct env_post){.cb = shard_stopped, .arg = stop};
+    env_post(stop->shard->broker->env, &stop->post);
+}
+
+static void shard_connections_closed(void *arg)
+{
+    struct shard_stop *stop = arg;
+    raft_host_stop(stop->shard->host, STOP_TRANSFER_MS, shard_host_stopped,
+                   stop);
+}
+
+/* How many groups this shard still leads that others could lead. */
+static int hand_over(struct broker_shard *s)
+{
+    int led = 0;
+    int begun = 0;
+    struct shard_partition *sp = NULL;
+    struct shard_partition *next = NULL;
+    HASH_ITER(hh, s->partitions, sp, next)
+    {
+        struct group *g = partition_group(sp->partition);
+        if (!partition_role(sp->partition).is_leader ||
+            group_creation(g)->n_replicas < 2) {
+            continue;
+        }
+        led++;
+        if (begun < STOP_TRANSFERS_AT_ONCE && group_transfer(g, -1) == ERR_OK) {
+            begun++;
+        }
+    }
+    struct metadata *m = s->index == 0 ? s->broker->metadata : NULL;
+    struct group *g = m == NULL ? NULL : metadata_group(m);
+    if (g != NULL && group_role(g).is_leader &&
+        group_creation(g)->n_replicas > 1) {
+        led++;
+        if (group_transfer(g, -1) != ERR_OK) {
+            return led; /* under way, or nobody to take it: the time decides */
+        }
+    }
+    return led;
+}
+
+static void shard_stop_step(struct env_timer *timer)
+{
+    struct shard_stop *stop = timer->arg;
+    struct broker_shard *s = stop->shard;
+    uint64_t now = env_now_ms(s->env);
+    if (hand_over(s) > 0 && now < stop->deadline_ms &&
+        !atomic_load(&s->broker->hurry)) {
+        env_timer_start(&stop->timer, STOP_POLL_MS);
+        return;
+    }
+    connections_close(s->connections, STOP_ANSWERS_MS, shard_connections_closed,
+                      stop);
+}
+
+static void shard_stop_begin(struct env_post *post)
+{
+    struct shard_stop *stop = post->arg;
+    struct broker_shard *s = stop->shard;
+    stop->deadline_ms = env_now_ms(s->env) + STOP_TRANSFER_MS;
+    env_timer_init(s->env, &stop->timer, shard_stop_step, stop);
+    shard_stop_step(&stop->timer);
+}
+
+void broker_stop(struct broker *b)
+{
+    if (b->stopping) {
+        atomic_store(&b->hurry, true);
+        return;
+    }
+    b->stopping = true;
+    if (b->n_up < b->options.n_shards) {
+        b->options.stopped(b->options.arg); /* nothing was begun */
+        return;
+    }
+    for (int i = 0; i < b->addresses.n; i++) {
+        if (b->listeners[i] != NULL) {
+            listener_close(b->listeners[i]);
+            b->listeners[i] = NULL;
+        }
+    }
+    for (unsigned i = 0; i < b->options.n_shards; i++) {
+        struct shard_stop *stop = mem_zalloc(sizeof *stop);
+        stop->shard = b->shards[i];
+        stop->post = (struct env_post){.cb = shard_stop_begin, .arg = stop};
+        env_post(b->shards[i]->env, &stop->post);
+    }
+}
+
+static void shard_free(struct broker_shard *s)
+{
+    struct shard_leader *known = NULL;
+    struct shard_leader *next = NULL;
+    HASH_ITER(hh, s->leaders, known, next)
+    {
+        HASH_DEL(s->leaders, known);
+        mem_free(known);
+    }
+    if (s->connections != NULL) {
+        connections_free(s->connections);
+    }
+    if (s->coordinator != NULL) {
+        coordinator_free(s->coordinator);
+    }
+    if (s->partitions_of != NULL) {
+        partition_shard_free(s->partitions_of);
+    }
+    if (s->transport != NULL) {
+        transport_free(s->transport);
+    }
+    image_free(s->own_image);
+    mem_free(s);
+}
+
+void broker_free(struct broker *b)
+{
+    if (b->metadata != NULL) {
+        metadata_free(b->metadata);
+    }
+    for (unsigned i = 0; i < b->options.n_shards; i++) {
+        if (b->shards[i] != NULL) {
+            shard_free(b->shards[i]);
+        }
+    }
+    mem_free(b);
 }

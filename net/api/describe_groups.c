@@ -1,0 +1,145 @@
+#include "net/api/group_api.h"
+#include "schema/describe_groups.h"
+
+#define GROUP_OPERATIONS 3400
+
+struct describe_call;
+
+struct describe_one {
+    struct group_step step;
+    struct describe_call *call;
+    struct coordinator_describe describe;
+    struct describe_groups_response_group *out;
+};
+
+struct describe_call {
+    struct request *rq;
+    struct describe_groups_request in;
+    struct describe_groups_response out;
+    int outstanding;
+};
+
+static struct wire_str keep(struct request *rq, struct text t)
+{
+    if (t.n < 0) {
+        return WIRE_NULL_STR;
+    }
+    return (struct wire_str){.p = arena_copy(&rq->arena, t.p, (size_t)t.n),
+                             .n = t.n};
+}
+
+static struct wire_bytes keep_bytes(struct request *rq, struct blob b)
+{
+    if (b.n <= 0) {
+        return (struct wire_bytes){.p = NULL, .n = 0};
+    }
+    return (struct wire_bytes){.p = arena_copy(&rq->arena, b.p, (size_t)b.n),
+                               .n = b.n};
+}
+
+static void call_part_ended(struct describe_call *call)
+{
+    if (--call->outstanding == 0) {
+        request_respond(call->rq, &describe_groups_response_message,
+                        &call->out);
+    }
+}
+
+static void group_error(struct request *rq, enum kafka_error error,
+                        struct describe_groups_response_group *out)
+{
+    out->group_state = WIRE_STR("");
+    out->protocol_type = WIRE_STR("");
+    out->protocol_data = WIRE_STR("");
+    out->error_message = WIRE_NULL_STR;
+    out->error_code = (int16_t)error;
+    if (error == KAFKA_GROUP_ID_NOT_FOUND) { /* before 6: a dead group */
+        out->group_state = WIRE_STR("Dead");
+        out->error_code = rq->api_version >= 6 ? (int16_t)error : 0;
+        out->error_message = WIRE_STR("The group does not exist.");
+    }
+}
+
+static void described(struct coordinator_describe *d)
+{
+    struct describe_one *one = d->arg;
+    struct request *rq = one->call->rq;
+    struct describe_groups_response_group *out = one->out;
+    const struct coordinator_group_view *v = &d->view;
+    if (v->error != KAFKA_NONE) {
+        group_error(rq, v->error, out);
+        shard_task_end(&one->step.task);
+        return;
+    }
+    out->error_message = WIRE_NULL_STR;
+    out->group_state = keep(rq, v->state);
+    out->protocol_type = keep(rq, v->protocol_type);
+    out->protocol_data = keep(rq, v->protocol);
+    if (one->call->in.include_authorized_operations) {
+        out->authorized_operations = GROUP_OPERATIONS;
+    }
+    out->members = api_alloc(rq, (size_t)v->n_members, sizeof *out->members);
+    out->n_members = v->n_members;
+    for (int i = 0; i < v->n_members; i++) {
+        const struct coordinator_member *m = &v->members[i];
+        out->members[i] = (struct describe_groups_response_member){
+            .member_id = keep(rq, m->member_id),
+            .group_instance_id = keep(rq, m->instance_id),
+            .client_id = keep(rq, m->client_id),
+            .client_host = keep(rq, m->client_host),
+            .member_metadata = keep_bytes(rq, m->metadata),
+            .member_assignment = keep_bytes(rq, m->assignment),
+        };
+    }
+    shard_task_end(&one->step.task);
+}
+
+static void describe_start(struct group_step *step, struct coordinator *c)
+{
+    struct describe_one *one = (struct describe_one *)step;
+    coordinator_describe(c, &one->describe);
+}
+
+static void describe_back(struct group_step *step)
+{
+    struct describe_one *one = (struct describe_one *)step;
+    call_part_ended(one->call);
+}
+
+void api_describe_groups(struct request *rq)
+{
+    struct describe_call *call = api_alloc(rq, 1, sizeof *call);
+    call->rq = rq;
+    if (!request_decode(rq, &describe_groups_request_message, &call->in)) {
+        return;
+    }
+    int n = call->in.n_groups;
+    describe_groups_response_init(&call->out);
+    call->out.groups = api_alloc(rq, (size_t)n, sizeof *call->out.groups);
+    call->out.n_groups = n;
+    call->outstanding = 1;
+    for (int i = 0; i < n; i++) {
+        struct describe_groups_response_group *out = &call->out.groups[i];
+        struct describe_one *one = api_alloc(rq, 1, sizeof *one);
+        struct broker_shard *owner = NULL;
+        out->group_id = call->in.groups[i];
+        out->authorized_operations = INT32_MIN;
+        one->call = call;
+        one->out = out;
+        one->describe.group_id = api_text(call->in.groups[i]);
+        one->describe.api_version = rq->api_version;
+        one->describe.cb = described;
+        one->describe.arg = one;
+        enum kafka_error e = group_api_locate(rq, call->in.groups[i],
+                                              &one->describe.index, &owner);
+        if (e != KAFKA_NONE) {
+            group_error(rq, e, out);
+            continue;
+        }
+        one->step.start = describe_start;
+        one->step.back = describe_back;
+        call->outstanding++;
+        group_api_begin(rq, &one->step, owner);
+    }
+    call_part_ended(call);
+}

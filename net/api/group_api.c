@@ -1,0 +1,37 @@
+#include "net/api/group_api.h"
+
+enum kafka_error group_api_locate(struct request *rq, struct wire_str group,
+                                  int32_t *index, struct broker_shard **owner)
+{
+    struct broker_shard *s = rq->shard;
+    const struct image_topic *topic =
+        image_topic(s->image, OFFSETS_TOPIC, strlen(OFFSETS_TOPIC));
+    if (topic == NULL) {
+        return KAFKA_COORDINATOR_NOT_AVAILABLE;
+    }
+    *index = coordinator_partition_of(api_text(group), topic->n_partitions);
+    struct group_id id = {.topic = topic->id, .partition = *index};
+    *owner = shard_owner(s, &id);
+    return KAFKA_NONE;
+}
+
+static void step_start(struct shard_task *task)
+{
+    struct group_step *step = task->arg;
+    step->start(step, task->to->coordinator);
+}
+
+static void step_finish(struct shard_task *task)
+{
+    struct group_step *step = task->arg;
+    step->back(step);
+}
+
+void group_api_begin(struct request *rq, struct group_step *step,
+                     struct broker_shard *owner)
+{
+    step->rq = rq;
+    step->task = (struct shard_task){
+        .start = step_start, .finish = step_finish, .arg = step};
+    shard_task_begin(&step->task, rq->shard, owner);
+}

@@ -1,0 +1,25 @@
+/* What the handlers of group requests share: finding the coordinator's shard
+ * and carrying one request to it. */
+#ifndef NET_API_GROUP_API_H
+#define NET_API_GROUP_API_H
+
+#include "net/api/api.h"
+
+/* The partition of __consumer_offsets that the group belongs to and the shard
+ * that owns it. NONE, COORDINATOR_NOT_AVAILABLE (no such topic yet), or
+ * NOT_COORDINATOR (no replica here). */
+enum kafka_error group_api_locate(struct request *rq, struct wire_str group,
+                                  int32_t *index, struct broker_shard **owner);
+
+/* One group request under way: `start` runs at the coordinator's shard and
+ * must end with shard_task_end(&step->task), `back` runs at home. */
+struct group_step {
+    struct shard_task task;
+    struct request *rq;
+    void (*start)(struct group_step *step, struct coordinator *c);
+    void (*back)(struct group_step *step);
+};
+void group_api_begin(struct request *rq, struct group_step *step,
+                     struct broker_shard *owner);
+
+#endif
