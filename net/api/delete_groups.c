@@ -14,15 +14,10 @@ struct delete_call {
     struct request *rq;
     struct delete_groups_request in;
     struct delete_groups_response out;
-    int outstanding;
+    int next; /* group to be asked */
 };
 
-static void call_part_ended(struct delete_call *call)
-{
-    if (--call->outstanding == 0) {
-        request_respond(call->rq, &delete_groups_response_message, &call->out);
-    }
-}
+static void call_go_on(struct delete_call *call);
 
 static void deleted(struct coordinator_delete *d)
 {
@@ -40,7 +35,36 @@ static void delete_start(struct group_step *step, struct coordinator *c)
 static void delete_back(struct group_step *step)
 {
     struct delete_one *one = (struct delete_one *)step;
-    call_part_ended(one->call);
+    call_go_on(one->call);
+}
+
+/* One group after the other. */
+static void call_go_on(struct delete_call *call)
+{
+    struct request *rq = call->rq;
+    while (call->next < call->in.n_groups_names) {
+        struct wire_str group = call->in.groups_names[call->next];
+        struct delete_one *one = api_alloc(rq, 1, sizeof *one);
+        struct broker_shard *owner = NULL;
+        one->call = call;
+        one->out = &call->out.results[call->next++];
+        one->out->group_id = group;
+        one->out->error_message = WIRE_NULL_STR;
+        one->delete.group_id = api_text(group);
+        one->delete.cb = deleted;
+        one->delete.arg = one;
+        enum kafka_error e =
+            group_api_locate(rq, group, &one->delete.index, &owner);
+        if (e != KAFKA_NONE) {
+            one->out->error_code = (int16_t)e;
+            continue;
+        }
+        one->step.start = delete_start;
+        one->step.back = delete_back;
+        group_api_begin(rq, &one->step, owner);
+        return;
+    }
+    request_respond(rq, &delete_groups_response_message, &call->out);
 }
 
 void api_delete_groups(struct request *rq)
@@ -54,27 +78,5 @@ void api_delete_groups(struct request *rq)
     delete_groups_response_init(&call->out);
     call->out.results = api_alloc(rq, (size_t)n, sizeof *call->out.results);
     call->out.n_results = n;
-    call->outstanding = 1;
-    for (int i = 0; i < n; i++) {
-        struct delete_one *one = api_alloc(rq, 1, sizeof *one);
-        struct broker_shard *owner = NULL;
-        one->call = call;
-        one->out = &call->out.results[i];
-        one->out->group_id = call->in.groups_names[i];
-        one->out->error_message = WIRE_NULL_STR;
-        one->delete.group_id = api_text(call->in.groups_names[i]);
-        one->delete.cb = deleted;
-        one->delete.arg = one;
-        enum kafka_error e = group_api_locate(rq, call->in.groups_names[i],
-                                              &one->delete.index, &owner);
-        if (e != KAFKA_NONE) {
-            one->out->error_code = (int16_t)e;
-            continue;
-        }
-        one->step.start = delete_start;
-        one->step.back = delete_back;
-        call->outstanding++;
-        group_api_begin(rq, &one->step, owner);
-    }
-    call_part_ended(call);
+    call_go_on(call);
 }

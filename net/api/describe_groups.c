@@ -16,34 +16,10 @@ struct describe_call {
     struct request *rq;
     struct describe_groups_request in;
     struct describe_groups_response out;
-    int outstanding;
+    int next; /* group to be asked */
 };
 
-static struct wire_str keep(struct request *rq, struct text t)
-{
-    if (t.n < 0) {
-        return WIRE_NULL_STR;
-    }
-    return (struct wire_str){.p = arena_copy(&rq->arena, t.p, (size_t)t.n),
-                             .n = t.n};
-}
-
-static struct wire_bytes keep_bytes(struct request *rq, struct blob b)
-{
-    if (b.n <= 0) {
-        return (struct wire_bytes){.p = NULL, .n = 0};
-    }
-    return (struct wire_bytes){.p = arena_copy(&rq->arena, b.p, (size_t)b.n),
-                               .n = b.n};
-}
-
-static void call_part_ended(struct describe_call *call)
-{
-    if (--call->outstanding == 0) {
-        request_respond(call->rq, &describe_groups_response_message,
-                        &call->out);
-    }
-}
+static void call_go_on(struct describe_call *call);
 
 static void group_error(struct request *rq, enum kafka_error error,
                         struct describe_groups_response_group *out)
@@ -72,9 +48,9 @@ static void described(struct coordinator_describe *d)
         return;
     }
     out->error_message = WIRE_NULL_STR;
-    out->group_state = keep(rq, v->state);
-    out->protocol_type = keep(rq, v->protocol_type);
-    out->protocol_data = keep(rq, v->protocol);
+    out->group_state = group_api_keep(rq, v->state);
+    out->protocol_type = group_api_keep(rq, v->protocol_type);
+    out->protocol_data = group_api_keep(rq, v->protocol);
     if (one->call->in.include_authorized_operations) {
         out->authorized_operations = GROUP_OPERATIONS;
     }
@@ -83,12 +59,12 @@ static void described(struct coordinator_describe *d)
     for (int i = 0; i < v->n_members; i++) {
         const struct coordinator_member *m = &v->members[i];
         out->members[i] = (struct describe_groups_response_member){
-            .member_id = keep(rq, m->member_id),
-            .group_instance_id = keep(rq, m->instance_id),
-            .client_id = keep(rq, m->client_id),
-            .client_host = keep(rq, m->client_host),
-            .member_metadata = keep_bytes(rq, m->metadata),
-            .member_assignment = keep_bytes(rq, m->assignment),
+            .member_id = group_api_keep(rq, m->member_id),
+            .group_instance_id = group_api_keep(rq, m->instance_id),
+            .client_id = group_api_keep(rq, m->client_id),
+            .client_host = group_api_keep(rq, m->client_host),
+            .member_metadata = group_api_keep_bytes(rq, m->metadata),
+            .member_assignment = group_api_keep_bytes(rq, m->assignment),
         };
     }
     shard_task_end(&one->step.task);
@@ -103,7 +79,39 @@ static void describe_start(struct group_step *step, struct coordinator *c)
 static void describe_back(struct group_step *step)
 {
     struct describe_one *one = (struct describe_one *)step;
-    call_part_ended(one->call);
+    call_go_on(one->call);
+}
+
+/* One group after the other. */
+static void call_go_on(struct describe_call *call)
+{
+    struct request *rq = call->rq;
+    while (call->next < call->in.n_groups) {
+        struct wire_str group = call->in.groups[call->next];
+        struct describe_groups_response_group *out =
+            &call->out.groups[call->next++];
+        struct describe_one *one = api_alloc(rq, 1, sizeof *one);
+        struct broker_shard *owner = NULL;
+        out->group_id = group;
+        out->authorized_operations = INT32_MIN;
+        one->call = call;
+        one->out = out;
+        one->describe.group_id = api_text(group);
+        one->describe.api_version = rq->api_version;
+        one->describe.cb = described;
+        one->describe.arg = one;
+        enum kafka_error e =
+            group_api_locate(rq, group, &one->describe.index, &owner);
+        if (e != KAFKA_NONE) {
+            group_error(rq, e, out);
+            continue;
+        }
+        one->step.start = describe_start;
+        one->step.back = describe_back;
+        group_api_begin(rq, &one->step, owner);
+        return;
+    }
+    request_respond(rq, &describe_groups_response_message, &call->out);
 }
 
 void api_describe_groups(struct request *rq)
@@ -117,29 +125,5 @@ void api_describe_groups(struct request *rq)
     describe_groups_response_init(&call->out);
     call->out.groups = api_alloc(rq, (size_t)n, sizeof *call->out.groups);
     call->out.n_groups = n;
-    call->outstanding = 1;
-    for (int i = 0; i < n; i++) {
-        struct describe_groups_response_group *out = &call->out.groups[i];
-        struct describe_one *one = api_alloc(rq, 1, sizeof *one);
-        struct broker_shard *owner = NULL;
-        out->group_id = call->in.groups[i];
-        out->authorized_operations = INT32_MIN;
-        one->call = call;
-        one->out = out;
-        one->describe.group_id = api_text(call->in.groups[i]);
-        one->describe.api_version = rq->api_version;
-        one->describe.cb = described;
-        one->describe.arg = one;
-        enum kafka_error e = group_api_locate(rq, call->in.groups[i],
-                                              &one->describe.index, &owner);
-        if (e != KAFKA_NONE) {
-            group_error(rq, e, out);
-            continue;
-        }
-        one->step.start = describe_start;
-        one->step.back = describe_back;
-        call->outstanding++;
-        group_api_begin(rq, &one->step, owner);
-    }
-    call_part_ended(call);
+    call_go_on(call);
 }

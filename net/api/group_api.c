@@ -35,3 +35,22 @@ void group_api_begin(struct request *rq, struct group_step *step,
         .start = step_start, .finish = step_finish, .arg = step};
     shard_task_begin(&step->task, rq->shard, owner);
 }
+
+struct wire_str group_api_keep(struct request *rq, struct text t)
+{
+    if (t.n < 0) {
+        return WIRE_NULL_STR;
+    }
+    size_t n = (size_t)t.n;
+    return (struct wire_str){
+        .p = arena_copy(&rq->arena, n == 0 ? "" : t.p, n), .n = t.n};
+}
+
+struct wire_bytes group_api_keep_bytes(struct request *rq, struct blob b)
+{
+    if (b.n <= 0) {
+        return (struct wire_bytes){.p = NULL, .n = 0};
+    }
+    return (struct wire_bytes){.p = arena_copy(&rq->arena, b.p, (size_t)b.n),
+                               .n = b.n};
+}

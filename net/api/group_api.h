@@ -22,4 +22,9 @@ struct group_step {
 void group_api_begin(struct request *rq, struct group_step *step,
                      struct broker_shard *owner);
 
+/* Copies of what the coordinator shows during its callback. The arena belongs
+ * to one thread at a time: a request has one step under way, never two. */
+struct wire_str group_api_keep(struct request *rq, struct text t);
+struct wire_bytes group_api_keep_bytes(struct request *rq, struct blob b);
+
 #endif

@@ -8,25 +8,6 @@ struct join_call {
     struct join_group_response out;
 };
 
-/* The coordinator's texts live until its callback returns: copied here. */
-static struct wire_str keep(struct request *rq, struct text t)
-{
-    if (t.n < 0) {
-        return WIRE_NULL_STR;
-    }
-    return (struct wire_str){.p = arena_copy(&rq->arena, t.p, (size_t)t.n),
-                             .n = t.n};
-}
-
-static struct wire_bytes keep_bytes(struct request *rq, struct blob b)
-{
-    if (b.n <= 0) {
-        return (struct wire_bytes){.p = NULL, .n = 0};
-    }
-    return (struct wire_bytes){.p = arena_copy(&rq->arena, b.p, (size_t)b.n),
-                               .n = b.n};
-}
-
 static void respond(struct group_step *step)
 {
     struct join_call *call = (struct join_call *)step;
@@ -40,22 +21,22 @@ static void joined(struct coordinator_join *join)
     struct join_group_response *out = &call->out;
     out->error_code = (int16_t)join->error;
     out->generation_id = join->generation_id;
-    out->protocol_type = keep(rq, join->out_protocol_type);
-    out->protocol_name = keep(rq, join->protocol_name);
+    out->protocol_type = group_api_keep(rq, join->out_protocol_type);
+    out->protocol_name = group_api_keep(rq, join->protocol_name);
     if (out->protocol_name.n < 0 && rq->api_version < 7) {
         out->protocol_name = WIRE_STR("");
     }
-    out->leader = keep(rq, join->leader);
-    out->member_id = keep(rq, join->out_member_id);
+    out->leader = group_api_keep(rq, join->leader);
+    out->member_id = group_api_keep(rq, join->out_member_id);
     out->skip_assignment = join->skip_assignment;
     out->members =
         api_alloc(rq, (size_t)join->n_members, sizeof *out->members);
     out->n_members = join->n_members;
     for (int i = 0; i < join->n_members; i++) {
-        out->members[i].member_id = keep(rq, join->members[i].member_id);
+        out->members[i].member_id = group_api_keep(rq, join->members[i].member_id);
         out->members[i].group_instance_id =
-            keep(rq, join->members[i].instance_id);
-        out->members[i].metadata = keep_bytes(rq, join->members[i].metadata);
+            group_api_keep(rq, join->members[i].instance_id);
+        out->members[i].metadata = group_api_keep_bytes(rq, join->members[i].metadata);
     }
     shard_task_end(&call->step.task);
 }

@@ -24,13 +24,6 @@ struct list_call {
     int outstanding;
 };
 
-static struct wire_str keep(struct request *rq, struct text t)
-{
-    size_t n = t.n < 0 ? 0 : (size_t)t.n;
-    return (struct wire_str){.p = arena_copy(&rq->arena, n ? t.p : "", n),
-                             .n = (int32_t)n};
-}
-
 static bool filtered(const struct wire_str *filter, int n, struct wire_str v)
 {
     for (int i = 0; i < n; i++) {
@@ -42,8 +35,7 @@ static bool filtered(const struct wire_str *filter, int n, struct wire_str v)
     return n > 0;
 }
 
-/* Runs on the lane's shard; only this lane's memory of the request is grown,
- * by mem_alloc'ed room, as other lanes run beside it. */
+/* Runs on the lane's shard; the shards take turns, so the arena is safe. */
 static void list_one(void *arg, const struct coordinator_group_view *v)
 {
     struct list_lane *lane = arg;
@@ -65,9 +57,9 @@ static void list_one(void *arg, const struct coordinator_group_view *v)
     }
     struct request *rq = call->rq;
     lane->groups[lane->n++] = (struct list_groups_response_group){
-        .group_id = keep(rq, v->group_id),
-        .protocol_type = keep(rq, v->protocol_type),
-        .group_state = keep(rq, v->state),
+        .group_id = group_api_keep(rq, v->group_id),
+        .protocol_type = group_api_keep(rq, v->protocol_type),
+        .group_state = group_api_keep(rq, v->state),
         .group_type = WIRE_STR("classic"),
     };
 }

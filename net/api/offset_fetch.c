@@ -19,7 +19,7 @@ struct fetch_call {
     struct offset_fetch_request in;
     struct fetch_group *groups;
     int n_groups;
-    int outstanding;
+    int next; /* group to be asked, version 8 and later */
 };
 
 static bool same_topic(const struct coordinator_fetched_offset *a,
@@ -137,11 +137,8 @@ static void answer_unknown_ids(struct request *rq, const struct fetch_group *g,
     }
 }
 
-static void call_part_ended(struct fetch_call *call)
+static void respond(struct fetch_call *call)
 {
-    if (--call->outstanding > 0) {
-        return;
-    }
     struct request *rq = call->rq;
     if (rq->api_version < 8) {
         respond_old(call);
@@ -159,6 +156,8 @@ static void call_part_ended(struct fetch_call *call)
     }
     request_respond(rq, &offset_fetch_response_message, &out);
 }
+
+static void call_go_on(struct fetch_call *call);
 
 static struct text keep(struct request *rq, struct text t)
 {
@@ -198,10 +197,11 @@ static void fetch_start(struct group_step *step, struct coordinator *c)
 static void fetch_back(struct group_step *step)
 {
     struct fetch_group *g = (struct fetch_group *)step;
-    call_part_ended(g->call);
+    call_go_on(g->call);
 }
 
-static void group_begin(struct fetch_group *g, struct wire_str group)
+/* False: decided without asking the coordinator. */
+static bool group_begin(struct fetch_group *g, struct wire_str group)
 {
     struct request *rq = g->call->rq;
     struct broker_shard *owner = NULL;
@@ -212,12 +212,12 @@ static void group_begin(struct fetch_group *g, struct wire_str group)
     g->fetch.arg = g;
     g->fetch.error = group_api_locate(rq, group, &g->fetch.index, &owner);
     if (g->fetch.error != KAFKA_NONE) {
-        return;
+        return false;
     }
     g->step.start = fetch_start;
     g->step.back = fetch_back;
-    g->call->outstanding++;
     group_api_begin(rq, &g->step, owner);
+    return true;
 }
 
 static void ask(struct coordinator_fetched_offset *o, struct wire_str topic,
@@ -230,7 +230,7 @@ static void ask(struct coordinator_fetched_offset *o, struct wire_str topic,
     o->metadata = (struct text){.p = "", .n = 0};
 }
 
-static void begin_old(struct fetch_call *call)
+static bool begin_old(struct fetch_call *call)
 {
     struct request *rq = call->rq;
     const struct offset_fetch_request *in = &call->in;
@@ -251,10 +251,10 @@ static void begin_old(struct fetch_call *call)
             ask(o++, in->topics[t].name, in->topics[t].partition_indexes[p]);
         }
     }
-    group_begin(g, in->group_id);
+    return group_begin(g, in->group_id);
 }
 
-static void begin_group(struct fetch_call *call, int i)
+static bool begin_group(struct fetch_call *call, int i)
 {
     struct request *rq = call->rq;
     const struct offset_fetch_request_group *in = &call->in.groups[i];
@@ -285,7 +285,21 @@ static void begin_group(struct fetch_call *call, int i)
             ask(&o[g->fetch.n_offsets++], name, ti->partition_indexes[p]);
         }
     }
-    group_begin(g, in->group_id);
+    return group_begin(g, in->group_id);
+}
+
+/* One group after the other. */
+static void call_go_on(struct fetch_call *call)
+{
+    while (call->next < call->n_groups) {
+        int i = call->next++;
+        bool asked = call->rq->api_version < 8 ? begin_old(call)
+                                               : begin_group(call, i);
+        if (asked) {
+            return;
+        }
+    }
+    respond(call);
 }
 
 void api_offset_fetch(struct request *rq)
@@ -295,17 +309,8 @@ void api_offset_fetch(struct request *rq)
     if (!request_decode(rq, &offset_fetch_request_message, &call->in)) {
         return;
     }
-    bool old = rq->api_version < 8;
-    call->n_groups = old ? 1 : call->in.n_groups;
+    call->n_groups = rq->api_version < 8 ? 1 : call->in.n_groups;
     call->groups =
         api_alloc(rq, (size_t)call->n_groups, sizeof *call->groups);
-    call->outstanding = 1;
-    if (old) {
-        begin_old(call);
-    } else {
-        for (int i = 0; i < call->n_groups; i++) {
-            begin_group(call, i);
-        }
-    }
-    call_part_ended(call);
+    call_go_on(call);
 }

@@ -8,15 +8,6 @@ struct sync_call {
     struct sync_group_response out;
 };
 
-static struct wire_str keep(struct request *rq, struct text t)
-{
-    if (t.n < 0) {
-        return WIRE_NULL_STR;
-    }
-    return (struct wire_str){.p = arena_copy(&rq->arena, t.p, (size_t)t.n),
-                             .n = t.n};
-}
-
 static void respond(struct group_step *step)
 {
     struct sync_call *call = (struct sync_call *)step;
@@ -28,8 +19,8 @@ static void synced(struct coordinator_sync *sync)
     struct sync_call *call = sync->arg;
     struct request *rq = call->step.rq;
     call->out.error_code = (int16_t)sync->error;
-    call->out.protocol_type = keep(rq, sync->out_protocol_type);
-    call->out.protocol_name = keep(rq, sync->out_protocol_name);
+    call->out.protocol_type = group_api_keep(rq, sync->out_protocol_type);
+    call->out.protocol_name = group_api_keep(rq, sync->out_protocol_name);
     if (sync->assignment.n > 0) {
         call->out.assignment.p = arena_copy(&rq->arena, sync->assignment.p,
                                             (size_t)sync->assignment.n);

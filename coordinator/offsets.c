@@ -1,0 +1,459 @@
+/* Committed offsets: commit, fetch, describe, delete, expiry. A commit is
+ * decided at once and answered when its records are committed; the table is
+ * changed only by what was committed. */
+#include "coordinator/impl.h"
+
+/* ---- the table ------------------------------------------------------------------ */
+static void offset_key(struct bytes *key, struct text topic, int32_t partition)
+{
+    size_t n = topic.n < 0 ? 0 : (size_t)topic.n;
+    char *p = mem_alloc(n + 1 + sizeof partition);
+    memcpy(p, n == 0 ? "" : topic.p, n);
+    p[n] = '\0';
+    memcpy(p + n + 1, &partition, sizeof partition);
+    bytes_set(key, p, (int32_t)(n + 1 + sizeof partition));
+    mem_free(p);
+}
+
+static struct committed_offset *offset_find(struct classic_group *g,
+                                            struct text topic,
+                                            int32_t partition)
+{
+    struct bytes key = {0};
+    struct committed_offset *o = NULL;
+    offset_key(&key, topic, partition);
+    HASH_FIND(hh, g->offsets, key.p, (size_t)key.n, o);
+    bytes_free(&key);
+    return o;
+}
+
+static void offset_free(struct classic_group *g, struct committed_offset *o)
+{
+    HASH_DEL(g->offsets, o);
+    bytes_free(&o->topic);
+    bytes_free(&o->metadata);
+    bytes_free(&o->key);
+    mem_free(o);
+}
+
+void offsets_free(struct classic_group *g)
+{
+    while (g->offsets != NULL) {
+        offset_free(g, g->offsets);
+    }
+}
+
+void offset_apply(struct group_partition *gp, const struct offset_record *r,
+                  bool tombstone)
+{
+    struct classic_group *g = group_find(gp, r->group_id);
+    if (g == NULL) {
+        if (tombstone || r->group_id.n <= 0) {
+            return;
+        }
+        g = group_make(gp, r->group_id);
+    }
+    struct committed_offset *o = offset_find(g, r->topic, r->partition);
+    if (tombstone) {
+        if (o != NULL) {
+            offset_free(g, o);
+        }
+        return;
+    }
+    if (o == NULL) {
+        o = mem_zalloc(sizeof *o);
+        bytes_set(&o->topic, r->topic.p, r->topic.n);
+        o->partition = r->partition;
+        offset_key(&o->key, r->topic, r->partition);
+        HASH_ADD_KEYPTR(hh, g->offsets, o->key.p, (size_t)o->key.n, o);
+    }
+    o->offset = r->offset;
+    o->leader_epoch = r->leader_epoch;
+    bytes_set(&o->metadata, r->metadata.p, r->metadata.n < 0 ? 0 : r->metadata.n);
+    o->commit_timestamp_ms = r->commit_timestamp_ms;
+}
+
+/* ---- commit --------------------------------------------------------------------- */
+static void commit_fire(struct answer *a)
+{
+    struct coordinator_commit *req = a->req;
+    req->cb(req);
+}
+
+static void commit_written(struct group_write *w, enum kafka_error error)
+{
+    struct coordinator_commit *req = w->arg;
+    if (error == KAFKA_NONE) {
+        req->cb(req);
+        return;
+    }
+    for (int i = 0; i < req->n_offsets; i++) {
+        if (req->offsets[i].error == KAFKA_NONE) {
+            req->offsets[i].error = error;
+        }
+    }
+    req->cb(req);
+}
+
+static enum kafka_error commit_check(struct coordinator *c,
+                                     struct coordinator_commit *req,
+                                     struct group_partition **gp)
+{
+    enum kafka_error e = partition_live(c, req->index, gp);
+    if (e != KAFKA_NONE) {
+        return e;
+    }
+    return group_check_member(group_find(*gp, req->group_id), req->member_id,
+                              req->instance_id, req->generation_id);
+}
+
+void coordinator_commit(struct coordinator *c, struct coordinator_commit *req)
+{
+    struct group_partition *gp = NULL;
+    req->error = commit_check(c, req, &gp);
+    if (req->error != KAFKA_NONE) {
+        answer_send(c, answer_new(c, req, commit_fire));
+        return;
+    }
+    int64_t now = env_wall_ms(c->options.env);
+    struct group_write *w = group_write_new(gp);
+    int n = 0;
+    for (int i = 0; i < req->n_offsets; i++) {
+        struct coordinator_commit_offset *o = &req->offsets[i];
+        if (o->error != KAFKA_NONE) {
+            continue;
+        }
+        if (o->metadata.n > c->options.offset_metadata_bytes_max) {
+            o->error = KAFKA_OFFSET_METADATA_TOO_LARGE;
+            continue;
+        }
+        struct offset_record r = {
+            .group_id = req->group_id,
+            .topic = o->topic,
+            .partition = o->partition,
+            .offset = o->offset,
+            .leader_epoch = o->leader_epoch,
+            .metadata = o->metadata.n < 0 ? TEXT("") : o->metadata,
+            .commit_timestamp_ms = now,
+        };
+        records_add_offset(&w->batch, now, &r, false);
+        n++;
+    }
+    if (n == 0) {
+        batch_builder_free(&w->batch);
+        mem_free(w);
+        answer_send(c, answer_new(c, req, commit_fire));
+        return;
+    }
+    w->done = commit_written;
+    w->arg = req;
+    group_write_submit(w);
+}
+
+/* ---- fetch ---------------------------------------------------------------------- */
+static int by_topic(const void *a, const void *b)
+{
+    const struct coordinator_fetched_offset *x = a;
+    const struct coordinator_fetched_offset *y = b;
+    int32_t n = x->topic.n < y->topic.n ? x->topic.n : y->topic.n;
+    int r = n > 0 ? memcmp(x->topic.p, y->topic.p, (size_t)n) : 0;
+    if (r == 0) {
+        r = (x->topic.n > y->topic.n) - (x->topic.n < y->topic.n);
+    }
+    return r != 0 ? r : (x->partition > y->partition) -
+                            (x->partition < y->partition);
+}
+
+static void fill(struct coordinator_fetched_offset *out,
+                 const struct committed_offset *o)
+{
+    out->offset.v = o == NULL ? -1 : o->offset.v;
+    out->leader_epoch = o == NULL ? -1 : o->leader_epoch;
+    out->metadata = o == NULL ? TEXT("") : bytes_text(&o->metadata);
+    out->error = KAFKA_NONE;
+}
+
+static void fetch_all(struct classic_group *g, struct coordinator_fetch *req)
+{
+    size_t n = g == NULL ? 0 : HASH_COUNT(g->offsets);
+    struct coordinator_fetched_offset *out = mem_zalloc(n * sizeof *out + 1);
+    size_t i = 0;
+    for (struct committed_offset *o = g == NULL ? NULL : g->offsets; o != NULL;
+         o = o->hh.next) {
+        out[i].topic = bytes_text(&o->topic);
+        out[i].partition = o->partition;
+        fill(&out[i++], o);
+    }
+    qsort(out, n, sizeof *out, by_topic);
+    req->offsets = out;
+    req->n_offsets = (int)n;
+    req->cb(req);
+    mem_free(out);
+}
+
+static void fetch_confirmed(struct group_read *read, enum err status)
+{
+    struct coordinator_fetch *req = read->arg;
+    struct coordinator *c = req->impl;
+    struct group_partition *gp = NULL;
+    req->error = status == ERR_OK ? partition_live(c, req->index, &gp)
+                                  : KAFKA_NOT_COORDINATOR;
+    if (req->error != KAFKA_NONE) {
+        req->cb(req);
+        return;
+    }
+    struct classic_group *g = group_find(gp, req->group_id);
+    if (req->all) {
+        fetch_all(g, req);
+        return;
+    }
+    for (int i = 0; i < req->n_offsets; i++) {
+        struct coordinator_fetched_offset *o = &req->offsets[i];
+        fill(o, g == NULL ? NULL : offset_find(g, o->topic, o->partition));
+    }
+    req->cb(req);
+}
+
+static void fetch_fire(struct answer *a)
+{
+    struct coordinator_fetch *req = a->req;
+    req->cb(req);
+}
+
+static enum kafka_error fetch_check(struct group_partition *gp,
+                                    const struct coordinator_fetch *req)
+{
+    if (req->member_epoch < 0 || req->member_id.n < 0) {
+        return KAFKA_NONE;
+    }
+    struct classic_group *g = group_find(gp, req->group_id);
+    return group_check_member(g, req->member_id, (struct text){.n = -1},
+                              req->member_epoch);
+}
+
+void coordinator_fetch(struct coordinator *c, struct coordinator_fetch *req)
+{
+    struct group_partition *gp = NULL;
+    req->error = partition_live(c, req->index, &gp);
+    if (req->error == KAFKA_NONE) {
+        req->error = fetch_check(gp, req);
+    }
+    if (req->error != KAFKA_NONE) {
+        answer_send(c, answer_new(c, req, fetch_fire));
+        return;
+    }
+    req->impl = c;
+    req->barrier = (struct group_read){.cb = fetch_confirmed, .arg = req};
+    group_read_barrier(partition_group(gp->partition), &req->barrier);
+}
+
+/* ---- describe --------------------------------------------------------------------- */
+static void describe_fire(struct answer *a)
+{
+    struct coordinator_describe *req = a->req;
+    req->cb(req);
+}
+
+static void describe_group(struct classic_group *g,
+                           struct coordinator_describe *req)
+{
+    size_t n = HASH_COUNT(g->members);
+    struct coordinator_member *members = mem_zalloc(n * sizeof *members + 1);
+    bool stable = g->state == GROUP_STABLE;
+    int i = 0;
+    for (struct group_member *m = g->members; m != NULL; m = m->hh.next) {
+        struct text sub =
+            stable ? member_subscription_of(m, &g->protocol) : TEXT("");
+        members[i++] = (struct coordinator_member){
+            .member_id = bytes_text(&m->id),
+            .instance_id = bytes_text(&m->instance_id),
+            .metadata = {.p = (const uint8_t *)sub.p, .n = sub.n},
+            .assignment = bytes_blob(&m->assignment),
+            .client_id = bytes_text(&m->client_id),
+            .client_host = bytes_text(&m->client_host),
+        };
+    }
+    const char *state = group_state_name(g);
+    struct text protocol = bytes_text(&g->protocol);
+    req->view = (struct coordinator_group_view){
+        .error = KAFKA_NONE,
+        .group_id = bytes_text(&g->id),
+        .state = {.p = state, .n = (int32_t)strlen(state)},
+        .protocol_type = bytes_text(&g->protocol_type),
+        .protocol = stable && protocol.n >= 0 ? protocol : TEXT(""),
+        .n_members = i,
+        .members = members,
+    };
+    req->cb(req);
+    mem_free(members);
+}
+
+static void describe_confirmed(struct group_read *read, enum err status)
+{
+    struct coordinator_describe *req = read->arg;
+    struct group_partition *gp = NULL;
+    req->view.error = status == ERR_OK
+                          ? partition_live(req->impl, req->index, &gp)
+                          : KAFKA_NOT_COORDINATOR;
+    struct classic_group *g = req->view.error == KAFKA_NONE
+                                  ? group_find(gp, req->group_id)
+                                  : NULL;
+    if (req->view.error == KAFKA_NONE && g == NULL) {
+        req->view.error = KAFKA_GROUP_ID_NOT_FOUND;
+    }
+    if (req->view.error != KAFKA_NONE) {
+        req->cb(req);
+        return;
+    }
+    describe_group(g, req);
+}
+
+void coordinator_describe(struct coordinator *c,
+                          struct coordinator_describe *req)
+{
+    struct group_partition *gp = NULL;
+    memset(&req->view, 0, sizeof req->view);
+    req->view.error = req->group_id.n <= 0
+                          ? KAFKA_INVALID_GROUP_ID
+                          : partition_live(c, req->index, &gp);
+    if (req->view.error != KAFKA_NONE) {
+        answer_send(c, answer_new(c, req, describe_fire));
+        return;
+    }
+    req->impl = c;
+    req->barrier = (struct group_read){.cb = describe_confirmed, .arg = req};
+    group_read_barrier(partition_group(gp->partition), &req->barrier);
+}
+
+/* ---- delete ----------------------------------------------------------------------- */
+static void add_tombstone(struct classic_group *g, struct committed_offset *o,
+                          struct batch_builder *b, int64_t now)
+{
+    struct offset_record r = {.group_id = bytes_text(&g->id),
+                              .topic = bytes_text(&o->topic),
+                              .partition = o->partition};
+    records_add_offset(b, now, &r, true);
+}
+
+static void write_forgotten(struct group_write *w, enum kafka_error error)
+{
+    (void)w; /* not committed: tried again at the next sweep */
+    (void)error;
+}
+
+static void delete_fire(struct answer *a)
+{
+    struct coordinator_delete *req = a->req;
+    req->cb(req);
+}
+
+static void delete_written(struct group_write *w, enum kafka_error error)
+{
+    struct coordinator_delete *req = w->arg;
+    req->error = error;
+    req->cb(req);
+}
+
+void coordinator_delete(struct coordinator *c, struct coordinator_delete *req)
+{
+    struct group_partition *gp = NULL;
+    req->error = req->group_id.n <= 0 ? KAFKA_INVALID_GROUP_ID
+                                      : partition_live(c, req->index, &gp);
+    struct classic_group *g =
+        req->error == KAFKA_NONE ? group_find(gp, req->group_id) : NULL;
+    if (req->error == KAFKA_NONE && g == NULL) {
+        req->error = KAFKA_GROUP_ID_NOT_FOUND;
+    } else if (g != NULL && (g->members != NULL || g->pending != NULL)) {
+        req->error = KAFKA_NON_EMPTY_GROUP;
+    }
+    if (req->error != KAFKA_NONE) {
+        answer_send(c, answer_new(c, req, delete_fire));
+        return;
+    }
+    struct group_write *w = group_write_new(gp);
+    int64_t now = env_wall_ms(c->options.env);
+    for (struct committed_offset *o = g->offsets; o != NULL; o = o->hh.next) {
+        add_tombstone(g, o, &w->batch, now);
+    }
+    struct group_record r = {.group_id = bytes_text(&g->id)};
+    records_add_group(&w->batch, now, &r, true);
+    w->done = delete_written;
+    w->arg = req;
+    group_write_submit(w);
+}
+
+/* Groups without members whose offsets nobody committed for long enough. */
+void offsets_expire(struct group_partition *gp)
+{
+    struct env *env = gp->c->options.env;
+    int64_t now = env_wall_ms(env);
+    int64_t before = now - gp->c->options.offsets_retention_ms;
+    struct classic_group *g = NULL;
+    struct classic_group *next = NULL;
+    HASH_ITER(hh, gp->groups, g, next)
+    {
+        if (g->members != NULL || g->pending != NULL) {
+            continue;
+        }
+        bool simple = g->protocol_type.n <= 0;
+        if (!simple && g->state_since_ms > before) {
+            continue;
+        }
+        struct group_write *w = group_write_new(gp);
+        int n = 0;
+        bool all = true;
+        for (struct committed_offset *o = g->offsets; o != NULL;
+             o = o->hh.next) {
+            bool old = o->commit_timestamp_ms <= before;
+            all = all && old;
+            if (old) {
+                add_tombstone(g, o, &w->batch, now);
+                n++;
+            }
+        }
+        if (all && (n > 0 || g->state_since_ms <= before)) {
+            struct group_record r = {.group_id = bytes_text(&g->id)};
+            records_add_group(&w->batch, now, &r, true);
+            n++;
+        }
+        if (n == 0) {
+            batch_builder_free(&w->batch);
+            mem_free(w);
+            continue;
+        }
+        w->done = write_forgotten;
+        group_write_submit(w);
+    }
+}
+
+void coordinator_topic_deleted(struct coordinator *c, const char *topic)
+{
+    struct text name = {.p = topic, .n = (int32_t)strlen(topic)};
+    int64_t now = env_wall_ms(c->options.env);
+    struct group_partition *gp = NULL;
+    struct group_partition *next_gp = NULL;
+    HASH_ITER(hh, c->partitions, gp, next_gp)
+    {
+        struct classic_group *g = NULL;
+        struct classic_group *next = NULL;
+        HASH_ITER(hh, gp->groups, g, next)
+        {
+            struct group_write *w = group_write_new(gp);
+            int n = 0;
+            for (struct committed_offset *o = g->offsets;
+                 gp->live && o != NULL; o = o->hh.next) {
+                if (bytes_is(&o->topic, name)) {
+                    add_tombstone(g, o, &w->batch, now);
+                    n++;
+                }
+            }
+            if (n == 0) {
+                batch_builder_free(&w->batch);
+                mem_free(w);
+                continue;
+            }
+            w->done = write_forgotten;
+            group_write_submit(w);
+        }
+    }
+}
