@@ -35,8 +35,3 @@ ROUNDS ?= 20
 kill-test: deps-foreign
 	@$(MAKE) --no-print-directory all
 	@python3 tests/conformance/kill_test.py --rounds $(ROUNDS) --build $(B)
-
-# Until net/ has its composition root.
-ifeq ($(wildcard net/broker.c),)
-TOOL_OBJ += $(B)/tools/absent/broker.o
-endif

@@ -14,7 +14,6 @@ struct broker_options {
     unsigned n_shards;
     struct env *envs[BROKER_SHARDS_MAX]; /* one per shard, running or about to */
     const struct broker_config *config;  /* lives as long as the broker */
-    const char *hostname; /* of this machine, told where none is configured */
     /* Called on shard 0. */
     void (*ready)(void *arg, struct broker *broker);   /* accepts requests */
     /* Cannot run: one sentence for the user. Nothing runs on afterwards; the
