@@ -3,7 +3,7 @@
 #ifndef NET_FRAME_H
 #define NET_FRAME_H
 
-#include "net/codec.h"
+#include "base/codec.h"
 #include "net/request.h"
 
 #define FRAME_SIZE_BYTES 4

@@ -5,8 +5,8 @@
 #define NET_REQUEST_H
 
 #include "base/arena.h"
-#include "net/codec.h"
-#include "net/wire.h"
+#include "base/codec.h"
+#include "base/wire.h"
 
 struct broker_shard;
 

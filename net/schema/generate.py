@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 """Reads net/schema/*.schema (see README.md there) and writes the C structs and
-tables that net/codec.h works with.
+tables that base/codec.h works with.
 
 usage: generate.py OUT_DIR FILE.schema...
 
@@ -378,7 +378,7 @@ def header_of(unit):
     guard = f"SCHEMA_{unit.name.upper()}_H"
     lines = [f"/* Generated from net/schema/{unit.name}.schema. */",
              f"#ifndef {guard}", f"#define {guard}", "",
-             '#include "net/codec.h"', ""]
+             '#include "base/codec.h"', ""]
     for name, number in unit.records.items():
         if name.endswith("_key"):
             lines.append(f"#define {name.upper()}_TYPE {number}")
@@ -409,7 +409,7 @@ def source_of(unit):
 
 def apis_header(units):
     lines = ["/* Generated from net/schema. */", "#ifndef SCHEMA_APIS_H",
-             "#define SCHEMA_APIS_H", "", '#include "net/codec.h"', "",
+             "#define SCHEMA_APIS_H", "", '#include "base/codec.h"', "",
              "enum api_key {"]
     lines += [f"    API_{u.api[1].upper()} = {u.api[0]}," for u in units]
     lines += ["};", f"#define API_KEY_MAX {max(u.api[0] for u in units)}", "",

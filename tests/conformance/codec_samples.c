@@ -5,7 +5,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
-#include "net/codec.h"
+#include "base/codec.h"
 #include "schema/apis.h"
 #include "tests/unit/codec_random.h"
 

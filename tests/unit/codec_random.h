@@ -3,7 +3,7 @@
 #define TESTS_UNIT_CODEC_RANDOM_H
 
 #include "base/prng.h"
-#include "net/codec.h"
+#include "base/codec.h"
 
 /* Fills `out` with what `version` can carry; fields absent there get their
  * default. Arrays, strings and bytes come from `a`. */

@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "base/mem.h"
-#include "net/codec.h"
+#include "base/codec.h"
 #include "schema/api_versions.h"
 #include "schema/apis.h"
 #include "schema/consumer_group_heartbeat.h"

@@ -10,7 +10,7 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "net/codec.h"
+#include "base/codec.h"
 #include "net/connection.h"
 #include "net/request.h"
 #include "schema/api_versions.h"

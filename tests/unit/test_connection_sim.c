@@ -8,7 +8,7 @@
 #include "base/buffer.h"
 #include "base/limits.h"
 #include "base/mem.h"
-#include "net/codec.h"
+#include "base/codec.h"
 #include "net/connection.h"
 #include "schema/apis.h"
 #include "schema/header.h"

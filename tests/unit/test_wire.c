@@ -4,7 +4,7 @@
 
 #include "base/arena.h"
 #include "base/mem.h"
-#include "net/wire.h"
+#include "base/wire.h"
 
 START_TEST(test_arena__aligned_and_kept)
 {

@@ -1,8 +1,8 @@
 /* The primitive types of Kafka's wire: big endian, read from a frame with a
  * sticky error, written to a gather list. What is read points into the frame:
  * nothing is copied, so the frame must outlive it. */
-#ifndef NET_WIRE_H
-#define NET_WIRE_H
+#ifndef BASE_WIRE_H
+#define BASE_WIRE_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -2,11 +2,11 @@
  * from net/schema. Users include "schema/<api>.h" and call the typed functions
  * there (struct fetch_request, fetch_request_decode, ...); this is the one
  * interpreter behind all of them. */
-#ifndef NET_CODEC_H
-#define NET_CODEC_H
+#ifndef BASE_CODEC_H
+#define BASE_CODEC_H
 
 #include "base/arena.h"
-#include "net/wire.h"
+#include "base/wire.h"
 
 #define CODEC_VERSION_MAX 127 /* "and all later ones" */
 

@@ -1,5 +1,5 @@
-/* The printer of net/codec.h. */
-#include "net/codec.h"
+/* The printer of base/codec.h. */
+#include "base/codec.h"
 
 #include <inttypes.h>
 #include <stdarg.h>

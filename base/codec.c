@@ -1,4 +1,4 @@
-#include "net/codec.h"
+#include "base/codec.h"
 
 #include "base/assert.h"
 

@@ -1,4 +1,4 @@
-#include "net/wire.h"
+#include "base/wire.h"
 
 #include <endian.h>
 
