@@ -113,7 +113,7 @@ struct classic_group *group_make(struct group_partition *gp, struct text id)
     return g;
 }
 
-void group_free(struct classic_group *g)
+void classic_group_free(struct classic_group *g)
 {
     group_drop_members(g, KAFKA_NOT_COORDINATOR);
     offsets_free(g);
@@ -128,7 +128,7 @@ void group_free(struct classic_group *g)
 static void groups_drop(struct group_partition *gp)
 {
     while (gp->groups != NULL) {
-        group_free(gp->groups);
+        classic_group_free(gp->groups);
     }
 }
 
@@ -159,7 +159,7 @@ static void apply_group(void *arg, const struct group_record *record,
     struct classic_group *g = group_find(gp, record->group_id);
     if (tombstone) {
         if (g != NULL && g->members == NULL && g->offsets == NULL) {
-            group_free(g);
+            classic_group_free(g);
         }
         return;
     }

@@ -141,7 +141,7 @@ enum kafka_error partition_live(struct coordinator *c, int32_t index,
                                 struct group_partition **out);
 struct classic_group *group_find(struct group_partition *gp, struct text id);
 struct classic_group *group_make(struct group_partition *gp, struct text id);
-void group_free(struct classic_group *g);
+void classic_group_free(struct classic_group *g);
 
 /* One committed write: a batch, and what to do when it is committed or not.
  * `error` is NONE, NOT_COORDINATOR, COORDINATOR_NOT_AVAILABLE,
