@@ -28,15 +28,19 @@ struct broker_config {
     int n_keys;
     const struct config_key *keys;
     struct setting *settings; /* one per key, in the order of the table */
-    /* values that follow from coarser keys, "" when they do not */
+    /* values that follow from other keys, "" when they do not */
     char retention_ms[24], roll_ms[24];
+    char peer_listener[LIMIT_ADDRESS];
 };
+
+static void derive(struct broker_config *c);
 
 struct broker_config *broker_config_new(void)
 {
     struct broker_config *c = mem_zalloc(sizeof *c);
     c->n_keys = config_keys(CONFIG_BROKER, &c->keys);
     c->settings = mem_zalloc((size_t)c->n_keys * sizeof *c->settings);
+    derive(c);
     return c;
 }
 
@@ -112,6 +116,9 @@ const char *broker_config_get(const struct broker_config *c, const char *key)
     ASSERT(config_key_find(CONFIG_BROKER, key) != NULL);
     const char *from = deciding_key(c, key);
     const char *value = setting_of(c, from)->value;
+    if (value == NULL && strcmp(key, "peer.listener") == 0) {
+        return c->peer_listener;
+    }
     if (value == NULL) {
         return default_of(key);
     }
@@ -240,6 +247,12 @@ static void derive(struct broker_config *c)
     }
     if (roll->value != NULL) {
         scale(c->roll_ms, roll->value, 3600000);
+    }
+    struct config_listeners l;
+    char why[256]; /* told by broker_config_validate, when all is set */
+    c->peer_listener[0] = '\0';
+    if (config_listeners_read(c, &l, why, sizeof why) == ERR_OK) {
+        memcpy(c->peer_listener, l.peer_listen, sizeof c->peer_listener);
     }
 }
 

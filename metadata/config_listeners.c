@@ -217,7 +217,9 @@ static enum err peer_read(const struct broker_config *c,
         snprintf(peer.host, sizeof peer.host, "%s", out->listen[0].host);
     }
     for (int i = 0; i < 2; i++) {
-        const char *address = broker_config_get(c, keys[i]);
+        const char *address = broker_config_is_set(c, keys[i])
+                                  ? broker_config_get(c, keys[i])
+                                  : NULL; /* get would ask us in turn */
         if (address != NULL &&
             !config_address_split(address, peer.host, sizeof peer.host,
                                   &peer.port)) {

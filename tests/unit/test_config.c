@@ -311,6 +311,11 @@ START_TEST(test_listeners__defaults)
     ck_assert_str_eq(listeners.advertised[0].host, "");
     ck_assert_str_eq(listeners.peer_listen, ":9093");
     ck_assert_str_eq(listeners.peer_advertised, ":9093");
+    ck_assert_str_eq(get("peer.listener"), ":9093");
+    ck_assert_int_eq(set("listeners", "PLAINTEXT://b1:9"), ERR_OK);
+    ck_assert_str_eq(get("peer.listener"), "b1:9093");
+    ck_assert_int_eq(set("peer.listener", "b2:8"), ERR_OK);
+    ck_assert_str_eq(get("peer.listener"), "b2:8");
 }
 END_TEST
 
