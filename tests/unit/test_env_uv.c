@@ -99,9 +99,18 @@ START_TEST(test_timers__fire_in_order_of_due_then_start)
 }
 END_TEST
 
-static int restarts;
+static int restarts, turns;
+static void count_turn(struct env_deferred *d)
+{
+    (void)d;
+    turns++;
+}
+
+static struct env_deferred turn_counter = {.cb = count_turn};
+
 static void restart_timer(struct env_timer *timer)
 {
+    env_defer(env, &turn_counter);
     if (++restarts < 100) {
         env_timer_start(timer, 0);
     } else {
@@ -112,11 +121,12 @@ static void restart_timer(struct env_timer *timer)
 START_TEST(test_timers__zero_delay_restart_lets_the_loop_turn)
 {
     struct env_timer timer;
-    restarts = 0;
+    restarts = turns = 0;
     env_timer_init(env, &timer, restart_timer, NULL);
     env_timer_start(&timer, 0);
     env_uv_run(env);
     ck_assert_int_eq(restarts, 100);
+    ck_assert_int_ge(turns, 99);
 }
 END_TEST
 
