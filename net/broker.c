@@ -887,35 +887,37 @@ static void shard_connections_closed(void *arg)
                    stop);
 }
 
-/* How many groups this shard still leads that others could lead. */
+/* Begins to hand a group over; true while it may still succeed. */
+static bool hand_over_one(struct group *g, int *begun)
+{
+    if (!group_role(g).is_leader || group_creation(g)->n_replicas < 2) {
+        return false;
+    }
+    if (*begun >= STOP_TRANSFERS_AT_ONCE) {
+        return true;
+    }
+    enum err e = group_transfer(g, -1);
+    *begun += e == ERR_OK || e == ERR_BUSY;
+    return e == ERR_OK || e == ERR_BUSY; /* else nobody is there to take it */
+}
+
+/* How many groups of this shard wait for another leader. */
 static int hand_over(struct broker_shard *s)
 {
-    int led = 0;
+    int waiting = 0;
     int begun = 0;
     struct shard_partition *sp = NULL;
     struct shard_partition *next = NULL;
     HASH_ITER(hh, s->partitions, sp, next)
     {
-        struct group *g = partition_group(sp->partition);
-        if (!partition_role(sp->partition).is_leader ||
-            group_creation(g)->n_replicas < 2) {
-            continue;
-        }
-        led++;
-        if (begun < STOP_TRANSFERS_AT_ONCE && group_transfer(g, -1) == ERR_OK) {
-            begun++;
-        }
+        waiting += hand_over_one(partition_group(sp->partition), &begun);
     }
     struct metadata *m = s->index == 0 ? s->broker->metadata : NULL;
     struct group *g = m == NULL ? NULL : metadata_group(m);
-    if (g != NULL && group_role(g).is_leader &&
-        group_creation(g)->n_replicas > 1) {
-        led++;
-        if (group_transfer(g, -1) != ERR_OK) {
-            return led; /* under way, or nobody to take it: the time decides */
-        }
+    if (g != NULL) {
+        waiting += hand_over_one(g, &begun);
     }
-    return led;
+    return waiting;
 }
 
 static void shard_stop_step(struct env_timer *timer)
