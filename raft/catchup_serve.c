@@ -11,6 +11,8 @@
 
 /* A follower that reads asks again within this time. */
 #define LEASE_MS 30000
+/* What follows the state that is complete there is kept so long for it. */
+#define HOLD_MS 5000
 
 /* ---- leases -------------------------------------------------------------- */
 
@@ -51,10 +53,16 @@ void catchup_offer(struct group *g)
 /* ---- manifests ----------------------------------------------------------- */
 
 static void answer_go(struct group *g, struct rpc_request *request,
-                      uint64_t index)
+                      node_id from, uint64_t index)
 {
     uint8_t body[CATCHUP_ANSWER_GO];
 
+    for (int i = 0; i < g->n_peers; i++) {
+        if (g->peers[i].node != from)
+            continue;
+        g->peers[i].hold_index = index;
+        g->peers[i].hold_until_ms = group_now(g) + HOLD_MS;
+    }
     le_put64(body, index);
     le_put64(body + 8, index <= g->settled ? g->settled_term : 0);
     rpc_respond(request, ERR_OK, body, sizeof body);
@@ -84,7 +92,7 @@ static void answer_manifest(struct group *g, struct rpc_request *request)
 }
 
 static void serve_manifest(struct group *g, struct rpc_request *request,
-                           uint64_t have)
+                           node_id from, uint64_t have)
 {
     if (g->raft.state != RAFT_LEADER || !g->role.ready) {
         rpc_respond(request, ERR_NOT_LEADER, NULL, 0);
@@ -92,7 +100,7 @@ static void serve_manifest(struct group *g, struct rpc_request *request,
     }
     lease(g);
     if (have != 0 && have <= g->settled && have + 1 >= g->table.first)
-        answer_go(g, request, have);
+        answer_go(g, request, from, have);
     else
         answer_manifest(g, request);
 }
@@ -174,7 +182,6 @@ static void serve(void *arg, struct rpc_request *request, node_id from,
     struct group_id id;
     struct group *g;
 
-    (void)from;
     if (size < CATCHUP_REQUEST_HEAD) {
         rpc_respond(request, ERR_INVALID, NULL, 0);
         return;
@@ -187,7 +194,7 @@ static void serve(void *arg, struct rpc_request *request, node_id from,
     else if (g->ops->catchup == NULL)
         rpc_respond(request, ERR_UNSUPPORTED, NULL, 0);
     else if (body[20] == CATCHUP_MANIFEST && size >= 8)
-        serve_manifest(g, request, le_get64(p));
+        serve_manifest(g, request, from, le_get64(p));
     else if (body[20] == CATCHUP_READ && size >= 20)
         serve_read(g, request,
                    &(struct catchup_range){.file = le_get64(p),

@@ -16,6 +16,9 @@
 #define CAUGHT_UP_MS 10000
 /* The preferred replica is fit for this long before it gets the leadership. */
 #define PREFERRED_MS 3000
+/* A follower that was at the end so lately is waited for: entries it needs stay
+ * in memory, though producers have to wait. */
+#define HOLD_MS 3000
 #define TRANSFER_MS 2000
 #define TIMEOUT_NOW_MS 100
 
@@ -463,6 +466,7 @@ static void check_leadership(struct group *g)
             .id = g->peers[i].id,
             .node = g->peers[i].node,
             .target = last_index(g),
+            .since_ms = group_now(g),
         };
 }
 
@@ -490,6 +494,8 @@ static void shrink_window(struct group *g)
     upto = last_index(g) - LIMIT_RAFT_ENTRIES / 4;
     if (upto > g->settled)
         upto = g->settled;
+    if (g->table.count < LIMIT_RAFT_ENTRIES && group_is_held(g, upto))
+        return;
     if (upto >= g->table.first)
         group_evict(g, upto);
 }
@@ -735,20 +741,39 @@ static void note_match(struct group *g, replica_id from)
 {
     const struct raft *r = &g->raft;
     struct group_peer *peer = group_peer(g, from);
+    uint64_t match = 0;
 
     if (r->state != RAFT_LEADER || peer == NULL)
         return;
     for (unsigned i = 0; i < r->configuration.n; i++)
         if (r->configuration.servers[i].id == from)
-            peer->match = r->leader_state.progress[i].match_index;
+            match = r->leader_state.progress[i].match_index;
+    if (match > peer->match && g->host->room_head != NULL) {
+        g->host->room_due = true;
+        raft_host_want_turn(g->host);
+    }
+    peer->match = match;
     if (peer->sent_commit < r->commit_index)
         g->told_commit = 0; /* it may be told now */
-    if (peer->match >= r->log.offset)
+    if (peer->behind && match >= r->log.offset) {
         peer->behind = false;
+        peer->since_ms = group_now(g);
+    }
     if (peer->match >= peer->target) {
         peer->caught_up_ms = group_now(g);
         peer->target = last_index(g);
     }
+}
+
+/* There is no room for the entries. Who leads, what is committed, and that the
+ * entries would not fit to the log anyway, the core must hear nevertheless: the
+ * room may depend on it. */
+static void strip_entries(struct message *m)
+{
+    m->n_entries = 0;
+    m->flags |= MESSAGE_QUIET;
+    if (m->commit > m->prev_index)
+        m->commit = m->prev_index;
 }
 
 static void deliver(struct group *g, struct message *m, const uint8_t *body,
@@ -764,7 +789,9 @@ static void deliver(struct group *g, struct message *m, const uint8_t *body,
     if (m->type == MESSAGE_APPEND &&
         message_decode_entries(body, size, m, entries) != ERR_OK)
         return;
-    if (guard_deliver(g, m, &entries) && reserve_append(g, m, entries)) {
+    if (guard_deliver(g, m, &entries)) {
+        if (m->type == MESSAGE_APPEND && !reserve_append(g, m, entries))
+            strip_entries(m);
         note_before(g, m);
         core_message(m, entries, &in);
         snprintf(address, sizeof address, "%llu", (unsigned long long)m->from);
@@ -874,6 +901,8 @@ static enum err propose_allowed(struct group *g, uint64_t size)
         g->wanted = true;
         return ERR_BUSY;
     }
+    if (g->table.count >= LIMIT_RAFT_ENTRIES)
+        return ERR_BUSY; /* held by a follower */
     return g->host->backend.reserve(g->host->backend_arg, size, 1) ? ERR_OK
                                                                    : ERR_BUSY;
 }
@@ -1064,6 +1093,29 @@ void group_tick(struct group *g)
 /* ---- memory
  * --------------------------------------------------------------------------------------
  */
+
+bool group_is_held(const struct group *g, uint64_t upto)
+{
+    uint64_t now = group_now(g);
+
+    if (g->life != GROUP_OPEN || g->raft.state != RAFT_LEADER)
+        return false;
+    for (int i = 0; i < g->n_peers; i++) {
+        const struct group_peer *peer = &g->peers[i];
+        uint64_t since = peer->caught_up_ms > peer->since_ms
+                             ? peer->caught_up_ms
+                             : peer->since_ms;
+
+        if (peer->match >= upto)
+            continue;
+        if (now < peer->hold_until_ms && peer->hold_index < upto)
+            return true;
+        if (!peer->behind && peer->heard_ms != 0 &&
+            now - peer->heard_ms < ALIVE_MS && now - since < HOLD_MS)
+            return true;
+    }
+    return false;
+}
 
 void group_evict(struct group *g, uint64_t upto)
 {

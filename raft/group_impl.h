@@ -95,6 +95,8 @@ struct group_peer {
     uint64_t caught_up_ms; /* 0: never in this term */
     uint64_t sent_ms;
     bool behind;            /* it lacks entries from before the window */
+    uint64_t since_ms;      /* in this term, or not behind any more */
+    uint64_t hold_index, hold_until_ms; /* promised: entries from behind it */
 };
 
 enum group_life {
@@ -240,6 +242,7 @@ struct raft_host {
     /* catch-up */
     struct transfer *receiving;
     uint32_t n_receiving, catchup_reads;
+    bool room_due; /* room may have been made */
     uint64_t catchup_tokens, catchup_tokens_ms, catchup_offer_ms;
     /* settling */
     struct settle_round *settle;
@@ -310,6 +313,9 @@ uint64_t group_term_at(const struct group *group, uint64_t index);
 bool group_is_voter(const struct raft_configuration *config, replica_id id);
 void group_view(const struct group *group, uint64_t index,
                 struct group_entry *out);
+/* As leader: a follower still reads entries up to `upto`, one that keeps up or
+ * just switched to what it received. Others get a transfer. */
+bool group_is_held(const struct group *group, uint64_t upto);
 /* Drops settled entries up to `upto` from memory. */
 void group_evict(struct group *group, uint64_t upto);
 /* The newest configuration at or below `index`, from window or settled. */

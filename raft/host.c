@@ -188,6 +188,8 @@ static void host_turn(struct env_deferred *d)
         g->turn_queued = false;
         group_turn_end(g);
     }
+    if (host->room_due)
+        raft_host_room(host);
     bury_dead(host);
     host_store_turn(host);
 }
@@ -231,6 +233,10 @@ void raft_host_tick(struct raft_host *host)
     }
     host->phase = (host->phase + 1) % TICK_PHASES;
     catchup_tick(host);
+    if (host->room_head != NULL) { /* who was waited for may be given up */
+        host->room_due = true;
+        raft_host_want_turn(host);
+    }
     settle_poll(host);
 }
 
@@ -307,6 +313,7 @@ void raft_host_room(struct raft_host *host)
 {
     struct group_room_wait *wait = host->room_head;
 
+    host->room_due = false;
     host->room_head = NULL;
     host->room_tail = &host->room_head;
     while (wait != NULL) {

@@ -121,26 +121,13 @@ static void on_wants_settled(void *arg, const struct group_id *id,
     settle_check(g);
 }
 
-/* A follower that keeps up still reads what is to be dropped. (There is no
- * other way for it yet to get these entries.) */
-static bool follower_needs(const struct group *g, uint64_t upto)
-{
-    if (g->life != GROUP_OPEN || g->raft.state != RAFT_LEADER)
-        return false;
-    for (int i = 0; i < g->n_peers; i++)
-        if (g->peers[i].match < upto && g->peers[i].heard_ms != 0 &&
-            group_now(g) - g->peers[i].heard_ms < 2000)
-            return true;
-    return false;
-}
-
 static bool on_evict(void *arg, const struct group_id *id, log_index upto)
 {
     struct group *g = raft_host_find(arg, id);
 
     if (g == NULL || upto.v < g->table.first)
         return true;
-    if (g->in_core > 0 || upto.v > g->settled || follower_needs(g, upto.v))
+    if (g->in_core > 0 || upto.v > g->settled || group_is_held(g, upto.v))
         return false;
     if (g->life == GROUP_OPEN)
         group_evict(g, upto.v);

@@ -645,6 +645,34 @@ START_TEST(test_catchup__under_load)
 }
 END_TEST
 
+START_TEST(test_catchup__a_stuck_follower_does_not_stop_the_others)
+{
+    start(4);
+    write_entries(100);
+    sim_disk_stall(nodes[2].sim_node, sim_now_ns(sim) + 40 * SIM_S);
+    uint64_t begin = sim_now_ns(sim);
+    write_entries(4 * WINDOW);
+    ck_assert_uint_le(sim_now_ns(sim) - begin, 25 * SIM_S);
+    expect_equal();
+    finish();
+}
+END_TEST
+
+/* A follower that is slow but keeps up slows the producer instead of falling
+ * behind. */
+START_TEST(test_catchup__a_slow_follower_in_sync_is_waited_for)
+{
+    start(5);
+    sim_net_delay(sim, nodes[0].sim_node, nodes[2].sim_node, 20 * SIM_MS,
+                  25 * SIM_MS);
+    sim_net_bandwidth(sim, 8 << 20);
+    write_entries(4 * WINDOW);
+    expect_equal();
+    ck_assert_int_eq(nodes[2].begins, 0);
+    finish();
+}
+END_TEST
+
 static bool is_receiving(void *arg)
 {
     const struct tape *t = nodes[2].tape;
@@ -687,6 +715,8 @@ int main(void)
     tcase_add_test(tc,
                    test_catchup__a_follower_far_behind_gets_the_settled_state);
     tcase_add_test(tc, test_catchup__under_load);
+    tcase_add_test(tc, test_catchup__a_stuck_follower_does_not_stop_the_others);
+    tcase_add_test(tc, test_catchup__a_slow_follower_in_sync_is_waited_for);
     tcase_add_loop_test(tc, test_catchup__survives_crashes_of_both_sides, 0,
                         10);
     suite_add_tcase(s, tc);
