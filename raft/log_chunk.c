@@ -80,7 +80,7 @@ void log_buffer_close(struct log_buffer *buffer)
     buffer->closed = true;
     buffer->n_live++; /* keeps the buffer until the loop is over */
     while (buffer->oldest != NULL) {
-        log_buffer_drop_oldest(buffer);
+        log_buffer_drop(buffer, NULL);
     }
     buffer->n_live--;
     buffer_free_if_done(buffer);
@@ -122,13 +122,17 @@ struct log_chunk *log_buffer_add(struct log_buffer *buffer, uint64_t bytes)
     return chunk;
 }
 
-void log_buffer_drop_oldest(struct log_buffer *buffer)
+void log_buffer_drop(struct log_buffer *buffer, struct log_chunk *before)
 {
-    struct log_chunk *chunk = buffer->oldest;
+    struct log_chunk *chunk = before != NULL ? before->next : buffer->oldest;
     ASSERT(chunk != NULL);
-    buffer->oldest = chunk->next;
-    if (buffer->oldest == NULL) {
-        buffer->newest = NULL;
+    if (before != NULL) {
+        before->next = chunk->next;
+    } else {
+        buffer->oldest = chunk->next;
+    }
+    if (buffer->newest == chunk) {
+        buffer->newest = before;
     }
     chunk->next = NULL;
     wal_pins_clear(&chunk->pins);

@@ -58,8 +58,9 @@ void log_buffer_close(struct log_buffer *buffer);
 /* A new youngest chunk with room for at least `bytes`, one reference being
  * the buffer's. */
 struct log_chunk *log_buffer_add(struct log_buffer *buffer, uint64_t bytes);
-/* Drops the buffer's reference to the oldest chunk. */
-void log_buffer_drop_oldest(struct log_buffer *buffer);
+/* Drops the buffer's reference to the chunk after `before`; NULL: to the
+ * oldest. */
+void log_buffer_drop(struct log_buffer *buffer, struct log_chunk *before);
 /* Begins a run of frames at the chunk's fill, or goes on with the last one. */
 struct log_run *log_chunk_run(struct log_chunk *chunk, uint32_t from,
                               uint64_t generation);

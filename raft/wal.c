@@ -14,6 +14,8 @@
 
 /* Milliseconds between two requests to settle the same file. */
 #define ASK_AGAIN_MS 200
+/* The owner would not let go of settled entries: asked again after this. */
+#define EVICT_AGAIN_MS 10
 
 static void turn_end(struct env_deferred *d);
 static void attest_due(struct env_timer *timer);
@@ -78,28 +80,47 @@ static void chunk_released(void *arg)
     wal_room_changed(arg);
 }
 
-/* Drops the oldest chunk when all its entries are settled and the owner has
- * let go of them. */
-static bool evict_oldest(struct wal *wal)
+static bool chunk_is_settled(const struct log_chunk *chunk)
 {
-    struct log_chunk *chunk = wal->buffer->oldest;
-    if (chunk == NULL || chunk == wal->buffer->newest) {
-        return false;
+    for (uint32_t k = chunk->pins.done; k < chunk->pins.n; k++) {
+        const struct wal_pin *pin = &chunk->pins.v[k];
+        if (pin->group != NULL && pin->group->settled.v < pin->upto.v) {
+            return false;
+        }
     }
+    return true;
+}
+
+/* The owner lets go of all entries in a settled chunk? */
+static bool chunk_let_go(struct wal *wal, struct log_chunk *chunk)
+{
     struct wal_pins *pins = &chunk->pins;
     for (; pins->done < pins->n; pins->done++) {
         struct wal_pin *pin = &pins->v[pins->done];
-        if (pin->group == NULL) {
-            continue;
-        }
-        if (pin->group->settled.v < pin->upto.v ||
+        if (pin->group != NULL &&
             !wal->ops.evict(wal->arg, &pin->group->id, pin->upto)) {
+            env_timer_start(&wal->room_timer, EVICT_AGAIN_MS);
             return false;
         }
         pin->group = NULL;
     }
-    log_buffer_drop_oldest(wal->buffer);
     return true;
+}
+
+/* Drops the oldest chunk whose entries are all settled and that the owner lets
+ * go of; a group that does not settle shall hold only its own chunks. */
+static bool evict_one(struct wal *wal)
+{
+    struct log_chunk *before = NULL;
+    struct log_chunk *chunk = wal->buffer->oldest;
+    for (; chunk != wal->buffer->newest; chunk = chunk->next) {
+        if (chunk_is_settled(chunk) && chunk_let_go(wal, chunk)) {
+            log_buffer_drop(wal->buffer, before);
+            return true;
+        }
+        before = chunk;
+    }
+    return false;
 }
 
 static uint32_t chunk_rest(const struct wal *wal)
@@ -120,12 +141,21 @@ static uint64_t buffer_extra(const struct wal *wal, uint64_t need)
     return wal_align(need, wal->buffer->chunk_bytes);
 }
 
+/* Bytes in file and buffer, at most, for records of together `bytes`. */
+uint64_t wal_record_bytes(const struct wal *wal, uint64_t bytes,
+                          uint64_t records)
+{
+    uint64_t frames = bytes + records * (WAL_FRAME_HEADER + WAL_FRAME_ALIGN);
+    uint64_t flushes = frames / wal->buffer->chunk_bytes + 1;
+    return wal_align(frames, WAL_BLOCK) + flushes * 2 * WAL_BLOCK;
+}
+
 static bool buffer_has_room(struct wal *wal, uint64_t need)
 {
     uint64_t extra = buffer_extra(wal, need);
     while (extra > 0 &&
            wal->buffer->bytes_live + extra > wal->options.buffer_bytes_max) {
-        if (!evict_oldest(wal)) {
+        if (!evict_one(wal)) {
             return false;
         }
     }
@@ -134,16 +164,7 @@ static bool buffer_has_room(struct wal *wal, uint64_t need)
 
 /* ---- reserving -----------------------------------------------------------
  */
-/* Bytes in file and buffer, at most, for records of together `bytes`. */
-static uint64_t record_bytes(const struct wal *wal, uint64_t bytes,
-                             uint64_t records)
-{
-    uint64_t frames = bytes + records * (WAL_FRAME_HEADER + WAL_FRAME_ALIGN);
-    uint64_t flushes = frames / wal->buffer->chunk_bytes + 1;
-    return wal_align(frames, WAL_BLOCK) + flushes * 2 * WAL_BLOCK;
-}
-
-static uint64_t file_end(const struct wal *wal)
+uint64_t wal_file_end(const struct wal *wal)
 {
     const struct wal_flush *open = wal->open;
     return open == NULL
@@ -157,7 +178,7 @@ static bool file_has_room(const struct wal *wal, uint64_t need)
     const struct wal_file *file = wal_file_current(wal);
     uint64_t kept = file->bytes / 8;
     kept = kept < LIMIT_LOG_CHUNK_BYTES ? kept : LIMIT_LOG_CHUNK_BYTES;
-    if (file_end(wal) + need + kept <= wal_file_limit(file)) {
+    if (wal_file_end(wal) + need + kept <= wal_file_limit(file)) {
         return true;
     }
     for (uint32_t k = 0; k < wal->n_files; k++) {
@@ -172,8 +193,8 @@ static bool file_has_room(const struct wal *wal, uint64_t need)
 bool wal_reserve(struct wal *wal, uint64_t bytes, uint32_t records)
 {
     ASSERT(!wal->closing);
-    uint64_t need = record_bytes(wal, wal->reserved_bytes + bytes,
-                                 wal->reserved_records + records);
+    uint64_t need = wal_record_bytes(wal, wal->reserved_bytes + bytes,
+                                     wal->reserved_records + records);
     if (!buffer_has_room(wal, need)) {
         wal->room_wanted = true;
         return false;
@@ -211,6 +232,11 @@ void wal_room_changed(struct wal *wal)
     }
 }
 
+static void room_due(struct env_timer *timer)
+{
+    wal_room_changed(timer->arg);
+}
+
 /* ---- the open flush ------------------------------------------------------
  */
 static bool flush_fits(const struct wal_flush *flush, uint64_t need)
@@ -238,10 +264,13 @@ static void flush_seal(struct wal *wal)
 /* Nothing above may fail any more: the file grows. */
 static void file_grow(struct wal *wal, struct wal_file *file, uint64_t bytes)
 {
-    log_warn("wal", "log file grows beyond its size file=%u bytes=%llu",
-             file->number, (unsigned long long)(file->bytes + bytes));
+    if (!wal->relogging) {
+        log_warn("wal", "log file grows beyond its size file=%u bytes=%llu",
+                 file->number, (unsigned long long)(file->bytes + bytes));
+    }
     file->bytes += bytes;
     wal->bytes_total += bytes;
+    wal->relog_wanted = wal->relog_forced = !wal->relogging;
 }
 
 /* Opens a flush with room for a frame of `need` bytes, or begins a file. */
@@ -647,11 +676,12 @@ static void turn_end(struct env_deferred *d)
     if (wal->relog_wanted) {
         wal->relog_wanted = false;
         wal_relog(wal);
+        wal->relog_forced = false;
         wal_files_retire(wal);
     }
     wal_fill_maybe(wal);
     while (wal->buffer->bytes_live > wal->options.buffer_bytes_max &&
-           evict_oldest(wal)) {
+           evict_one(wal)) {
     }
     wal_flush(wal);
     if (is_idle(wal) && wal->oldest_wanted > wal->oldest) {
@@ -743,6 +773,7 @@ static void sizes_settle(struct wal *wal)
     o->file_bytes = min_u64(o->file_bytes, o->bytes_max / 4);
     o->file_bytes = o->file_bytes < least ? least : o->file_bytes;
     o->file_bytes -= o->file_bytes % WAL_BLOCK;
+    o->buffer_bytes_max = min_u64(o->buffer_bytes_max, o->file_bytes / 2);
     o->buffer_bytes_max =
         o->buffer_bytes_max < least ? least : o->buffer_bytes_max;
     wal->files_max = (uint32_t)(o->bytes_max / o->file_bytes);
@@ -773,6 +804,7 @@ static struct wal *wal_new(const struct wal_options *options,
     wal->close_step = (struct env_deferred){.cb = close_step_due, .arg = wal};
     env_timer_init(wal->env, &wal->attest_timer, attest_due, wal);
     env_timer_init(wal->env, &wal->fill_timer, wal_fill_again, wal);
+    env_timer_init(wal->env, &wal->room_timer, room_due, wal);
     return wal;
 }
 
@@ -838,6 +870,7 @@ void wal_free(struct wal *wal)
     struct wal_group *group, *next;
     env_timer_stop(&wal->attest_timer);
     env_timer_stop(&wal->fill_timer);
+    env_timer_stop(&wal->room_timer);
     wal_recovered_free(wal->recovered, wal->n_recovered);
     wal->closing = true;
     log_buffer_close(wal->buffer);
@@ -886,5 +919,6 @@ void wal_close(struct wal *wal, void (*closed)(void *arg), void *arg)
     wal->closed_arg = arg;
     env_timer_stop(&wal->attest_timer);
     env_timer_stop(&wal->fill_timer);
+    env_timer_stop(&wal->room_timer);
     wal_close_step(wal);
 }

@@ -21,7 +21,8 @@ struct wal_options {
     const char *dir;
     uint64_t file_bytes;       /* of one file; the first is min(this, 16 MiB) */
     uint64_t bytes_max;        /* of all files */
-    uint64_t buffer_bytes_max; /* of the log buffer */
+    uint64_t buffer_bytes_max; /* of the log buffer; at most half a file is
+                                * used */
     /* What the newest readable checkpoint says of this log; all zero when
      * there is none. A log that does not fit it is ERR_CORRUPT. */
     struct wal_expect {

@@ -91,15 +91,16 @@ bool wal_file_switch(struct wal *wal, uint64_t bytes)
     if (file == NULL) {
         return false;
     }
+    if (file->bytes > wal->options.file_bytes) { /* it had grown */
+        wal->bytes_total -= file->bytes - wal->options.file_bytes;
+        file->bytes = wal->options.file_bytes;
+    }
     wal_file_use(wal, file, wal->generation + 1);
     wal->files_begun++;
     wal->beginning = true;
     wal->ops.file_begins(wal->arg);
     wal->beginning = false;
-    wal->begin_bytes =
-        wal->open == NULL
-            ? wal->file_at
-            : wal->open->file_offset + wal_align(wal->open->length, WAL_BLOCK);
+    wal->begin_bytes = wal_file_end(wal);
     wal->relog_wanted = wal_files_free(wal) == 0 && !wal_fill_possible(wal);
     wal_turn_defer(wal);
     return true;

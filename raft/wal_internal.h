@@ -19,6 +19,9 @@ struct wal_group {
     /* Where its pin is in the newest chunk and file it wrote to. */
     uint64_t chunk_id, file_generation;
     uint32_t chunk_slot, file_slot;
+    /* While a chunk is looked through: its pin there and in the file. */
+    uint64_t marked_chunk, marked_first, marked_upto;
+    uint64_t marked_file, file_first, file_upto;
     UT_hash_handle hh;
 };
 
@@ -101,8 +104,10 @@ struct wal {
     struct log_buffer *buffer;
     uint64_t reserved_bytes, reserved_records;
     bool room_wanted, room_changed;
+    struct env_timer room_timer;
     bool over_asked; /* a refused reserve wants the oldest file back */
     bool relog_wanted, relogging;
+    bool relog_forced; /* also when the newest file must grow for it */
     uint64_t asked_generation, asked_ms;
 
     uint64_t next_position, durable;
@@ -144,6 +149,11 @@ void wal_pin(struct wal_group *group, struct log_chunk *chunk,
 uint8_t *wal_append_frame(struct wal *wal, const struct wal_frame *frame,
                           const struct iovec *payload, int n_payload,
                           struct log_chunk **chunk);
+/* Bytes in file and buffer, at most, for records of together `bytes`. */
+uint64_t wal_record_bytes(const struct wal *wal, uint64_t bytes,
+                          uint64_t records);
+/* Where the newest file ends, with what is not written yet. */
+uint64_t wal_file_end(const struct wal *wal);
 void wal_turn_defer(struct wal *wal);
 void wal_room_changed(struct wal *wal);
 /* Seals and writes one attestation, blocking; before the log serves. */

@@ -27,7 +27,7 @@ void wal_pins_truncate(struct wal_pins *pins, const struct wal_group *group,
                        log_index first)
 {
     /* A group may have two pins when the first was given up meanwhile. */
-    for (uint32_t k = pins->done; k < pins->n; k++) {
+    for (uint32_t k = 0; k < pins->n; k++) {
         struct wal_pin *pin = &pins->v[k];
         if (pin->group != group || pin->upto.v < first.v) {
             continue;

@@ -104,21 +104,18 @@ static bool slots_reserve(struct replay *replay, struct replay_group *group,
     return true;
 }
 
-/* Drops entries from `first` on; true when there was one. */
-static bool entries_drop(struct replay_group *group, uint64_t first)
+/* Drops entries from `first` on. */
+static void entries_drop(struct replay_group *group, uint64_t first)
 {
-    bool any = false;
     if (is_empty(group)) {
-        return false;
+        return;
     }
     for (uint64_t i = group->last; i >= first && i >= group->base; i--) {
         struct wal_recovered_entry *slot = slot_of(group, i);
-        any = any || slot->index.v != 0;
         wal_place_drop(&slot->place);
         memset(slot, 0, sizeof *slot);
         group->last = i - 1;
     }
-    return any;
 }
 
 /* Copies a frame into the log buffer. */
@@ -190,15 +187,10 @@ static enum err replay_entry(struct replay *replay, struct replay_group *group,
  */
 /* Entries from `first` on are gone; 0: the group is. */
 static void replay_cut(struct replay *replay, struct replay_group *group,
-                       struct wal_file *file, uint64_t first,
-                       const uint8_t *bytes)
+                       uint64_t first)
 {
     configs_drop(group, first);
-    if (entries_drop(group, first)) {
-        /* Who walks the buffer later must see it too. */
-        struct log_chunk *chunk;
-        frame_keep(replay, file, bytes, WAL_FRAME_HEADER, &chunk);
-    }
+    entries_drop(group, first);
     struct wal_group *pinned = wal_group_find(replay->wal, &group->id);
     if (pinned != NULL && first == 0) {
         wal_group_forget(replay->wal, pinned);
@@ -225,9 +217,7 @@ static enum err replay_term(struct replay *replay, struct replay_group *group,
 }
 
 static enum err replay_create(struct replay *replay, struct replay_group *group,
-                              struct wal_file *file,
-                              const struct wal_frame *frame,
-                              const uint8_t *bytes)
+                              const struct wal_frame *frame)
 {
     struct group_creation creation = {.id = group->id};
     if (!wal_create_decode(frame->payload, frame->size, &creation)) {
@@ -237,7 +227,7 @@ static enum err replay_create(struct replay *replay, struct replay_group *group,
     bool other = group->deleted ||
                  (group->created && group->creation.self != creation.self);
     if (other) {
-        replay_cut(replay, group, file, 0, bytes);
+        replay_cut(replay, group, 0);
         group->term.v = 0;
         group->vote = 0;
     }
@@ -271,14 +261,14 @@ enum err replay_frame(struct replay *replay, struct wal_file *file,
         case WAL_FRAME_ENTRY:
             return replay_entry(replay, group, file, frame, bytes, position);
         case WAL_FRAME_TRUNCATE:
-            replay_cut(replay, group, file, frame->index, bytes);
+            replay_cut(replay, group, frame->index);
             return ERR_OK;
         case WAL_FRAME_TERM:
             return replay_term(replay, group, frame);
         case WAL_FRAME_CREATE:
-            return replay_create(replay, group, file, frame, bytes);
+            return replay_create(replay, group, frame);
         case WAL_FRAME_DELETE:
-            replay_cut(replay, group, file, 0, bytes);
+            replay_cut(replay, group, 0);
             group->deleted = true;
             group->created = false;
             return ERR_OK;

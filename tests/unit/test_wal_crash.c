@@ -20,7 +20,10 @@ static void run_seed(uint64_t seed, uint64_t *begun, uint64_t *relogged)
     model_begin(&m, seed);
     ck_assert_int_eq(model_open(&m), ERR_OK);
     for (int round = 0; round < 12; round++) {
-        uint64_t steps = prng_below(&m.prng, 120);
+        uint64_t steps = prng_below(&m.prng, 200);
+        for (int k = 0; k < MODEL_GROUPS; k++) {
+            m.stuck[k] = prng_below(&m.prng, 8) == 0;
+        }
         for (uint64_t k = 0; k < steps; k++) {
             model_work(&m);
             model_run_us(&m, prng_below(&m.prng, 20) == 0

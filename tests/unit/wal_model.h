@@ -48,6 +48,7 @@ struct model {
     replica_id next_self;
     bool stuck[MODEL_GROUPS]; /* is not settled */
     bool wait_room;
+    bool calm; /* holds no places, always lets go */
     bool closed;
     size_t idle_bytes; /* of the node without a log */
     struct wal_place places[MODEL_PLACES];

@@ -1,0 +1,498 @@
+/* The write-ahead log: its bytes, what it recovers, what it refuses. */
+#include <check.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "base/crc32c.h"
+#include "base/mem.h"
+#include "raft/wal_format.h"
+#include "tests/unit/wal_model.h"
+
+static struct model m;
+
+/* ---- bytes ---------------------------------------------------------------
+ */
+START_TEST(test_format__frame_is_bound_to_its_place)
+{
+    uint8_t bytes[128] = {0};
+    struct wal_frame in = {.type = WAL_FRAME_ENTRY,
+                           .entry_type = ENTRY_DATA,
+                           .group = model_group_id(-3),
+                           .size = 5,
+                           .index = 7,
+                           .term = UINT64_MAX,
+                           .payload_crc = crc32c(0, "hello", 5)};
+    struct wal_frame out;
+    memcpy(bytes + WAL_FRAME_HEADER, "hello", 5);
+    wal_frame_write(bytes, &in, 3, 99);
+    ck_assert_uint_eq(wal_frame_read(bytes, 64, 3, 99, &out), 64);
+    ck_assert_int_eq(out.type, WAL_FRAME_ENTRY);
+    ck_assert_uint_eq(out.index, 7);
+    ck_assert_uint_eq(out.term, UINT64_MAX);
+    ck_assert_int_eq(out.group.partition, -3);
+    ck_assert_mem_eq(out.payload, "hello", 5);
+    ck_assert_uint_eq(wal_frame_read(bytes, 64, 4, 99, &out), 0);
+    ck_assert_uint_eq(wal_frame_read(bytes, 64, 3, 98, &out), 0);
+    ck_assert_uint_eq(wal_frame_read(bytes, 63, 3, 99, &out), 0);
+    ck_assert_uint_eq(wal_frame_read(bytes, 20, 3, 99, &out), 0);
+    bytes[WAL_FRAME_HEADER] ^= 1;
+    ck_assert_uint_eq(wal_frame_read(bytes, 64, 3, 99, &out), 0);
+}
+END_TEST
+
+START_TEST(test_format__every_byte_of_a_flush_counts)
+{
+    static uint8_t flush[WAL_BLOCK];
+    struct wal_flush_header in = {.log_id = 1,
+                                  .generation = 2,
+                                  .oldest = 2,
+                                  .checkpoint = 4,
+                                  .position = 5,
+                                  .prev_position = 4,
+                                  .prev_crc = 6,
+                                  .n_frames = 1,
+                                  .length = WAL_BLOCK};
+    struct wal_flush_header out;
+    memset(flush, 0, sizeof flush);
+    uint32_t crc = wal_flush_seal(flush, &in);
+    ck_assert(wal_flush_read(flush, &out) && wal_flush_check(flush, &out));
+    ck_assert_uint_eq(out.crc, crc);
+    in.crc = crc;
+    ck_assert_mem_eq(&in, &out, sizeof in);
+    for (size_t k = 0; k < sizeof flush; k++) {
+        flush[k] ^= 4;
+        ck_assert(!wal_flush_read(flush, &out) || out.length != WAL_BLOCK ||
+                  !wal_flush_check(flush, &out));
+        flush[k] ^= 4;
+    }
+}
+END_TEST
+
+START_TEST(test_format__creation_and_meta)
+{
+    uint8_t bytes[WAL_CREATE_BYTES_MAX];
+    struct group_creation in = {.self = 12, .n_replicas = 2}, out = {.self = 0};
+    in.directory.b[4] = 9;
+    in.replicas[1] = (struct group_replica){13, 3};
+    uint32_t size = wal_create_encode(&in, bytes);
+    ck_assert(wal_create_decode(bytes, size, &out));
+    ck_assert_mem_eq(&in, &out, sizeof in);
+    ck_assert(!wal_create_decode(bytes, size - 1, &out));
+    bytes[24] = 200;
+    ck_assert(!wal_create_decode(bytes, size, &out));
+
+    uint64_t sizes[3] = {4096, 8192, 4096};
+    static uint64_t read[WAL_FILES_MAX];
+    struct wal_meta meta = {.log_id = 5, .n_files = 3, .bytes = sizes}, got;
+    uint8_t raw[256];
+    wal_meta_encode(&meta, raw);
+    ck_assert(wal_meta_decode(raw, wal_meta_bytes(3), &got, read));
+    ck_assert_uint_eq(read[1], 8192);
+    for (size_t k = 0; k < wal_meta_bytes(3); k++) {
+        raw[k] ^= 0x20;
+        ck_assert(!wal_meta_decode(raw, wal_meta_bytes(3), &got, read));
+        raw[k] ^= 0x20;
+    }
+}
+END_TEST
+
+/* ---- a log ---------------------------------------------------------------
+ */
+static void setup(void)
+{
+    model_begin(&m, 11);
+    m.calm = true;
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+}
+
+static void teardown(void)
+{
+    model_end(&m);
+}
+
+static void in_node(void (*fn)(struct env *env, void *arg), void *arg)
+{
+    sim_node_call(m.node, 0, fn, arg);
+}
+
+static void write_some(struct env *env, void *arg)
+{
+    (void)env, (void)arg;
+    for (int g = 0; g < 3; g++) {
+        if (!m.now.groups[g].exists) {
+            model_create(&m, g);
+            model_term(&m, g, 1, 1);
+        }
+        for (int k = 0; k < 3; k++) {
+            model_entry(&m, g, 0);
+        }
+    }
+}
+
+static enum err reopen(void)
+{
+    model_crash(&m, SIM_DROP_ALL);
+    return model_open(&m);
+}
+
+START_TEST(test_wal__recovers_what_was_written)
+{
+    in_node(write_some, NULL);
+    ck_assert_uint_eq(m.n_ops, 15); /* nothing is durable before its time */
+    model_run_us(&m, 3000);
+    ck_assert_uint_eq(m.n_ops, 0);
+    ck_assert_int_eq(reopen(), ERR_OK);
+    ck_assert_uint_eq(m.base.groups[2].last, 4);
+    in_node(write_some, NULL);
+    model_restart(&m);
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+    ck_assert_uint_eq(m.base.groups[2].last, 7);
+}
+END_TEST
+
+START_TEST(test_wal__is_attested_once_when_idle)
+{
+    struct wal_stats stats;
+    in_node(write_some, NULL);
+    model_run_us(&m, 3000);
+    wal_stats(m.wal, &stats);
+    uint64_t flushes = stats.flushes, position = wal_position(m.wal);
+    model_run_us(&m, 8000);
+    wal_stats(m.wal, &stats);
+    ck_assert_uint_eq(stats.flushes, flushes + 1);
+    ck_assert_uint_eq(wal_position(m.wal), position + 1);
+    model_run_us(&m, 10000000);
+    wal_stats(m.wal, &stats);
+    ck_assert_uint_eq(stats.flushes, flushes + 1);
+}
+END_TEST
+
+static void wide_entries(struct env *env, void *arg)
+{
+    (void)env, (void)arg;
+    model_entry(&m, 0, wal_entry_bytes_max(m.wal));
+    model_entry(&m, 0, 4096);
+    model_entry(&m, 0, wal_entry_bytes_max(m.wal));
+    model_entry(&m, 0, 1);
+}
+
+START_TEST(test_wal__largest_entries)
+{
+    in_node(write_some, NULL);
+    for (int k = 0; k < 20; k++) {
+        in_node(wide_entries, NULL);
+        model_run_us(&m, 5000);
+        model_settle(&m, 0);
+        model_run_us(&m, 50000);
+        ck_assert_int_eq(m.wait_room, false);
+    }
+    ck_assert_uint_gt(m.now.groups[0].last, 50);
+    ck_assert_int_eq(reopen(), ERR_OK);
+}
+END_TEST
+
+/* ---- backpressure --------------------------------------------------------
+ */
+static void fill_up(struct env *env, void *arg)
+{
+    (void)env, (void)arg;
+    while (!m.wait_room) {
+        model_entry(&m, 0, 3000);
+    }
+}
+
+static void settle_all(struct env *env, void *arg)
+{
+    (void)env, (void)arg;
+    m.stuck[0] = false;
+    model_settle(&m, 0);
+}
+
+static void terms_only(struct env *env, void *arg)
+{
+    (void)env, (void)arg;
+    for (int k = 0; k < 20; k++) {
+        model_term(&m, 1, m.now.groups[1].term + 1, 0);
+    }
+}
+
+START_TEST(test_wal__refuses_until_settled_but_terms_always_go)
+{
+    struct wal_stats stats;
+    in_node(write_some, NULL);
+    m.stuck[0] = true;
+    for (int k = 0; k < 50; k++) {
+        in_node(fill_up, NULL);
+        model_run_us(&m, 5000);
+    }
+    ck_assert_uint_gt(m.refusals, 0);
+    ck_assert_int_eq(m.wait_room, true);
+    wal_stats(m.wal, &stats);
+    ck_assert_uint_le(stats.bytes_buffered, m.options.buffer_bytes_max);
+    uint64_t files = stats.files, begun = stats.files_begun;
+    for (int k = 0; k < 600; k++) {
+        in_node(terms_only, NULL);
+        model_run_us(&m, 2000);
+    }
+    wal_stats(m.wal, &stats);
+    ck_assert_uint_gt(stats.files_begun, begun + 10); /* several laps ... */
+    ck_assert_uint_le(stats.file_bytes, m.options.bytes_max + 98304);
+    ck_assert_uint_gt(stats.bytes_relogged, 0); /* ... past a stuck group */
+    ck_assert_uint_ge(stats.files, files);
+    uint64_t last = m.now.groups[0].last;
+    in_node(fill_up, NULL);
+    ck_assert_uint_le(m.now.groups[0].last, last + 1);
+    ck_assert_int_eq(m.wait_room, true);
+    in_node(settle_all, NULL);
+    model_run_us(&m, 1000);
+    ck_assert_int_eq(m.wait_room, false);
+    in_node(write_some, NULL);
+    model_run_us(&m, 3000);
+    ck_assert_int_eq(reopen(), ERR_OK);
+}
+END_TEST
+
+START_TEST(test_wal__no_space_for_files_is_no_error)
+{
+    sim_disk_capacity(m.node, 220 << 10); /* two files */
+    in_node(write_some, NULL);
+    for (int k = 0; k < 300; k++) {
+        in_node(fill_up, NULL);
+        model_run_us(&m, 3000);
+        in_node(settle_all, NULL);
+        model_run_us(&m, 3000);
+    }
+    ck_assert_uint_gt(m.now.groups[0].last, 1000);
+    ck_assert_int_eq(reopen(), ERR_OK);
+    sim_disk_capacity(m.node, 0);
+    for (int k = 0; k < 100; k++) {
+        in_node(fill_up, NULL);
+        model_run_us(&m, 50000);
+    }
+    struct wal_stats stats;
+    wal_stats(m.wal, &stats);
+    ck_assert_uint_gt(stats.files, 2);
+}
+END_TEST
+
+static int fatals;
+static void on_fatal(void *arg, struct sim_node *node, const char *line)
+{
+    (void)arg, (void)node, (void)line;
+    fatals++;
+}
+
+START_TEST(test_wal__failed_write_ends_the_process)
+{
+    fatals = 0;
+    sim_on_fatal(m.sim, on_fatal, NULL);
+    in_node(write_some, NULL);
+    model_run_us(&m, 3000);
+    sim_disk_fail_nth(m.node, SIM_DISK_WRITE | SIM_DISK_SYNC, 1);
+    uint64_t durable = m.durable;
+    in_node(write_some, NULL);
+    model_run_us(&m, 10000);
+    ck_assert_int_eq(fatals, 1);
+    ck_assert_uint_eq(m.durable, durable);
+    sim_node_restart(m.node);
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+}
+END_TEST
+
+/* ---- damage --------------------------------------------------------------
+ */
+#define FILE1 "/data/log/wal-00000001.log"
+
+static void *file_bytes(size_t *size)
+{
+    void *data;
+    int64_t n = sim_disk_durable(m.node, FILE1, &data);
+    ck_assert_int_gt(n, 0);
+    *size = (size_t)n;
+    return data;
+}
+
+/* End of the log in the first file, and where its last flush begins. */
+static uint64_t log_end(uint64_t *last)
+{
+    size_t size;
+    uint8_t *data = file_bytes(&size);
+    uint64_t at = 0;
+    struct wal_flush_header header;
+    while (at < size && wal_flush_read(data + at, &header)) {
+        *last = at;
+        at += header.length;
+    }
+    mem_free(data);
+    return at;
+}
+
+static void flip(const char *path, uint64_t offset, unsigned bit)
+{
+    ck_assert_msg(sim_disk_flip(m.node, path, offset, bit), "%s %llu", path,
+                  (unsigned long long)offset);
+}
+
+START_TEST(test_wal__every_flipped_bit_is_noticed)
+{
+    uint64_t last = 0;
+    in_node(write_some, NULL);
+    model_run_us(&m, 3000);
+    in_node(write_some, NULL);
+    model_run_us(&m, 3000);
+    in_node(write_some, NULL);
+    model_run_us(&m, 20000);
+    model_crash(&m, SIM_DROP_ALL);
+    uint64_t end = log_end(&last);
+    ck_assert_uint_eq(end, last + WAL_BLOCK); /* the attestation */
+    size_t size;
+    uint8_t *before = file_bytes(&size);
+    for (uint64_t at = 0; at < last; at++) {
+        unsigned bit = (unsigned)(at * 5 % 8);
+        flip(FILE1, at, bit);
+        ck_assert_msg(model_open(&m) == ERR_CORRUPT, "byte %llu",
+                      (unsigned long long)at);
+        flip(FILE1, at, bit);
+    }
+    uint8_t *after = file_bytes(&size);
+    ck_assert_mem_eq(before, after, size); /* nothing was changed */
+    mem_free(before);
+    mem_free(after);
+    for (uint64_t k = 0; k < 16; k++) {
+        /* The attestation itself, or nothing: all else is there. */
+        flip(FILE1, last + k * 1397 % (2 * WAL_BLOCK), 3);
+        ck_assert_int_eq(model_open(&m), ERR_OK);
+        model_crash(&m, SIM_DROP_ALL);
+        ck_assert_uint_eq(log_end(&last), last + WAL_BLOCK);
+    }
+}
+END_TEST
+
+START_TEST(test_wal__last_flush_without_attestation_is_torn)
+{
+    uint64_t last = 0;
+    in_node(write_some, NULL);
+    model_run_us(&m, 2000);
+    uint64_t held = m.base.groups[0].last;
+    struct model_state *kept = mem_alloc(sizeof *kept);
+    memcpy(kept, &m.base, sizeof *kept);
+    in_node(write_some, NULL);
+    model_run_us(&m, 1500);
+    ck_assert_uint_eq(m.n_ops, 0);
+    model_crash(&m, SIM_DROP_ALL);
+    log_end(&last);
+    flip(FILE1, last + 200, 0);
+    memcpy(&m.base, kept, sizeof *kept); /* the model knows no damage */
+    mem_free(kept);
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+    ck_assert_uint_eq(m.now.groups[0].last, held);
+}
+END_TEST
+
+START_TEST(test_wal__damaged_meta_or_lost_files)
+{
+    static const char *const lost[] = {"/data/log/wal.meta", FILE1,
+                                       "/data/log/wal-00000002.log"};
+    in_node(write_some, NULL);
+    for (int k = 0; k < 100; k++) {
+        in_node(fill_up, NULL);
+        model_run_us(&m, 3000);
+    }
+    ck_assert_int_eq(reopen(), ERR_OK);
+    model_crash(&m, SIM_DROP_ALL);
+    for (int k = 0; k < 3; k++) {
+        struct env *env = sim_env(m.node, 0);
+        ck_assert_int_eq(env_file_rename(env, lost[k], "/data/aside"), ERR_OK);
+        ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
+        ck_assert_int_eq(env_file_rename(env, "/data/aside", lost[k]), ERR_OK);
+    }
+    for (uint64_t at = 0; at < 48; at++) {
+        flip(lost[0], at, 1);
+        ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
+        flip(lost[0], at, 1);
+    }
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+}
+END_TEST
+
+START_TEST(test_wal__knows_what_checkpoint_it_needs)
+{
+    in_node(write_some, NULL);
+    for (int k = 0; k < 100; k++) {
+        in_node(fill_up, NULL);
+        model_run_us(&m, 3000);
+        in_node(settle_all, NULL);
+        model_run_us(&m, 3000);
+    }
+    ck_assert_uint_gt(m.seq, 10);
+    model_crash(&m, SIM_DROP_ALL);
+    uint64_t seq = m.seq, id = m.log_id, position = m.checkpoint_position;
+    m.seq = 1;
+    ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
+    m.seq = 0; /* no checkpoint at all */
+    ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
+    m.seq = seq;
+    m.log_id = id + 1;
+    ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
+    m.log_id = id;
+    m.checkpoint_position = m.durable + WAL_POSITION_STEP;
+    ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
+    m.checkpoint_position = position;
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+}
+END_TEST
+
+START_TEST(test_wal__damage_between_files)
+{
+    in_node(write_some, NULL);
+    while (m.begins == 0) {
+        in_node(fill_up, NULL);
+        model_run_us(&m, 30000);
+        if (m.begins == 0) {
+            in_node(settle_all, NULL);
+        }
+        model_run_us(&m, 30000);
+    }
+    model_run_us(&m, 20000);
+    model_crash(&m, SIM_DROP_ALL);
+    uint64_t last = 0;
+    log_end(&last);
+    flip(FILE1, last, 0); /* what the next file follows */
+    ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
+    flip(FILE1, last, 0);
+    flip(FILE1, 8, 0); /* the first flush of a file */
+    ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
+    flip(FILE1, 8, 0);
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("wal");
+    TCase *format = tcase_create("format");
+    tcase_add_test(format, test_format__frame_is_bound_to_its_place);
+    tcase_add_test(format, test_format__every_byte_of_a_flush_counts);
+    tcase_add_test(format, test_format__creation_and_meta);
+    suite_add_tcase(suite, format);
+    TCase *tcase = tcase_create("wal");
+    tcase_set_timeout(tcase, 60);
+    tcase_add_checked_fixture(tcase, setup, teardown);
+    tcase_add_test(tcase, test_wal__recovers_what_was_written);
+    tcase_add_test(tcase, test_wal__is_attested_once_when_idle);
+    tcase_add_test(tcase, test_wal__largest_entries);
+    tcase_add_test(tcase, test_wal__refuses_until_settled_but_terms_always_go);
+    tcase_add_test(tcase, test_wal__no_space_for_files_is_no_error);
+    tcase_add_test(tcase, test_wal__failed_write_ends_the_process);
+    tcase_add_test(tcase, test_wal__every_flipped_bit_is_noticed);
+    tcase_add_test(tcase, test_wal__last_flush_without_attestation_is_torn);
+    tcase_add_test(tcase, test_wal__damaged_meta_or_lost_files);
+    tcase_add_test(tcase, test_wal__knows_what_checkpoint_it_needs);
+    tcase_add_test(tcase, test_wal__damage_between_files);
+    suite_add_tcase(suite, tcase);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
