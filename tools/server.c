@@ -49,7 +49,9 @@ static void on_ready(void *arg, struct broker *broker)
     env_timer_stop(&s->waiting);
     /* tools that start Kafka in containers wait for this wording */
     log_info("server", "Transitioning from RECOVERY to RUNNING");
-    log_info("server", "ready at %s; acks=all is synced on a majority",
+    log_info("server",
+             "ready, what is acknowledged to all is synced on a majority "
+             "address=%s",
              broker_address(broker));
     printf("ready: %s\n", broker_address(broker));
     fflush(stdout);
