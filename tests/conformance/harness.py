@@ -1,5 +1,6 @@
 """What the conformance suites and the kill test share: a cluster of real
 processes, child commands with time-outs, checks that are counted."""
+import ctypes
 import os
 import queue
 import re
@@ -101,6 +102,12 @@ class Report:
         return 1 if failed or not passed else 0
 
 
+def die_with_parent():
+    """In a child, before it runs: it ends when the test does, however."""
+    PR_SET_PDEATHSIG = 1
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 class Lines:
     """Lines of a pipe, read by a thread so that waiting has a limit."""
 
@@ -146,7 +153,8 @@ class Cluster:
         begun = time.monotonic()
         self.dev = subprocess.Popen(args, stdout=subprocess.PIPE,
                                     stderr=subprocess.PIPE,
-                                    start_new_session=True)
+                                    start_new_session=True,
+                                    preexec_fn=die_with_parent)
         self.err = Lines(self.dev.stderr)
         line = Lines(self.dev.stdout).next(timeout)
         if line is None or not line.startswith("ready: "):
@@ -214,7 +222,7 @@ class Cluster:
             [self.binary, "server", "--config",
              self.path(node, "server.properties")],
             stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            start_new_session=True)
+            start_new_session=True, preexec_fn=die_with_parent)
         log.close()
 
     def wait_all(self, timeout=60):
