@@ -34,7 +34,7 @@ if [ -e make/sim.mk ]; then
     part "simulator" make --no-print-directory -s sim-seeds
 fi
 if [ -e net/broker.c ] && [ -e tests/conformance/kill_test.py ]; then
-    part "kill test, short" make --no-print-directory -s kill-test ROUNDS=1
+    part "kill test, short" make --no-print-directory -s kill-test ROUNDS=2
 fi
 if [ "${CONFORMANCE:-}" != "" ]; then
     part "conformance, $CONFORMANCE" \
