@@ -32,6 +32,7 @@
 #define ASK_MS 50
 #define ASK_TIMEOUT_MS 500
 #define SAY_MS 5000
+#define REFUSED_MS 1000
 
 /* What a seed answered. */
 struct answer {
@@ -59,6 +60,7 @@ struct formation {
     struct seed seeds[LIMIT_SEEDS];
     struct env_timer timer;
     uint64_t said_ms;
+    uint64_t refused_ms; /* since when a seed refuses us; 0: none does */
     bool saving;
     struct identity decided;
     struct env_work work;
@@ -385,6 +387,28 @@ static void say(struct formation *f, const char *format, ...)
     }
 }
 
+/* A broker of a cluster does not even listen to us: our node id is another
+ * directory's, or what we speak is not its version. Nothing of that passes by
+ * itself; a moment's patience is for one that is just being replaced. */
+static bool judge_refusals(struct formation *f)
+{
+    uint64_t now = env_now_ms(f->m->env);
+    for (int i = 0; i < f->n_seeds; i++) {
+        const char *why = transport_seed_refusal(f->m->options.transport,
+                                                 f->seeds[i].address);
+        if (!f->seeds[i].self && strstr(why, ": refused: ") != NULL) {
+            if (f->refused_ms == 0) {
+                f->refused_ms = now;
+            } else if (now - f->refused_ms >= REFUSED_MS) {
+                metadata_refuse(f->m, "a seed refuses this broker, %s", why);
+            }
+            return f->m->refused;
+        }
+    }
+    f->refused_ms = 0;
+    return false;
+}
+
 static void say_missing(struct formation *f)
 {
     char missing[400] = "";
@@ -458,7 +482,7 @@ static void judge(struct formation *f)
     }
     if (claim_of(f, claim, &n)) {
         judge_claims(f, claim, n);
-    } else {
+    } else if (!judge_refusals(f)) {
         say_missing(f);
     }
 }

@@ -44,6 +44,8 @@ struct broker {
     int n_partitions;
 };
 
+/* Brokers of a known node id with another directory are not even heard. */
+static bool strict;
 static struct broker brokers[BROKERS_MAX];
 static int n_brokers;
 
@@ -189,6 +191,14 @@ static enum err on_admit(void *arg, const struct uuid *cluster, node_id node,
                          size_t why_size)
 {
     struct broker *b = arg;
+    if (strict && b->m != NULL) {
+        const struct image_broker *known =
+            image_broker(metadata_image(b->m), node);
+        if (known != NULL && !uuid_equal(&known->directory, directory)) {
+            snprintf(why, why_size, "another data directory");
+            return ERR_REFUSED;
+        }
+    }
     return b->m == NULL ? ERR_OK
                         : metadata_admit(b->m, cluster, node, directory, why,
                                          why_size);
@@ -197,13 +207,17 @@ static void on_peer_up(void *arg, node_id node)
 {
     struct broker *b = arg;
     raft_host_peer_up(b->host, node);
-    metadata_peer_changed(b->m, node);
+    if (b->m != NULL) {
+        metadata_peer_changed(b->m, node);
+    }
 }
 static void on_peer_down(void *arg, node_id node)
 {
     struct broker *b = arg;
     raft_host_peer_down(b->host, node);
-    metadata_peer_changed(b->m, node);
+    if (b->m != NULL) {
+        metadata_peer_changed(b->m, node);
+    }
 }
 static const struct transport_ops transport_ops = {on_admit, on_peer_up,
                                                    on_peer_down};
@@ -286,6 +300,12 @@ static void boot(struct env *env, void *arg)
             raft_host_open(b->host, &p->id, &partition_ops, p, &p->group),
             ERR_OK);
     }
+}
+
+static void lose_log(struct env *env, void *arg)
+{
+    ck_assert_int_eq(env_dir_remove(env, "data/shard-0"), ERR_OK);
+    boot(env, arg);
 }
 
 static struct broker *add(node_id id, const char *seeds)
@@ -497,6 +517,7 @@ static void setup(void)
 {
     sim = sim_new(1);
     n_brokers = 0;
+    strict = false;
     sim_set_verbose(sim, getenv("SIM_VERBOSE") != NULL);
 }
 
@@ -680,6 +701,33 @@ START_TEST(test_wiped_directory__is_refused)
     sim_node_crash(brokers[2].node, SIM_KILL);
     create(&a, &brokers[0], "still", 1, 3);
     ck_assert_int_eq(a.result.error, KAFKA_NONE);
+}
+END_TEST
+
+START_TEST(test_wiped_directory__is_not_heard)
+{
+    strict = true;
+    three();
+    sim_node_crash(brokers[2].node, SIM_KILL);
+    sim_disk_wipe(brokers[2].node);
+    sim_node_restart(brokers[2].node);
+    ck_assert(sim_run_while_not(sim, is_refused, &brokers[2], 10 * SIM_S));
+    ck_assert_ptr_nonnull(
+        strstr(brokers[2].refused, "refused: another data directory"));
+    ck_assert_ptr_null(metadata_group(brokers[2].m));
+}
+END_TEST
+
+/* The metadata log is gone, the identity is not: no vote with an empty log. */
+START_TEST(test_lost_log__is_refused)
+{
+    three();
+    sim_node_crash(brokers[1].node, SIM_KILL);
+    sim_node_start(brokers[1].node, lose_log, &brokers[1]);
+    sim_run_for(sim, SIM_S);
+    ck_assert_int_eq(brokers[1].started, ERR_LOST);
+    ck_assert_ptr_nonnull(
+        strstr(brokers[1].refused, "the metadata log of the data directory"));
 }
 END_TEST
 
@@ -895,6 +943,8 @@ int main(void)
     tcase_add_test(c, test_formation__not_among_its_seeds);
     tcase_add_test(c, test_formation__other_seeds_named);
     tcase_add_test(c, test_wiped_directory__is_refused);
+    tcase_add_test(c, test_wiped_directory__is_not_heard);
+    tcase_add_test(c, test_lost_log__is_refused);
     tcase_add_test(c, test_create__usable_everywhere_when_answered);
     tcase_add_test(c, test_create__broker_dead_not_fenced);
     tcase_add_test(c, test_create__leader_killed);
