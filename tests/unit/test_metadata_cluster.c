@@ -14,6 +14,7 @@
 
 #define BROKERS_MAX 4
 #define PARTITIONS_MAX 400
+#define AWAY_CHANGES 10000
 
 static struct sim *sim;
 
@@ -908,6 +909,46 @@ START_TEST(test_sync__sees_what_was_committed)
 }
 END_TEST
 
+/* A broker that was away longer than the leader's log reaches back gets the
+ * snapshot, and goes on from there. */
+START_TEST(test_away_for_long__gets_the_snapshot)
+{
+    struct asked a = {0};
+    three();
+    create(&a, &brokers[0], "before", 2, 3);
+    create(&a, &brokers[0], "gone", 1, 3);
+    sim_run_for(sim, 2 * SIM_S);
+    sim_node_crash(brokers[2].node, SIM_KILL);
+    sim_run_for(sim, 5 * SIM_S);
+    a.ref = (struct metadata_topic_ref){.name = a.name};
+    begin(&a, &brokers[1], ask_delete);
+    finish(&a);
+    create(&a, &brokers[0], "after", 2, 3);
+    for (int i = 0; i < AWAY_CHANGES; i++) {
+        struct asked ids = {0};
+        begin(&ids, &brokers[i % 2], ask_ids);
+        finish(&ids);
+        ck_assert_int_eq(ids.error, KAFKA_NONE);
+    }
+    sim_run_for(sim, 3 * SIM_S);
+    sim_node_restart(brokers[2].node);
+    sim_run_for(sim, SIM_MS);
+    wait_ready(20 * SIM_S);
+    sim_run_for(sim, 2 * SIM_S);
+    assert_usable("after", 2);
+    assert_usable("before", 2);
+    for (int i = 0; i < 3; i++) {
+        const struct image *image = metadata_image(brokers[i].m);
+        ck_assert_ptr_null(image_topic(image, "gone", 4));
+        ck_assert_int_eq((int)image_next_producer_id(image),
+                         AWAY_CHANGES * 1000);
+    }
+    /* and it takes part again */
+    create(&a, &brokers[2], "again", 3, 3);
+    assert_usable("again", 3);
+}
+END_TEST
+
 /* The same seed, the same run. */
 START_TEST(test_runs_are_deterministic)
 {
@@ -952,6 +993,7 @@ int main(void)
     tcase_add_test(c, test_restart__of_all);
     tcase_add_test(c, test_producer_ids__unique);
     tcase_add_test(c, test_sync__sees_what_was_committed);
+    tcase_add_test(c, test_away_for_long__gets_the_snapshot);
     tcase_add_test(c, test_runs_are_deterministic);
     suite_add_tcase(s, c);
     SRunner *r = srunner_create(s);
