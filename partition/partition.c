@@ -356,7 +356,8 @@ struct segment partition_segment_at(const struct partition *p, size_t i)
     if (i < p->n_closed_segments) {
         return p->closed_segments[i];
     }
-    return (struct segment){p->settled.base, p->settled.position,
+    return (struct segment){p->settled.base, p->settled.next,
+                            p->settled.position,
                             p->settled.slots, p->settled.running_max};
 }
 

@@ -95,7 +95,8 @@ static enum err writer_close_segment(struct writer *w)
     if (status != ERR_OK) {
         return status;
     }
-    s->closed[s->n_closed++] = (struct segment){s->to.base, s->to.position,
+    s->closed[s->n_closed++] = (struct segment){s->to.base, s->to.next,
+                                                s->to.position,
                                                 s->to.slots, s->to.running_max};
     if (w->log == s->new_log) {
         env_file_close(s->new_log);
@@ -258,6 +259,7 @@ static enum err settle_snapshot(struct settle *s)
     }
     s->to.snapshot_slot = s->to.slots;
     s->to.snapshot_index.v = 0;
+    s->to.snapshot_bytes = s->snapshot.size;
     if (s->snapshot.size == 0) {
         return ERR_OK;
     }
@@ -328,6 +330,18 @@ static enum err read_whole(struct env_file *file, void *to, size_t size,
     return status;
 }
 
+void segment_view_close(struct segment_view *v)
+{
+    if (v->log.file != NULL) {
+        env_file_close(v->log.file);
+        v->log.file = NULL;
+    }
+    if (v->side.file != NULL) {
+        env_file_close(v->side.file);
+        v->side.file = NULL;
+    }
+}
+
 /* The entry that slot `*slot` belongs to; moves *slot to its first slot. */
 static enum err read_entry(struct segment_view *v, uint64_t *slot,
                            struct side_entry *out)
@@ -376,6 +390,44 @@ static enum err bisect(struct segment_view *v, uint64_t from,
         }
     }
     return found ? ERR_OK : ERR_NOT_FOUND;
+}
+
+enum err segment_find_index(struct segment_view *v, log_index index,
+                            uint64_t *slot, struct side_entry *out)
+{
+    uint64_t low = 1, high = v->segment.slots;
+    bool found = false;
+    while (low < high) {
+        uint64_t middle = low + (high - low) / 2, end = middle;
+        struct side_entry e;
+        enum err status = read_entry(v, &middle, &e);
+        if (status == ERR_CORRUPT) {
+            high = end; /* behind what was written whole */
+        } else if (status != ERR_OK) {
+            return status;
+        } else if (e.index.v >= index.v) {
+            found = e.index.v == index.v;
+            *slot = middle;
+            *out = e;
+            high = middle;
+        } else {
+            low = middle + side_slots(e.type, e.size);
+        }
+    }
+    return found ? ERR_OK : ERR_NOT_FOUND;
+}
+
+enum err segment_read_head(struct segment_view *v, struct side_head *out)
+{
+    uint8_t slot[SIDE_SLOT];
+    enum err status = read_whole(v->side.file, slot, SIDE_SLOT, 0);
+    if (status == ERR_OK) {
+        status = side_head_read(slot, out);
+    }
+    if (status == ERR_OK && out->base.v != v->segment.base.v) {
+        status = ERR_CORRUPT;
+    }
+    return status;
 }
 
 static bool reached_offset(const struct side_entry *e, int64_t offset)
@@ -595,211 +647,5 @@ enum err segment_read_payload(struct segment_view *v, uint64_t slot,
         mem_free(*data);
         return ERR_CORRUPT;
     }
-    return ERR_OK;
-}
-
-/* ---- the list of closed segments ----------------------------------------- */
-/* version u16, zero u16, count u32; per segment: base i64, bytes u64, slots
- * u64, maximum timestamp i64; CRC-32C u32 of all before. */
-#define MANIFEST_VERSION 1
-#define MANIFEST_HEAD 8
-#define MANIFEST_SEGMENT 32
-
-static void manifest_path(char *path, const char *dir)
-{
-    int n = snprintf(path, LIMIT_PATH, "%s/segments", dir);
-    ASSERT(n > 0 && n < LIMIT_PATH);
-}
-
-enum err manifest_write(struct env *env, const char *dir,
-                        const struct segment *segments, size_t n)
-{
-    char path[LIMIT_PATH];
-    size_t size = MANIFEST_HEAD + n * MANIFEST_SEGMENT + 4;
-    uint8_t *bytes = mem_zalloc(size), *to = bytes + MANIFEST_HEAD;
-    put_u16(bytes, MANIFEST_VERSION);
-    put_u32(bytes + 4, (uint32_t)n);
-    for (size_t i = 0; i < n; i++, to += MANIFEST_SEGMENT) {
-        put_i64(to, segments[i].base.v);
-        put_u64(to + 8, segments[i].bytes);
-        put_u64(to + 16, segments[i].slots);
-        put_i64(to + 24, segments[i].max_timestamp);
-    }
-    put_u32(to, crc32c(0, bytes, size - 4));
-    manifest_path(path, dir);
-    enum err status = env_file_write_whole(env, path, bytes, size);
-    mem_free(bytes);
-    return status;
-}
-
-struct segment_list {
-    struct segment *segments;
-    size_t n, capacity;
-};
-
-static void list_add(struct segment_list *list, const struct segment *s)
-{
-    if (list->n == list->capacity) {
-        list->capacity = list->capacity == 0 ? 8 : list->capacity * 2;
-        list->segments = mem_realloc(list->segments,
-                                     list->capacity * sizeof *list->segments);
-    }
-    list->segments[list->n++] = *s;
-}
-
-static bool manifest_parse(const uint8_t *bytes, size_t size,
-                           kafka_offset active, struct segment_list *list)
-{
-    if (size < MANIFEST_HEAD + 4 || get_u16(bytes) != MANIFEST_VERSION ||
-        get_u32(bytes + size - 4) != crc32c(0, bytes, size - 4) ||
-        (size - MANIFEST_HEAD - 4) / MANIFEST_SEGMENT != get_u32(bytes + 4)) {
-        return false;
-    }
-    const uint8_t *at = bytes + MANIFEST_HEAD;
-    for (uint32_t n = get_u32(bytes + 4); n > 0; n--, at += MANIFEST_SEGMENT) {
-        struct segment s = {
-            {get_i64(at)}, get_u64(at + 8), get_u64(at + 16), get_i64(at + 24)};
-        if (s.base.v < active.v) {
-            list_add(list, &s);
-        }
-    }
-    return true;
-}
-
-/* A side file found in the directory. */
-struct probed {
-    struct segment segment;
-    log_index first, last; /* of its entries */
-    kafka_offset end;      /* behind its last batch */
-};
-
-/* What a side file says of its segment; the active one is read only as far as
- * its head. */
-static enum err segment_probe(struct env *env, const char *dir,
-                              kafka_offset base, bool active,
-                              struct probed *out)
-{
-    struct segment_view v = {.env = env, .dir = dir, .segment = {.base = base}};
-    struct side_entry last;
-    struct side_head head;
-    uint8_t slot[SIDE_SLOT];
-    uint64_t size;
-    enum err status = segment_view_open(&v, false);
-    if (status != ERR_OK) {
-        return status;
-    }
-    status = env_file_size(v.side.file, &size);
-    v.segment.slots = size / SIDE_SLOT;
-    if (status == ERR_OK && v.segment.slots < 2) {
-        status = ERR_CORRUPT;
-    }
-    if (status == ERR_OK) {
-        status = read_whole(v.side.file, slot, SIDE_SLOT, 0);
-    }
-    if (status == ERR_OK) {
-        status = side_head_read(slot, &head);
-        out->segment = v.segment;
-        out->first = head.first;
-    }
-    if (status == ERR_OK && !active) {
-        uint64_t at = v.segment.slots - 1;
-        status = read_entry(&v, &at, &last);
-    }
-    if (status == ERR_OK && !active) {
-        out->segment.bytes =
-            last.position + (last.type == ENTRY_DATA ? last.size : 0);
-        out->segment.max_timestamp = last.running_max;
-        out->last = last.index;
-        out->end.v = side_last_offset(&last).v + 1;
-    }
-    env_file_close(v.side.file);
-    return status;
-}
-
-struct probe {
-    struct env *env;
-    const char *dir;
-    kafka_offset active;
-    struct probed *found;
-    size_t n, capacity;
-};
-
-static void probe_name(void *arg, const char *name)
-{
-    struct probe *p = arg;
-    int64_t base;
-    int end = 0;
-    struct probed s = {0};
-    if (sscanf(name, "%20" SCNd64 ".side%n", &base, &end) != 1 || end != 25 ||
-        name[end] != '\0' || base > p->active.v ||
-        segment_probe(p->env, p->dir, (kafka_offset){base}, base == p->active.v,
-                      &s) != ERR_OK) {
-        return;
-    }
-    if (p->n == p->capacity) {
-        p->capacity = p->capacity == 0 ? 8 : p->capacity * 2;
-        p->found = mem_realloc(p->found, p->capacity * sizeof *p->found);
-    }
-    p->found[p->n++] = s;
-}
-
-/* Finds the closed segments by their side files: from the active one back,
- * each must end where the next begins; others are leftovers. */
-static enum err manifest_rebuild(struct env *env, const char *dir,
-                                 kafka_offset active, struct segment_list *list)
-{
-    struct probe p = {.env = env, .dir = dir, .active = active};
-    enum err status = env_dir_list(env, dir, probe_name, &p);
-    size_t i = p.n;
-    list->n = 0;
-    if (status == ERR_OK &&
-        (i == 0 || p.found[i - 1].segment.base.v != active.v)) {
-        status = ERR_CORRUPT;
-    }
-    if (status == ERR_OK) {
-        struct probed next = p.found[--i];
-        while (i-- > 0) {
-            if (p.found[i].last.v + 1 == next.first.v &&
-                p.found[i].end.v == next.segment.base.v) {
-                next = p.found[i];
-                list_add(list, &next.segment);
-            }
-        }
-    }
-    mem_free(p.found);
-    for (size_t a = 0; a < list->n / 2; a++) {
-        struct segment s = list->segments[a];
-        list->segments[a] = list->segments[list->n - 1 - a];
-        list->segments[list->n - 1 - a] = s;
-    }
-    return status;
-}
-
-enum err manifest_load(struct env *env, const char *dir, kafka_offset active,
-                       struct segment **out, size_t *n)
-{
-    char path[LIMIT_PATH];
-    struct segment_list list = {0};
-    void *bytes;
-    size_t size;
-    manifest_path(path, dir);
-    enum err status =
-        env_file_read_whole(env, path, LIMIT_MANIFEST_BYTES, &bytes, &size);
-    bool good = false;
-    if (status == ERR_OK) {
-        good = manifest_parse(bytes, size, active, &list);
-        mem_free(bytes);
-    } else if (status != ERR_NOT_FOUND) {
-        return status;
-    }
-    if (!good) {
-        status = manifest_rebuild(env, dir, active, &list);
-        if (status != ERR_OK) {
-            mem_free(list.segments);
-            return status;
-        }
-    }
-    *out = list.segments;
-    *n = list.n;
     return ERR_OK;
 }

@@ -33,12 +33,13 @@ struct log_state {
     /* newest snapshot of producer state: holds all up to slot `snapshot_slot`
      * of the active segment; index 0: no file, there was no producer then */
     log_index snapshot_index;
-    uint64_t snapshot_slot;
+    uint64_t snapshot_slot, snapshot_bytes;
 };
 
 /* A segment that is no longer written. */
 struct segment {
     kafka_offset base; /* its name */
+    kafka_offset end;  /* behind its last batch: where the next one begins */
     uint64_t bytes;    /* of the .log */
     uint64_t slots;
     int64_t max_timestamp; /* -1: none */
@@ -104,6 +105,12 @@ MUST_USE enum err segment_find_offset(struct segment_view *v,
 MUST_USE enum err segment_find_timestamp(struct segment_view *v, uint64_t from,
                                          int64_t timestamp, uint64_t *slot,
                                          struct side_entry *out);
+/* The entry with this index. What is behind the last whole entry is taken for
+ * nothing. ERR_NOT_FOUND. */
+MUST_USE enum err segment_find_index(struct segment_view *v, log_index index,
+                                     uint64_t *slot, struct side_entry *out);
+MUST_USE enum err segment_read_head(struct segment_view *v,
+                                    struct side_head *out);
 /* Walks over entries: sets *slot to the next entry's; ERR_NOT_FOUND at the
  * end. `cache` holds slots read ahead; all zero at first. */
 struct side_cursor {
@@ -128,12 +135,15 @@ MUST_USE enum err segment_read_payload(struct segment_view *v, uint64_t slot,
                                        const struct side_entry *e,
                                        uint8_t **data);
 
-/* ---- the list of closed segments ----------------------------------------- */
+/* Closes what segment_view_open opened, of a view without cache. */
+void segment_view_close(struct segment_view *v);
+
+/* ---- the list of closed segments (manifest.c) ---------------------------- */
 /* Replaces the file `segments`; durable on return. */
 MUST_USE enum err manifest_write(struct env *env, const char *dir,
                                  const struct segment *segments, size_t n);
 /* The closed segments below `active`, from the file, or if that is missing or
- * damaged from the side files themselves. mem_free(*out). */
+ * damaged or does not fit, from the side files themselves. mem_free(*out). */
 MUST_USE enum err manifest_load(struct env *env, const char *dir,
                                 kafka_offset active, struct segment **out,
                                 size_t *n);

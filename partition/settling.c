@@ -8,8 +8,8 @@
  *   32 u64 chain            40 i64 active base       48 u64 its .log bytes
  *   56 u64 its side slots   64 i64 its running maximum timestamp
  *   72 i64 its first timestamp
- *   80 u64 snapshot index   88 u64 snapshot slot
- *   96 per epoch: i32 epoch, u64 first index, i64 first offset */
+ *   80 u64 snapshot index   88 u64 snapshot slot    96 u64 its bytes
+ *  104 per epoch: i32 epoch, u64 first index, i64 first offset */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -20,7 +20,7 @@
 #include "partition/partition_impl.h"
 
 #define BLOB_VERSION 1
-#define BLOB_HEAD 96
+#define BLOB_HEAD 104
 #define BLOB_EPOCH 20
 _Static_assert(BLOB_HEAD + LIMIT_EPOCHS * BLOB_EPOCH <= SETTLE_BLOB_MAX,
                "epochs fit the checkpoint");
@@ -57,6 +57,7 @@ uint32_t settled_encode(const struct log_state *s, kafka_offset log_start,
     put_i64(blob + 72, s->first_timestamp);
     put_u64(blob + 80, s->snapshot_index.v);
     put_u64(blob + 88, s->snapshot_slot);
+    put_u64(blob + 96, s->snapshot_bytes);
     return (uint32_t)(to - blob);
 }
 
@@ -85,6 +86,7 @@ enum err settled_decode(const uint8_t *blob, uint32_t size,
     s->first_timestamp = get_i64(blob + 72);
     s->snapshot_index.v = get_u64(blob + 80);
     s->snapshot_slot = get_u64(blob + 88);
+    s->snapshot_bytes = get_u64(blob + 96);
     int32_t newest = -1;
     for (const uint8_t *at = blob + BLOB_HEAD; n > 0; n--, at += BLOB_EPOCH) {
         if (get_i32(at) <= newest) {
@@ -137,8 +139,6 @@ static enum err check_active(struct partition *p)
         .dir = p->dir,
         .segment = partition_segment_at(p, p->n_closed_segments)};
     uint64_t log_size, side_size;
-    uint8_t slot[SIDE_SLOT];
-    size_t got;
     struct side_head head;
     enum err status = segment_view_open(&v, true);
     if (status == ERR_OK) {
@@ -152,21 +152,12 @@ static enum err check_active(struct partition *p)
         status = ERR_CORRUPT;
     }
     if (status == ERR_OK) {
-        status = env_file_pread(v.side.file, slot, SIDE_SLOT, 0, &got);
+        status = segment_read_head(&v, &head);
     }
-    if (status == ERR_OK) {
-        status = side_head_read(slot, &head);
-    }
-    if (status == ERR_OK && (head.base.v != p->settled.base.v ||
-                             !group_id_equal(&head.group, &p->id))) {
+    if (status == ERR_OK && !group_id_equal(&head.group, &p->id)) {
         status = ERR_CORRUPT;
     }
-    if (v.log.file != NULL) {
-        env_file_close(v.log.file);
-    }
-    if (v.side.file != NULL) {
-        env_file_close(v.side.file);
-    }
+    segment_view_close(&v);
     return status;
 }
 
@@ -219,9 +210,7 @@ static enum err load_producers(struct partition *p)
         }
     }
     side_cursor_free(&c);
-    if (v.side.file != NULL) {
-        env_file_close(v.side.file);
-    }
+    segment_view_close(&v);
     return status == ERR_NOT_FOUND ? ERR_OK : status;
 }
 
@@ -278,12 +267,7 @@ static enum err replay_segment(struct partition *p, size_t i)
             mem_free(data);
         }
     }
-    if (v.log.file != NULL) {
-        env_file_close(v.log.file);
-    }
-    if (v.side.file != NULL) {
-        env_file_close(v.side.file);
-    }
+    segment_view_close(&v);
     return status == ERR_NOT_FOUND ? ERR_OK : status;
 }
 
