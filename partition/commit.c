@@ -115,6 +115,7 @@ static void apply_batch(struct partition *p, const struct group_entry *entry)
     producers_apply(p->producers, &h, env_now_ms(p->env));
     if (p->ops.applied != NULL) {
         p->ops.applied(p->arg, p, h.base_offset, entry->payload, entry->size);
+        p->told = p->high_watermark;
     }
     p->wake = true;
 }
@@ -224,5 +225,6 @@ const struct group_ops partition_group_ops = {
     .evicted = on_evicted,
     .settle_begin = settle_begin,
     .settled = settle_end,
+    .catchup = &partition_catchup_ops,
     .closed = on_closed,
 };

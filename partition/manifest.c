@@ -73,8 +73,10 @@ static bool manifest_parse(const uint8_t *bytes, size_t size,
     }
     const uint8_t *at = bytes + MANIFEST_HEAD;
     for (uint32_t n = get_u32(bytes + 4); n > 0; n--, at += MANIFEST_SEGMENT) {
-        struct segment s = {{get_i64(at)},     {get_i64(at + 8)},
-                            get_u64(at + 16),  get_u64(at + 24),
+        struct segment s = {{get_i64(at)},
+                            {get_i64(at + 8)},
+                            get_u64(at + 16),
+                            get_u64(at + 24),
                             get_i64(at + 32)};
         if (s.base.v >= active.v) {
             break;

@@ -357,8 +357,8 @@ struct segment partition_segment_at(const struct partition *p, size_t i)
         return p->closed_segments[i];
     }
     return (struct segment){p->settled.base, p->settled.next,
-                            p->settled.position,
-                            p->settled.slots, p->settled.running_max};
+                            p->settled.position, p->settled.slots,
+                            p->settled.running_max};
 }
 
 size_t partition_segment_find(const struct partition *p, kafka_offset offset)

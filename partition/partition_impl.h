@@ -113,6 +113,9 @@ struct partition {
     struct segment *closed_segments; /* oldest first */
     size_t n_closed_segments;
     bool settling, dir_made, roll_wanted;
+    bool leased; /* a replica reads our segments: none is removed */
+    struct partition_transfer *transfer; /* being received, or NULL */
+    kafka_offset told; /* ops->applied was called up to here */
     bool damage_told; /* the log line about it was written */
 
     /* who waits */
@@ -194,6 +197,10 @@ void delete_records_turn(struct partition *p);
 
 /* fetch.c */
 void fetch_next_waiting(struct partition_shard *shard);
+
+/* catchup.c */
+struct catchup_ops;
+extern const struct catchup_ops partition_catchup_ops;
 
 /* list_offset.c */
 void list_offset_turn(struct partition *p);

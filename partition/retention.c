@@ -304,7 +304,7 @@ void retention_remove(struct partition *p)
            partition_segment_at(p, n + 1).base.v <= p->settled_log_start.v) {
         n++;
     }
-    if (n == 0) {
+    if (n == 0 || p->leased) {
         return;
     }
     struct removal *r = mem_zalloc(sizeof *r + n * sizeof r->bases[0]);

@@ -95,9 +95,8 @@ static enum err writer_close_segment(struct writer *w)
     if (status != ERR_OK) {
         return status;
     }
-    s->closed[s->n_closed++] = (struct segment){s->to.base, s->to.next,
-                                                s->to.position,
-                                                s->to.slots, s->to.running_max};
+    s->closed[s->n_closed++] = (struct segment){
+        s->to.base, s->to.next, s->to.position, s->to.slots, s->to.running_max};
     if (w->log == s->new_log) {
         env_file_close(s->new_log);
         env_file_close(s->new_side);

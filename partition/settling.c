@@ -27,8 +27,8 @@ _Static_assert(BLOB_HEAD + LIMIT_EPOCHS * BLOB_EPOCH <= SETTLE_BLOB_MAX,
 
 /* ---- the blob ------------------------------------------------------------ */
 uint32_t settled_encode(const struct log_state *s, kafka_offset log_start,
-                           const struct epochs *epochs,
-                           uint8_t blob[SETTLE_BLOB_MAX])
+                        const struct epochs *epochs,
+                        uint8_t blob[SETTLE_BLOB_MAX])
 {
     uint16_t n = 0;
     uint8_t *to = blob + BLOB_HEAD;
@@ -61,9 +61,8 @@ uint32_t settled_encode(const struct log_state *s, kafka_offset log_start,
     return (uint32_t)(to - blob);
 }
 
-enum err settled_decode(const uint8_t *blob, uint32_t size,
-                           struct log_state *s, kafka_offset *log_start,
-                           struct epochs *epochs)
+enum err settled_decode(const uint8_t *blob, uint32_t size, struct log_state *s,
+                        kafka_offset *log_start, struct epochs *epochs)
 {
     if (size < BLOB_HEAD) {
         return ERR_CORRUPT;
@@ -217,21 +216,19 @@ static enum err load_producers(struct partition *p)
 /* Bytes read at a time when all settled batches are applied again. */
 #define REPLAY_BYTES ((size_t)1 << 20)
 
-static enum err replay_bytes(struct partition *p, const uint8_t *data,
-                             size_t size)
+static void replay_bytes(struct partition *p, const uint8_t *data, size_t size)
 {
     while (size > 0) {
         struct batch_header h;
         /* It was checked when it was read. */
         ASSERT(batch_header_read(data, size, &h) == ERR_OK);
-        if (batch_last_offset(&h).v >= p->log_start.v) {
+        if (batch_last_offset(&h).v >= p->told.v) {
             p->ops.applied(p->arg, p, h.base_offset, data,
                            (uint32_t)batch_size(&h));
         }
         data += batch_size(&h);
         size -= batch_size(&h);
     }
-    return ERR_OK;
 }
 
 static enum err replay_segment(struct partition *p, size_t i)
@@ -240,7 +237,7 @@ static enum err replay_segment(struct partition *p, size_t i)
         .env = p->env, .dir = p->dir, .segment = partition_segment_at(p, i)};
     struct side_entry e;
     uint64_t slot;
-    kafka_offset from = p->log_start, bad;
+    kafka_offset from = p->told, bad;
     enum err status = segment_view_open(&v, true);
     while (status == ERR_OK) {
         uint8_t *data;
@@ -263,7 +260,8 @@ static enum err replay_segment(struct partition *p, size_t i)
             }
             ASSERT(batch_header_read(data + last, size - last, &h) == ERR_OK);
             from.v = batch_last_offset(&h).v + 1;
-            status = replay_bytes(p, data, size);
+            replay_bytes(p, data, size);
+            p->told = from;
             mem_free(data);
         }
     }
@@ -272,10 +270,13 @@ static enum err replay_segment(struct partition *p, size_t i)
 }
 
 /* The owner builds its state from all batches: those settled come from the
- * segments. */
+ * segments, as far as it has not been told of them before a transfer. */
 static enum err replay(struct partition *p)
 {
     enum err status = ERR_OK;
+    if (p->told.v < p->log_start.v) {
+        p->told = p->log_start;
+    }
     for (size_t i = 0; i < partition_segment_count(p) && status == ERR_OK;
          i++) {
         status = replay_segment(p, i);
@@ -331,7 +332,7 @@ static void reset(struct partition *p)
 }
 
 enum err settled_restore(void *sm, log_index settled, raft_term_t term,
-                            const uint8_t *blob, uint32_t size)
+                         const uint8_t *blob, uint32_t size)
 {
     struct partition *p = sm;
     enum err status = ERR_OK;
@@ -339,8 +340,8 @@ enum err settled_restore(void *sm, log_index settled, raft_term_t term,
     reset(p);
     p->settled.index = settled;
     if (size > 0) {
-        status = settled_decode(blob, size, &p->settled, &p->log_start,
-                                   &p->epochs);
+        status =
+            settled_decode(blob, size, &p->settled, &p->log_start, &p->epochs);
         if (status == ERR_OK) {
             status = restore_files(p);
         }
@@ -539,7 +540,8 @@ static void old_snapshot_done(struct env_work *work)
 
 static void remove_old_snapshot(struct partition *p, log_index old)
 {
-    if (old.v == 0 || old.v == p->settled.snapshot_index.v) {
+    /* One that a replica may be reading goes at the next start. */
+    if (old.v == 0 || old.v == p->settled.snapshot_index.v || p->leased) {
         return;
     }
     struct old_snapshot *o = mem_zalloc(sizeof *o);
