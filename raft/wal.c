@@ -14,7 +14,9 @@
 
 /* Milliseconds between two requests to settle the same file. */
 #define ASK_AGAIN_MS 200
-/* The owner would not let go of settled entries: asked again after this. */
+/* The owner would not let go of settled entries: asked again after this. Nor
+ * is more than one chunk looked through for what to move out of it in so much
+ * time. */
 #define EVICT_AGAIN_MS 10
 
 static void turn_end(struct env_deferred *d);
@@ -62,10 +64,12 @@ void wal_group_forget(struct wal *wal, struct wal_group *group)
 void wal_pin(struct wal_group *group, struct log_chunk *chunk,
              struct wal_file *file, log_index index)
 {
-    wal_pins_note(&file->pins, group, index,
-                  group->file_generation == file->generation,
-                  &group->file_slot);
-    group->file_generation = file->generation;
+    if (file != NULL) {
+        wal_pins_note(&file->pins, group, index,
+                      group->file_generation == file->generation,
+                      &group->file_slot);
+        group->file_generation = file->generation;
+    }
     if (chunk != NULL) {
         wal_pins_note(&chunk->pins, group, index, group->chunk_id == chunk->id,
                       &group->chunk_slot);
@@ -197,6 +201,8 @@ bool wal_reserve(struct wal *wal, uint64_t bytes, uint32_t records)
                                      wal->reserved_records + records);
     if (!buffer_has_room(wal, need)) {
         wal->room_wanted = true;
+        wal->buffer_full = true;
+        wal_turn_defer(wal);
         return false;
     }
     if (!file_has_room(wal, need)) {
@@ -259,6 +265,13 @@ static void flush_seal(struct wal *wal)
     wal->open = NULL;
     *wal->queue_end = flush;
     wal->queue_end = &flush->next;
+}
+
+void wal_open_end(struct wal *wal)
+{
+    if (wal->open != NULL) {
+        flush_seal(wal);
+    }
 }
 
 /* Nothing above may fail any more: the file grows. */
@@ -680,6 +693,13 @@ static void turn_end(struct env_deferred *d)
         wal_files_retire(wal);
     }
     wal_fill_maybe(wal);
+    if (wal->buffer_full &&
+        env_now_ms(wal->env) >= wal->moved_ms + EVICT_AGAIN_MS) {
+        wal->buffer_full = false;
+        wal->moved_ms = env_now_ms(wal->env);
+        env_timer_start(&wal->room_timer, EVICT_AGAIN_MS);
+        wal_move(wal);
+    }
     while (wal->buffer->bytes_live > wal->options.buffer_bytes_max &&
            evict_one(wal)) {
     }
@@ -754,7 +774,8 @@ void wal_stats(const struct wal *wal, struct wal_stats *out)
                               .files = wal->n_files,
                               .file_bytes = wal->bytes_total,
                               .files_begun = wal->files_begun,
-                              .bytes_relogged = wal->bytes_relogged};
+                              .bytes_relogged = wal->bytes_relogged,
+                              .entries_moved = wal->entries_moved};
 }
 
 /* ---- opening and closing -------------------------------------------------

@@ -32,6 +32,16 @@ struct wal_options {
     } expect;
 };
 
+/* Where an entry's payload lies. */
+struct wal_place {
+    const uint8_t *payload;
+    uint32_t size;
+    uint32_t crc;
+    struct log_chunk *chunk; /* one reference is the caller's */
+    uint64_t position;
+};
+void wal_place_drop(struct wal_place *place);
+
 struct wal_ops {
     /* All records up to `position` are durable. On the shard's thread. */
     void (*durable)(void *arg, uint64_t position);
@@ -51,18 +61,14 @@ struct wal_ops {
     bool (*evict)(void *arg, const struct group_id *group, log_index upto);
     /* Room was made after a refused reserve. */
     void (*room)(void *arg);
+    /* An entry that holds a chunk nearly alone, because its group does not
+     * settle, was copied: it lies at `place` from now on, whose reference is
+     * the owner's; the owner drops the old place. Its position is the one it
+     * had (place->position is 0). At the end of a turn only. NULL: entries
+     * stay where they are. */
+    void (*moved)(void *arg, const struct group_id *group, log_index index,
+                  const struct wal_place *place);
 };
-
-/* Where an entry's payload lies. */
-struct wal_place {
-    const uint8_t *payload;
-    uint32_t size;
-    uint32_t crc;
-    struct log_chunk
-        *chunk; /* one reference is the caller's (wal_place_drop) */
-    uint64_t position;
-};
-void wal_place_drop(struct wal_place *place);
 
 /* What recovery found of one group, in the order of the log, after truncations
  * were applied: entries from the checkpoint's settled + 1 on. */
@@ -162,6 +168,7 @@ struct wal_stats {
     uint64_t flushes, bytes_written, bytes_buffered, files, file_bytes;
     uint64_t files_begun;    /* switches to another file, recycled or new */
     uint64_t bytes_relogged; /* entries logged again to free a file */
+    uint64_t entries_moved;  /* within the log buffer */
 };
 void wal_stats(const struct wal *wal, struct wal_stats *out);
 /* Waits for the write in flight, attests, closes the files. */

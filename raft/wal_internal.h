@@ -20,8 +20,8 @@ struct wal_group {
     uint64_t chunk_id, file_generation;
     uint32_t chunk_slot, file_slot;
     /* While a chunk is looked through: its pin there and in the file. */
-    uint64_t marked_chunk, marked_first, marked_upto;
-    uint64_t marked_file, file_first, file_upto;
+    uint64_t marked, marked_first, marked_upto;
+    uint64_t file_marked, file_first, file_upto;
     UT_hash_handle hh;
 };
 
@@ -105,9 +105,13 @@ struct wal {
     uint64_t reserved_bytes, reserved_records;
     bool room_wanted, room_changed;
     struct env_timer room_timer;
+    bool buffer_full;    /* a reserve was refused for want of memory */
+    uint64_t moved_from; /* chunk looked at last for what to move */
+    uint64_t moved_ms;
     bool over_asked; /* a refused reserve wants the oldest file back */
     bool relog_wanted, relogging;
     bool relog_forced; /* also when the newest file must grow for it */
+    uint64_t mark, file_mark; /* of the newest marking of groups */
     uint64_t asked_generation, asked_ms;
 
     uint64_t next_position, durable;
@@ -124,6 +128,7 @@ struct wal {
     struct env_deferred turn;
 
     uint64_t n_flushes, bytes_written, files_begun, bytes_relogged;
+    uint64_t entries_moved;
 
     struct wal_recovered_group *recovered;
     size_t n_recovered;
@@ -142,7 +147,7 @@ struct wal_group *wal_group_get(struct wal *wal, const struct group_id *id);
 void wal_group_truncate(struct wal *wal, struct wal_group *group,
                         log_index first);
 void wal_group_forget(struct wal *wal, struct wal_group *group);
-/* An entry of `group` lies in this chunk (may be NULL) and file. */
+/* An entry of `group` lies in this chunk and file; either may be NULL. */
 void wal_pin(struct wal_group *group, struct log_chunk *chunk,
              struct wal_file *file, log_index index);
 /* Appends a frame; `payload` may be NULL when size is 0. Gives its place. */
@@ -155,6 +160,8 @@ uint64_t wal_record_bytes(const struct wal *wal, uint64_t bytes,
 /* Where the newest file ends, with what is not written yet. */
 uint64_t wal_file_end(const struct wal *wal);
 void wal_turn_defer(struct wal *wal);
+/* Ends the open flush, if there is one. */
+void wal_open_end(struct wal *wal);
 void wal_room_changed(struct wal *wal);
 /* Seals and writes one attestation, blocking; before the log serves. */
 enum err wal_attest_blocking(struct wal *wal);
@@ -191,6 +198,9 @@ enum err wal_meta_write(struct wal *wal);
 /* Logs what holds the oldest file again in the newest one, when that is
  * little enough. */
 void wal_relog(struct wal *wal);
+/* Looks at one chunk of the log buffer that is held by entries that are not
+ * settled, and moves them out when they are few. */
+void wal_move(struct wal *wal);
 
 /* wal_recover.c */
 enum err wal_recover(struct wal *wal, wal_settled_fn settled);

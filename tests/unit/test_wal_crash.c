@@ -15,7 +15,8 @@ static enum sim_crash random_crash(void)
     return how[prng_below(&m.prng, 5)];
 }
 
-static void run_seed(uint64_t seed, uint64_t *begun, uint64_t *relogged)
+static void run_seed(uint64_t seed, uint64_t *begun, uint64_t *relogged,
+                     uint64_t *moved)
 {
     model_begin(&m, seed);
     ck_assert_int_eq(model_open(&m), ERR_OK);
@@ -42,6 +43,7 @@ static void run_seed(uint64_t seed, uint64_t *begun, uint64_t *relogged)
             sim_fail(m.sim, "cannot open: %s", err_text(e));
         }
     }
+    *moved += m.moved;
     model_end(&m);
 }
 
@@ -50,15 +52,17 @@ START_TEST(test_wal_crash__seeds)
     const char *first = getenv("SEED");
     uint64_t from = first != NULL ? strtoull(first, NULL, 10) : 1;
     uint64_t to = first != NULL ? from : 150;
-    uint64_t begun = 0, relogged = 0;
+    uint64_t begun = 0, relogged = 0, moved = 0;
     for (uint64_t seed = from; seed <= to; seed++) {
-        run_seed(seed, &begun, &relogged);
+        run_seed(seed, &begun, &relogged, &moved);
     }
-    printf("files begun %llu, bytes logged again %llu\n",
-           (unsigned long long)begun, (unsigned long long)relogged);
+    printf("files begun %llu, bytes logged again %llu, entries moved %llu\n",
+           (unsigned long long)begun, (unsigned long long)relogged,
+           (unsigned long long)moved);
     if (first == NULL) {
         ck_assert_uint_gt(begun, 1000);
         ck_assert_uint_gt(relogged, 10000);
+        ck_assert_uint_gt(moved, 1000);
     }
 }
 END_TEST

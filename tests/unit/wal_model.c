@@ -181,6 +181,35 @@ static void on_room(void *arg)
     m->wait_room = false;
 }
 
+static void on_moved(void *arg, const struct group_id *id, log_index index,
+                     const struct wal_place *place)
+{
+    struct model *m = arg;
+    int group = id->partition;
+    const struct model_group *g = &m->now.groups[group];
+    struct wal_place own = *place;
+    if (!g->exists || index.v > g->last ||
+        index.v <= settled_of(m, group, g->self)) {
+        sim_fail(m->sim, "moved what is not alive: %d %llu of %llu..%llu",
+                 group, (unsigned long long)index.v,
+                 (unsigned long long)settled_of(m, group, g->self),
+                 (unsigned long long)g->last);
+    }
+    ck_assert(filled(place->payload, place->size,
+                     mix(group, g->self, index.v, g->terms[index.v])));
+    for (int k = 0; k < MODEL_PLACES; k++) {
+        if (m->places[k].chunk != NULL && m->place_group[k] == group &&
+            m->place_index[k] == index.v && m->place_self[k] == g->self &&
+            m->place_term[k] == g->terms[index.v]) {
+            wal_place_drop(&m->places[k]);
+            log_chunk_ref(own.chunk);
+            m->places[k] = own;
+        }
+    }
+    wal_place_drop(&own);
+    m->moved++;
+}
+
 static log_index on_settled(void *arg, const struct group_id *id,
                             replica_id *self)
 {
@@ -308,7 +337,7 @@ static void work_once(struct model *m)
             model_create(m, group);
         }
     } else if (dice < 80) {
-        if (!m->wait_room && (!m->stuck[group] || g->last < settled + 3)) {
+        if (!m->wait_room && (!m->stuck[group] || g->last < settled + 8)) {
             model_entry(m, group, 0);
         }
     } else if (dice < 84) {
@@ -410,8 +439,9 @@ struct opening {
 
 static void open_inside(struct env *env, void *arg)
 {
-    static const struct wal_ops ops = {on_durable, on_file_begins,
-                                       on_wants_settled, on_evict, on_room};
+    static const struct wal_ops ops = {on_durable,       on_file_begins,
+                                       on_wants_settled, on_evict,
+                                       on_room,          on_moved};
     struct opening *o = arg;
     struct model *m = o->m;
     m->options.env = env;

@@ -55,7 +55,7 @@ struct model {
     int place_group[MODEL_PLACES];
     uint64_t place_index[MODEL_PLACES], place_term[MODEL_PLACES];
     replica_id place_self[MODEL_PLACES];
-    uint64_t rooms, refusals, begins, evictions, files_begun, relogged;
+    uint64_t rooms, refusals, begins, evictions, files_begun, relogged, moved;
 };
 
 void model_begin(struct model *m, uint64_t seed);
