@@ -253,6 +253,7 @@ struct raft_host {
     uint64_t checkpoint_seq;
     struct group_id *deleted; /* since the newest checkpoint */
     uint32_t n_deleted, deleted_size;
+    uint64_t deleted_position; /* of the newest deletion's record */
     /* stopping */
     bool stopping, stop_due, closing, freeing;
     struct env_timer stop_timer;
@@ -354,6 +355,8 @@ void raft_host_add(struct raft_host *host, struct group *group);
 void settle_mark(struct group *group);
 /* Begins a round when one is due. */
 void settle_poll(struct raft_host *host);
+/* The log became durable further: goes on with a round that waits for it. */
+void settle_durable(struct raft_host *host);
 /* Is the group due? Called now and then for each. */
 void settle_check(struct group *group);
 /* True while a round is under way. */

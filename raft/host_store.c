@@ -83,6 +83,7 @@ static const struct raft_backend real_backend = {
 static void on_durable(void *arg, uint64_t position)
 {
     raft_host_durable(arg, position);
+    settle_durable(arg);
 }
 
 /* The beginning of a file says all that older files said of a group apart from
@@ -141,12 +142,30 @@ static void on_room(void *arg)
     raft_host_room(arg);
 }
 
+static void on_moved(void *arg, const struct group_id *id, log_index index,
+                     const struct wal_place *place)
+{
+    struct group *g = raft_host_find(arg, id);
+    struct entry_slot *slot =
+        g == NULL ? NULL : entry_table_at(&g->table, index.v);
+    struct wal_place moved = *place;
+
+    if (slot == NULL) {
+        wal_place_drop(&moved);
+        return;
+    }
+    moved.position = slot->place.position;
+    wal_place_drop(&slot->place);
+    slot->place = moved;
+}
+
 static const struct wal_ops log_ops = {
     .durable = on_durable,
     .file_begins = on_file_begins,
     .wants_settled = on_wants_settled,
     .evict = on_evict,
     .room = on_room,
+    .moved = on_moved,
 };
 
 static void on_message(void *arg, node_id from, const struct group_id *group,
@@ -387,6 +406,7 @@ void host_store_deleted(struct raft_host *host, const struct group_id *id)
                                     host->deleted_size * sizeof *host->deleted);
     }
     host->deleted[host->n_deleted++] = *id;
+    host->deleted_position = host->wal == NULL ? 0 : wal_position(host->wal);
 }
 
 void host_store_forget_deleted(struct raft_host *host, uint32_t n)

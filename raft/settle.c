@@ -44,6 +44,7 @@ struct settle_round {
     uint32_t n, next, running;
     struct env_work work;
     bool whole_fs;
+    bool waits; /* for deletions to be durable */
     enum err status;
     uint64_t seq;
     void *bytes;
@@ -266,7 +267,7 @@ static void checkpoint_fill(struct settle_round *round, const struct group *g,
     out->config_size = config->size;
 }
 
-static void round_checkpoint(struct settle_round *round)
+static void checkpoint_begin(struct settle_round *round)
 {
     struct raft_host *host = round->host;
     struct checkpoint c = {
@@ -286,6 +287,17 @@ static void round_checkpoint(struct settle_round *round)
     round->work = (struct env_work){
         .run = checkpoint_run, .done = checkpoint_done, .arg = round};
     env_work_submit(host->env, ENV_POOL_IO, &round->work);
+}
+
+/* A checkpoint without a group must not be durable before the record of its
+ * deletion: the log would then show a group whose older entries are gone. */
+static void round_checkpoint(struct settle_round *round)
+{
+    struct raft_host *host = round->host;
+
+    round->waits = wal_durable_position(host->wal) < host->deleted_position;
+    if (!round->waits)
+        checkpoint_begin(round);
 }
 
 static void fs_run(struct env_work *work)
@@ -393,6 +405,12 @@ static void round_begin(struct raft_host *host)
     round->whole_fs = round->n > SYNC_EACH_MAX;
     host->settle = round;
     round_next(round);
+}
+
+void settle_durable(struct raft_host *host)
+{
+    if (host->settle != NULL && host->settle->waits)
+        round_checkpoint(host->settle);
 }
 
 void settle_poll(struct raft_host *host)
