@@ -21,6 +21,8 @@
 #define HOLD_MS 3000
 #define TRANSFER_MS 2000
 #define TIMEOUT_NOW_MS 100
+/* A leader this young greets replicas that have not answered it yet. */
+#define GREET_MS 3000
 
 /* ---- looking
  * -------------------------------------------------------------------- */
@@ -458,6 +460,8 @@ static void check_leadership(struct group *g)
     if (g->leader_term == g->raft.current_term)
         return;
     g->leader_term = g->raft.current_term;
+    g->leader_since_ms = group_now(g);
+    group_activate(g, GREET_MS);
     g->noop = 0;
     g->told_commit = 0;
     g->preferred_since_ms = 0;
@@ -1072,10 +1076,29 @@ static void preferred_tick(struct group *g)
         return; /* later then */
 }
 
+/* A replica that was not there yet when the leadership began (a group being
+ * created, a broker just starting) need not wait for a heartbeat: while the
+ * leader is young it greets, at every tick, whom it has not heard. */
+static void greet_tick(struct group *g)
+{
+    struct raft *r = &g->raft;
+
+    for (unsigned i = 0; i < r->configuration.n; i++) {
+        struct group_peer *peer =
+            group_peer(g, r->configuration.servers[i].id);
+
+        if (peer != NULL && peer->heard_ms == 0 &&
+            group_now(g) < g->leader_since_ms + GREET_MS)
+            r->leader_state.progress[i].last_send = 0;
+    }
+}
+
 void group_tick(struct group *g)
 {
     if (g->life != GROUP_OPEN)
         return;
+    if (g->raft.state == RAFT_LEADER)
+        greet_tick(g);
     if (guard_tick(g)) {
         g->in_core++;
         g->core_tick(&g->io);

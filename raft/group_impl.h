@@ -167,6 +167,7 @@ struct group {
     uint64_t barrier_term; /* whose no-op was submitted */
     uint64_t noop;         /* its index */
     uint64_t leader_term;  /* of the newest leadership of this replica */
+    uint64_t leader_since_ms;
     uint64_t told_commit;
     struct group_peer peers[GROUP_REPLICAS_MAX];
     int n_peers;
