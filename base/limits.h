@@ -72,6 +72,12 @@
 /* Seeds that a first start may name: voters of the metadata group. */
 #define LIMIT_SEEDS 5
 
+/* ---- coordinator --------------------------------------------------------- */
+/* Members of one consumer group, and ids given out to those that may come.
+ * What a rebalance says about all of them must fit into one record of 1 MiB:
+ * 100 bytes of subscription and assignment each. */
+#define LIMIT_GROUP_MEMBERS 10000
+
 /* ---- raft: write-ahead log ----------------------------------------------- */
 /* Payload of one entry. Kafka's default batch limit is 1 MiB; a flush holding
  * the largest entry must still be read back into one buffer. */

@@ -43,12 +43,16 @@ bool bytes_is(const struct bytes *b, struct text t)
 }
 
 /* ---- answers --------------------------------------------------------------- */
-static void answer_fire(struct env_deferred *d)
+void answer_now(struct answer *a)
 {
-    struct answer *a = d->arg;
     a->fire(a);
     arena_free(&a->arena);
     mem_free(a);
+}
+
+static void answer_fire(struct env_deferred *d)
+{
+    answer_now(d->arg);
 }
 
 struct answer *answer_new(struct coordinator *c, void *req,
@@ -85,18 +89,18 @@ void answer_send(struct coordinator *c, struct answer *a)
 }
 
 /* ---- groups ---------------------------------------------------------------- */
-struct classic_group *group_find(struct group_partition *gp, struct text id)
+struct classic_group *classic_group_find(struct group_partition *gp, struct text id)
 {
     struct classic_group *g = NULL;
-    if (id.n > 0) {
-        HASH_FIND(hh, gp->groups, id.p, (size_t)id.n, g);
+    if (id.n >= 0) { /* offsets may be kept for the empty name */
+        HASH_FIND(hh, gp->groups, id.n == 0 ? "" : id.p, (size_t)id.n, g);
     }
     return g;
 }
 
-struct classic_group *group_make(struct group_partition *gp, struct text id)
+struct classic_group *classic_group_make(struct group_partition *gp, struct text id)
 {
-    struct classic_group *g = group_find(gp, id);
+    struct classic_group *g = classic_group_find(gp, id);
     if (g != NULL) {
         return g;
     }
@@ -107,7 +111,7 @@ struct classic_group *group_make(struct group_partition *gp, struct text id)
     bytes_set(&g->protocol, NULL, -1);
     bytes_set(&g->leader, NULL, -1);
     g->state = GROUP_EMPTY;
-    group_timer_init(g);
+    classic_group_timer_init(g);
     g->state_since_ms = env_wall_ms(gp->c->options.env);
     HASH_ADD_KEYPTR(hh, gp->groups, g->id.p, (size_t)g->id.n, g);
     return g;
@@ -115,7 +119,7 @@ struct classic_group *group_make(struct group_partition *gp, struct text id)
 
 void classic_group_free(struct classic_group *g)
 {
-    group_drop_members(g, KAFKA_NOT_COORDINATOR);
+    classic_group_drop(g, KAFKA_NOT_COORDINATOR);
     offsets_free(g);
     HASH_DEL(g->owner->groups, g);
     bytes_free(&g->id);
@@ -156,17 +160,20 @@ static void apply_group(void *arg, const struct group_record *record,
                         bool tombstone)
 {
     struct group_partition *gp = arg;
-    struct classic_group *g = group_find(gp, record->group_id);
-    if (tombstone) {
-        if (g != NULL && g->members == NULL && g->offsets == NULL) {
+    struct classic_group *g = classic_group_find(gp, record->group_id);
+    if (tombstone && g != NULL) {
+        if (!gp->live) {
+            classic_group_drop(g, KAFKA_UNKNOWN_MEMBER_ID);
+        }
+        /* who came meanwhile keeps it */
+        if (g->members == NULL && g->pending == NULL && g->offsets == NULL) {
             classic_group_free(g);
         }
-        return;
     }
-    if (gp->live) {
-        return; /* our own write: what it says is here already */
+    if (tombstone || gp->live) {
+        return; /* live: our own write, what it says is here already */
     }
-    group_restore(group_make(gp, record->group_id), record);
+    classic_group_restore(classic_group_make(gp, record->group_id), record);
 }
 
 static void apply_offset(void *arg, const struct offset_record *o,
@@ -200,6 +207,21 @@ void coordinator_applied(struct coordinator *c, struct partition *p,
     }
 }
 
+static void group_partition_ref(struct group_partition *gp)
+{
+    ASSERT(gp->refs > 0);
+    gp->refs++;
+}
+
+static void group_partition_unref(struct group_partition *gp)
+{
+    ASSERT(gp->refs > 0);
+    if (--gp->refs == 0) {
+        ASSERT(gp->closed && gp->groups == NULL);
+        mem_free(gp);
+    }
+}
+
 /* ---- loading ---------------------------------------------------------------- */
 static void load_went_live(struct group_partition *gp)
 {
@@ -219,9 +241,11 @@ static void load_went_live(struct group_partition *gp)
              (int)gp->index, HASH_COUNT(gp->groups));
 }
 
-static void load_apply(struct group_partition *gp)
+/* False: nothing could be read of what the fetch gave. */
+static bool load_apply(struct group_partition *gp)
 {
     struct partition_fetch *f = &gp->fetch;
+    kafka_offset was = gp->load_at;
     size_t left = (size_t)f->bytes;
     struct buffer whole = {0};
     for (int i = 0; i < f->n_iov; i++) {
@@ -239,50 +263,35 @@ static void load_apply(struct group_partition *gp)
         left -= batch_size(&h);
     }
     buffer_free(&whole);
-}
-
-static void load_again_later(struct group_partition *gp)
-{
-    env_timer_start(&gp->load_retry, LOAD_RETRY_MS);
+    return gp->load_at.v > was.v;
 }
 
 static void load_fetched(struct group_partition *gp)
 {
-    gp->fetching = false;
-    if (gp->closed) {
-        partition_fetch_release(&gp->fetch);
-        mem_free(gp);
-        return;
-    }
     bool ok = gp->fetch.error == KAFKA_NONE;
-    if (gp->leading && !gp->live && ok) {
-        load_apply(gp);
+    gp->fetching = false;
+    if (gp->leading && !gp->live) {
+        /* Retention may have moved the log's start, a file may be unreadable
+         * now: nobody is served from half a state, it is tried again. */
+        ok = ok && (gp->load_epoch != gp->epoch || load_apply(gp));
+        env_timer_start(&gp->load, ok ? 0 : LOAD_RETRY_MS);
     }
     partition_fetch_release(&gp->fetch);
-    if (!gp->leading || gp->live) {
-        return;
-    }
-    if (!ok) {
-        load_again_later(gp);
-        return;
-    }
-    env_defer(gp->c->options.env, &gp->load);
 }
 
-static void load_fetched_cb(struct partition_fetch *f)
+static void load_fetched_later(struct partition_fetch *f)
 {
-    load_fetched(f->arg);
+    struct group_partition *gp = f->arg;
+    load_fetched(gp);
+    group_partition_unref(gp);
 }
 
-static void load_step(struct env_deferred *d)
+static void load_step(struct env_timer *timer)
 {
-    struct group_partition *gp = d->arg;
-    if (gp->closed) {
-        mem_free(gp);
-        return;
-    }
-    if (!gp->leading || gp->live || gp->fetching) {
-        return;
+    struct group_partition *gp = timer->arg;
+    ASSERT(gp->leading && !gp->live && !gp->closed);
+    if (gp->fetching) {
+        return; /* of an earlier leadership; goes on when it is back */
     }
     kafka_offset start = partition_log_start(gp->partition);
     if (gp->load_at.v < start.v) {
@@ -298,36 +307,40 @@ static void load_step(struct env_deferred *d)
         .at_least_one = true,
         .current_leader_epoch = -1,
         .last_fetched_epoch = -1,
-        .cb = load_fetched_cb,
+        .cb = load_fetched_later,
         .arg = gp,
     };
+    gp->load_epoch = gp->epoch;
     gp->fetching = true;
+    group_partition_ref(gp);
     if (partition_fetch(gp->partition, &gp->fetch)) {
-        load_fetched(gp);
+        load_fetched_later(&gp->fetch);
     }
-}
-
-static void load_retry(struct env_timer *timer)
-{
-    struct group_partition *gp = timer->arg;
-    env_defer(gp->c->options.env, &gp->load);
 }
 
 static struct group_partition *partition_make(struct coordinator *c,
                                               struct partition *p,
                                               int32_t index)
 {
-    struct group_partition *gp = partition_of(c, index);
-    if (gp == NULL) {
-        gp = mem_zalloc(sizeof *gp);
-        gp->c = c;
-        gp->index = index;
-        gp->load = (struct env_deferred){.cb = load_step, .arg = gp};
-        env_timer_init(c->options.env, &gp->load_retry, load_retry, gp);
-        HASH_ADD(hh, c->partitions, index, sizeof gp->index, gp);
-    }
+    struct group_partition *gp = mem_zalloc(sizeof *gp);
+    gp->c = c;
+    gp->index = index;
+    gp->refs = 1;
     gp->partition = p;
+    env_timer_init(c->options.env, &gp->load, load_step, gp);
+    HASH_ADD(hh, c->partitions, index, sizeof gp->index, gp);
     return gp;
+}
+
+static void partition_close(struct group_partition *gp)
+{
+    gp->leading = false;
+    gp->live = false;
+    gp->closed = true;
+    groups_drop(gp);
+    env_timer_stop(&gp->load);
+    HASH_DEL(gp->c->partitions, gp);
+    group_partition_unref(gp);
 }
 
 void coordinator_role_changed(struct coordinator *c, struct partition *p,
@@ -335,10 +348,16 @@ void coordinator_role_changed(struct coordinator *c, struct partition *p,
 {
     bool leads = role->is_leader && role->ready;
     struct group_partition *gp = partition_of(c, index);
-    if (gp == NULL && !leads) {
-        return;
+    if (gp != NULL && gp->partition != p) { /* of a topic made anew */
+        partition_close(gp);
+        gp = NULL;
     }
-    gp = partition_make(c, p, index);
+    if (gp == NULL) {
+        if (!leads) {
+            return;
+        }
+        gp = partition_make(c, p, index);
+    }
     int32_t epoch = (int32_t)role->term.v;
     if (leads && gp->leading && gp->epoch == epoch) {
         return;
@@ -348,26 +367,18 @@ void coordinator_role_changed(struct coordinator *c, struct partition *p,
     gp->epoch = epoch;
     gp->load_at.v = 0;
     groups_drop(gp);
-    env_timer_stop(&gp->load_retry);
+    env_timer_stop(&gp->load);
     if (leads) {
-        env_defer(c->options.env, &gp->load);
+        env_timer_start(&gp->load, 0);
     }
 }
 
-void coordinator_partition_closed(struct coordinator *c, int32_t index)
+void coordinator_partition_closed(struct coordinator *c, struct partition *p,
+                                  int32_t index)
 {
     struct group_partition *gp = partition_of(c, index);
-    if (gp == NULL) {
-        return;
-    }
-    gp->leading = false;
-    gp->live = false;
-    gp->closed = true;
-    groups_drop(gp);
-    env_timer_stop(&gp->load_retry);
-    HASH_DEL(c->partitions, gp);
-    if (!gp->fetching && !gp->load.queued) {
-        mem_free(gp);
+    if (gp != NULL && gp->partition == p) {
+        partition_close(gp);
     }
 }
 
@@ -376,6 +387,7 @@ struct group_write *group_write_new(struct group_partition *gp)
 {
     struct group_write *w = mem_zalloc(sizeof *w);
     w->gp = gp;
+    group_partition_ref(gp);
     batch_builder_init(&w->batch, CODEC_NONE);
     return w;
 }
@@ -384,7 +396,6 @@ static enum kafka_error write_error(enum kafka_error e)
 {
     switch ((int)e) {
     case KAFKA_NONE:
-    case KAFKA_REQUEST_TIMED_OUT:
         return e;
     case KAFKA_NOT_LEADER_OR_FOLLOWER:
     case KAFKA_KAFKA_STORAGE_ERROR:
@@ -397,11 +408,17 @@ static enum kafka_error write_error(enum kafka_error e)
     }
 }
 
+void group_write_free(struct group_write *w)
+{
+    batch_builder_free(&w->batch);
+    group_partition_unref(w->gp);
+    mem_free(w);
+}
+
 static void write_end(struct group_write *w, enum kafka_error error)
 {
     w->done(w, error);
-    batch_builder_free(&w->batch);
-    mem_free(w);
+    group_write_free(w);
 }
 
 static void write_produced(struct partition_produce *p)
@@ -463,7 +480,7 @@ void coordinator_free(struct coordinator *c)
 {
     env_timer_stop(&c->sweep);
     while (c->partitions != NULL) {
-        coordinator_partition_closed(c, c->partitions->index);
+        partition_close(c->partitions);
     }
     mem_free(c);
 }
@@ -513,7 +530,7 @@ coordinator_list(struct coordinator *c,
         struct classic_group *next_group = NULL;
         HASH_ITER(hh, gp->groups, g, next_group)
         {
-            const char *state = group_state_name(g);
+            const char *state = classic_group_state(g);
             struct coordinator_group_view v = {
                 .group_id = bytes_text(&g->id),
                 .state = {.p = state, .n = (int32_t)strlen(state)},

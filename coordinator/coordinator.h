@@ -41,12 +41,15 @@ void coordinator_free(struct coordinator *c);
 int32_t coordinator_partition_of(struct text key, int32_t n_partitions);
 
 /* Wiring, called by the owner of the partitions of __consumer_offsets: a
- * committed batch was applied; the role changed; the partition is gone. */
+ * committed batch was applied; the role changed; the partition is gone or about
+ * to be deleted (from here on nothing is asked of it; what is parked is
+ * answered NOT_COORDINATOR). Telling it twice is fine. */
 void coordinator_applied(struct coordinator *c, struct partition *p, int32_t index,
                          kafka_offset base, const uint8_t *batch, uint32_t size);
 void coordinator_role_changed(struct coordinator *c, struct partition *p, int32_t index,
                               const struct group_role *role);
-void coordinator_partition_closed(struct coordinator *c, int32_t index);
+void coordinator_partition_closed(struct coordinator *c, struct partition *p,
+                                  int32_t index);
 
 /* ---- requests -------------------------------------------------------------
  * Each is caller-owned and answered once by `cb`, never inside the call;
@@ -187,7 +190,8 @@ struct coordinator_describe {
     void *impl;
 };
 void coordinator_describe(struct coordinator *c, struct coordinator_describe *req);
-/* Calls `each` for every group coordinated by this shard now (sorted by id).
+/* Calls `each` for every group coordinated by this shard now (in the order
+ * in which they came).
  * COORDINATOR_LOAD_IN_PROGRESS when a partition led here is still loading. */
 enum kafka_error coordinator_list(struct coordinator *c,
                                   void (*each)(void *arg, const struct coordinator_group_view *view),

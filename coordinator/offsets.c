@@ -1,18 +1,22 @@
-/* Committed offsets: commit, fetch, describe, delete, expiry. A commit is
- * decided at once and answered when its records are committed; the table is
- * changed only by what was committed. */
+/* Committed offsets: commit, fetch, delete, expiry; and the view of a group. A
+ * commit is decided at once and answered when its records are committed; the
+ * table is changed only by what was committed. */
+#include "base/limits.h"
 #include "coordinator/impl.h"
 
+/* Bytes of tombstones in one batch, far below what the log takes. */
+#define FORGET_BYTES ((size_t)256 << 10)
+
 /* ---- the table ------------------------------------------------------------------ */
+/* Topic, NUL, partition: names of topics have no NUL. */
 static void offset_key(struct bytes *key, struct text topic, int32_t partition)
 {
     size_t n = topic.n < 0 ? 0 : (size_t)topic.n;
-    char *p = mem_alloc(n + 1 + sizeof partition);
-    memcpy(p, n == 0 ? "" : topic.p, n);
-    p[n] = '\0';
-    memcpy(p + n + 1, &partition, sizeof partition);
-    bytes_set(key, p, (int32_t)(n + 1 + sizeof partition));
-    mem_free(p);
+    key->n = (int32_t)(n + 1 + sizeof partition);
+    key->p = mem_alloc((size_t)key->n);
+    memcpy(key->p, n == 0 ? "" : topic.p, n);
+    key->p[n] = '\0';
+    memcpy(key->p + n + 1, &partition, sizeof partition);
 }
 
 static struct committed_offset *offset_find(struct classic_group *g,
@@ -21,6 +25,9 @@ static struct committed_offset *offset_find(struct classic_group *g,
 {
     struct bytes key = {0};
     struct committed_offset *o = NULL;
+    if (g == NULL || g->offsets == NULL) {
+        return NULL;
+    }
     offset_key(&key, topic, partition);
     HASH_FIND(hh, g->offsets, key.p, (size_t)key.n, o);
     bytes_free(&key);
@@ -46,12 +53,12 @@ void offsets_free(struct classic_group *g)
 void offset_apply(struct group_partition *gp, const struct offset_record *r,
                   bool tombstone)
 {
-    struct classic_group *g = group_find(gp, r->group_id);
+    struct classic_group *g = classic_group_find(gp, r->group_id);
     if (g == NULL) {
-        if (tombstone || r->group_id.n <= 0) {
+        if (tombstone || r->group_id.n < 0) {
             return;
         }
-        g = group_make(gp, r->group_id);
+        g = classic_group_make(gp, r->group_id);
     }
     struct committed_offset *o = offset_find(g, r->topic, r->partition);
     if (tombstone) {
@@ -103,8 +110,39 @@ static enum kafka_error commit_check(struct coordinator *c,
     if (e != KAFKA_NONE) {
         return e;
     }
-    return group_check_member(group_find(*gp, req->group_id), req->member_id,
-                              req->instance_id, req->generation_id);
+    return classic_group_check_commit(classic_group_find(*gp, req->group_id),
+                                      req);
+}
+
+/* Adds one offset to the batch, or says why not. */
+static bool commit_add(struct coordinator *c, struct group_write *w,
+                       const struct coordinator_commit *req,
+                       struct coordinator_commit_offset *o, int64_t now)
+{
+    if (o->error != KAFKA_NONE) {
+        return false;
+    }
+    if (o->metadata.n > c->options.offset_metadata_bytes_max) {
+        o->error = KAFKA_OFFSET_METADATA_TOO_LARGE;
+        return false;
+    }
+    struct offset_record r = {
+        .group_id = req->group_id,
+        .topic = o->topic,
+        .partition = o->partition,
+        .offset = o->offset,
+        .leader_epoch = o->leader_epoch,
+        .metadata = o->metadata.n < 0 ? TEXT("") : o->metadata,
+        .commit_timestamp_ms = now,
+    };
+    records_add_offset(&w->batch, now, &r, false);
+    struct committed_offset *older =
+        offset_find(classic_group_find(w->gp, req->group_id), o->topic,
+                    o->partition);
+    if (older != NULL) {
+        older->submitted_ms = now; /* it must not expire behind this one */
+    }
+    return true;
 }
 
 void coordinator_commit(struct coordinator *c, struct coordinator_commit *req)
@@ -119,29 +157,10 @@ void coordinator_commit(struct coordinator *c, struct coordinator_commit *req)
     struct group_write *w = group_write_new(gp);
     int n = 0;
     for (int i = 0; i < req->n_offsets; i++) {
-        struct coordinator_commit_offset *o = &req->offsets[i];
-        if (o->error != KAFKA_NONE) {
-            continue;
-        }
-        if (o->metadata.n > c->options.offset_metadata_bytes_max) {
-            o->error = KAFKA_OFFSET_METADATA_TOO_LARGE;
-            continue;
-        }
-        struct offset_record r = {
-            .group_id = req->group_id,
-            .topic = o->topic,
-            .partition = o->partition,
-            .offset = o->offset,
-            .leader_epoch = o->leader_epoch,
-            .metadata = o->metadata.n < 0 ? TEXT("") : o->metadata,
-            .commit_timestamp_ms = now,
-        };
-        records_add_offset(&w->batch, now, &r, false);
-        n++;
+        n += commit_add(c, w, req, &req->offsets[i], now);
     }
     if (n == 0) {
-        batch_builder_free(&w->batch);
-        mem_free(w);
+        group_write_free(w);
         answer_send(c, answer_new(c, req, commit_fire));
         return;
     }
@@ -202,14 +221,14 @@ static void fetch_confirmed(struct group_read *read, enum err status)
         req->cb(req);
         return;
     }
-    struct classic_group *g = group_find(gp, req->group_id);
+    struct classic_group *g = classic_group_find(gp, req->group_id);
     if (req->all) {
         fetch_all(g, req);
         return;
     }
     for (int i = 0; i < req->n_offsets; i++) {
         struct coordinator_fetched_offset *o = &req->offsets[i];
-        fill(o, g == NULL ? NULL : offset_find(g, o->topic, o->partition));
+        fill(o, offset_find(g, o->topic, o->partition));
     }
     req->cb(req);
 }
@@ -220,24 +239,10 @@ static void fetch_fire(struct answer *a)
     req->cb(req);
 }
 
-static enum kafka_error fetch_check(struct group_partition *gp,
-                                    const struct coordinator_fetch *req)
-{
-    if (req->member_epoch < 0 || req->member_id.n < 0) {
-        return KAFKA_NONE;
-    }
-    struct classic_group *g = group_find(gp, req->group_id);
-    return group_check_member(g, req->member_id, (struct text){.n = -1},
-                              req->member_epoch);
-}
-
 void coordinator_fetch(struct coordinator *c, struct coordinator_fetch *req)
 {
     struct group_partition *gp = NULL;
     req->error = partition_live(c, req->index, &gp);
-    if (req->error == KAFKA_NONE) {
-        req->error = fetch_check(gp, req);
-    }
     if (req->error != KAFKA_NONE) {
         answer_send(c, answer_new(c, req, fetch_fire));
         return;
@@ -263,7 +268,7 @@ static void describe_group(struct classic_group *g,
     int i = 0;
     for (struct group_member *m = g->members; m != NULL; m = m->hh.next) {
         struct text sub =
-            stable ? member_subscription_of(m, &g->protocol) : TEXT("");
+            stable ? group_member_subscription(m, &g->protocol) : TEXT("");
         members[i++] = (struct coordinator_member){
             .member_id = bytes_text(&m->id),
             .instance_id = bytes_text(&m->instance_id),
@@ -273,7 +278,7 @@ static void describe_group(struct classic_group *g,
             .client_host = bytes_text(&m->client_host),
         };
     }
-    const char *state = group_state_name(g);
+    const char *state = classic_group_state(g);
     struct text protocol = bytes_text(&g->protocol);
     req->view = (struct coordinator_group_view){
         .error = KAFKA_NONE,
@@ -296,7 +301,7 @@ static void describe_confirmed(struct group_read *read, enum err status)
                           ? partition_live(req->impl, req->index, &gp)
                           : KAFKA_NOT_COORDINATOR;
     struct classic_group *g = req->view.error == KAFKA_NONE
-                                  ? group_find(gp, req->group_id)
+                                  ? classic_group_find(gp, req->group_id)
                                   : NULL;
     if (req->view.error == KAFKA_NONE && g == NULL) {
         req->view.error = KAFKA_GROUP_ID_NOT_FOUND;
@@ -325,20 +330,53 @@ void coordinator_describe(struct coordinator *c,
     group_read_barrier(partition_group(gp->partition), &req->barrier);
 }
 
-/* ---- delete ----------------------------------------------------------------------- */
-static void add_tombstone(struct classic_group *g, struct committed_offset *o,
-                          struct batch_builder *b, int64_t now)
-{
-    struct offset_record r = {.group_id = bytes_text(&g->id),
-                              .topic = bytes_text(&o->topic),
-                              .partition = o->partition};
-    records_add_offset(b, now, &r, true);
-}
+/* ---- forgetting ------------------------------------------------------------------- */
+/* Tombstones for what is to be forgotten of one group, in as many batches as
+ * needed. */
+struct forgetting {
+    struct classic_group *g;
+    struct group_write *w; /* being filled, or NULL */
+    int64_t now;
+};
 
 static void write_forgotten(struct group_write *w, enum kafka_error error)
 {
     (void)w; /* not committed: tried again at the next sweep */
     (void)error;
+}
+
+static struct batch_builder *forgetting_batch(struct forgetting *f)
+{
+    if (f->w != NULL && batch_builder_bytes(&f->w->batch) > FORGET_BYTES) {
+        group_write_submit(f->w);
+        f->w = NULL;
+    }
+    if (f->w == NULL) {
+        f->w = group_write_new(f->g->owner);
+        f->w->done = write_forgotten;
+    }
+    return &f->w->batch;
+}
+
+static void forget_offset(struct forgetting *f, const struct committed_offset *o)
+{
+    struct offset_record r = {.group_id = bytes_text(&f->g->id),
+                              .topic = bytes_text(&o->topic),
+                              .partition = o->partition};
+    records_add_offset(forgetting_batch(f), f->now, &r, true);
+}
+
+static void forget_group(struct forgetting *f)
+{
+    struct group_record r = {.group_id = bytes_text(&f->g->id)};
+    records_add_group(forgetting_batch(f), f->now, &r, true);
+}
+
+static void forgetting_end(struct forgetting *f)
+{
+    if (f->w != NULL) {
+        group_write_submit(f->w);
+    }
 }
 
 static void delete_fire(struct answer *a)
@@ -350,7 +388,9 @@ static void delete_fire(struct answer *a)
 static void delete_written(struct group_write *w, enum kafka_error error)
 {
     struct coordinator_delete *req = w->arg;
-    req->error = error;
+    req->error = error == KAFKA_NONE || error == KAFKA_NOT_COORDINATOR
+                     ? error
+                     : KAFKA_COORDINATOR_NOT_AVAILABLE;
     req->cb(req);
 }
 
@@ -360,69 +400,61 @@ void coordinator_delete(struct coordinator *c, struct coordinator_delete *req)
     req->error = req->group_id.n <= 0 ? KAFKA_INVALID_GROUP_ID
                                       : partition_live(c, req->index, &gp);
     struct classic_group *g =
-        req->error == KAFKA_NONE ? group_find(gp, req->group_id) : NULL;
+        req->error == KAFKA_NONE ? classic_group_find(gp, req->group_id) : NULL;
     if (req->error == KAFKA_NONE && g == NULL) {
         req->error = KAFKA_GROUP_ID_NOT_FOUND;
-    } else if (g != NULL && (g->members != NULL || g->pending != NULL)) {
+    } else if (g != NULL && g->state != GROUP_EMPTY) {
         req->error = KAFKA_NON_EMPTY_GROUP;
     }
     if (req->error != KAFKA_NONE) {
         answer_send(c, answer_new(c, req, delete_fire));
         return;
     }
-    struct group_write *w = group_write_new(gp);
-    int64_t now = env_wall_ms(c->options.env);
+    struct forgetting f = {.g = g, .now = env_wall_ms(c->options.env)};
     for (struct committed_offset *o = g->offsets; o != NULL; o = o->hh.next) {
-        add_tombstone(g, o, &w->batch, now);
+        forget_offset(&f, o);
     }
-    struct group_record r = {.group_id = bytes_text(&g->id)};
-    records_add_group(&w->batch, now, &r, true);
-    w->done = delete_written;
-    w->arg = req;
-    group_write_submit(w);
+    forget_group(&f); /* the last record: when it is there, all are */
+    f.w->done = delete_written;
+    f.w->arg = req;
+    forgetting_end(&f);
 }
 
-/* Groups without members whose offsets nobody committed for long enough. */
+/* Offsets that nobody committed for long enough, and groups without any. Those
+ * of a group that had members count from when it became empty at the
+ * earliest. */
+static void group_expire(struct classic_group *g, int64_t before, int64_t now)
+{
+    struct forgetting f = {.g = g, .now = now};
+    bool all = true;
+    bool rested = g->state_since_ms <= before;
+    if (g->protocol_type.n > 0 && !rested) {
+        return;
+    }
+    for (struct committed_offset *o = g->offsets; o != NULL; o = o->hh.next) {
+        if (o->commit_timestamp_ms <= before && o->submitted_ms <= before) {
+            forget_offset(&f, o);
+        } else {
+            all = false;
+        }
+    }
+    if (all && (rested || g->offsets != NULL)) {
+        forget_group(&f);
+    }
+    forgetting_end(&f);
+}
+
 void offsets_expire(struct group_partition *gp)
 {
-    struct env *env = gp->c->options.env;
-    int64_t now = env_wall_ms(env);
+    int64_t now = env_wall_ms(gp->c->options.env);
     int64_t before = now - gp->c->options.offsets_retention_ms;
     struct classic_group *g = NULL;
     struct classic_group *next = NULL;
     HASH_ITER(hh, gp->groups, g, next)
     {
-        if (g->members != NULL || g->pending != NULL) {
-            continue;
+        if (g->state == GROUP_EMPTY && g->pending == NULL) {
+            group_expire(g, before, now);
         }
-        bool simple = g->protocol_type.n <= 0;
-        if (!simple && g->state_since_ms > before) {
-            continue;
-        }
-        struct group_write *w = group_write_new(gp);
-        int n = 0;
-        bool all = true;
-        for (struct committed_offset *o = g->offsets; o != NULL;
-             o = o->hh.next) {
-            bool old = o->commit_timestamp_ms <= before;
-            all = all && old;
-            if (old) {
-                add_tombstone(g, o, &w->batch, now);
-                n++;
-            }
-        }
-        if (all && (n > 0 || g->state_since_ms <= before)) {
-            struct group_record r = {.group_id = bytes_text(&g->id)};
-            records_add_group(&w->batch, now, &r, true);
-            n++;
-        }
-        if (n == 0) {
-            batch_builder_free(&w->batch);
-            mem_free(w);
-            continue;
-        }
-        w->done = write_forgotten;
-        group_write_submit(w);
     }
 }
 
@@ -438,22 +470,14 @@ void coordinator_topic_deleted(struct coordinator *c, const char *topic)
         struct classic_group *next = NULL;
         HASH_ITER(hh, gp->groups, g, next)
         {
-            struct group_write *w = group_write_new(gp);
-            int n = 0;
+            struct forgetting f = {.g = g, .now = now};
             for (struct committed_offset *o = g->offsets;
                  gp->live && o != NULL; o = o->hh.next) {
                 if (bytes_is(&o->topic, name)) {
-                    add_tombstone(g, o, &w->batch, now);
-                    n++;
+                    forget_offset(&f, o);
                 }
             }
-            if (n == 0) {
-                batch_builder_free(&w->batch);
-                mem_free(w);
-                continue;
-            }
-            w->done = write_forgotten;
-            group_write_submit(w);
+            forgetting_end(&f);
         }
     }
 }

@@ -235,10 +235,12 @@ enum err records_read(const uint8_t *batch, size_t size,
         return ERR_CORRUPT;
     }
     struct batch_record rec;
-    while (e == ERR_OK && batch_records_next(&records, &rec)) {
-        e = read_record(&rec, reader);
+    while (batch_records_next(&records, &rec)) {
+        if (read_record(&rec, reader) != ERR_OK) {
+            e = ERR_CORRUPT; /* the next ones may be fine */
+        }
     }
-    if (e == ERR_OK && records.status != ERR_OK) {
+    if (records.status != ERR_OK) {
         e = ERR_CORRUPT;
     }
     batch_records_close(&records);

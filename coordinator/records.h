@@ -34,8 +34,8 @@ void records_add_offset(struct batch_builder *b, int64_t now_ms,
                         const struct offset_record *offset, bool tombstone);
 
 /* What the records of a batch say, in order; views into the batch, valid
- * during the call. Records of other types are passed over. ERR_CORRUPT when a
- * record of a known type cannot be read. */
+ * during the call. Records of other types are passed over, and those of a
+ * known type that cannot be read: then ERR_CORRUPT at the end. */
 struct records_reader {
     void *arg;
     void (*group)(void *arg, const struct group_record *group, bool tombstone);

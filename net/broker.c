@@ -200,8 +200,12 @@ static void partition_applied_told(void *arg, struct partition *p,
 
 static void partition_closed_told(void *arg, struct partition *p)
 {
-    (void)p;
-    mem_free(arg);
+    struct shard_partition *sp = arg;
+    if (sp->offsets_topic) {
+        coordinator_partition_closed(sp->shard->coordinator, p,
+                                     sp->id.partition);
+    }
+    mem_free(sp);
 }
 
 static const struct partition_ops partition_callbacks = {
@@ -323,7 +327,7 @@ static void close_partitions(struct broker_shard *s,
         }
         HASH_DEL(s->partitions, sp);
         if (sp->offsets_topic) {
-            coordinator_partition_closed(s->coordinator, i);
+            coordinator_partition_closed(s->coordinator, sp->partition, i);
         }
         partition_delete(sp->partition); /* frees sp by closed */
     }

@@ -69,7 +69,8 @@ void api_join_group(struct request *rq)
         .instance_id = api_text(in->group_instance_id),
         .protocol_type = api_text(in->protocol_type),
         .client_id = api_text(rq->client_id),
-        .client_host = api_text(wire_str_of(rq->client_host)),
+        .client_host = api_text(wire_str_of(
+            arena_printf(&rq->arena, "/%s", rq->client_host))),
         .reason = api_text(in->reason),
         .session_timeout_ms = in->session_timeout_ms,
         .rebalance_timeout_ms = in->rebalance_timeout_ms < 0

@@ -46,12 +46,29 @@ offsets_of(const struct fetch_group *g, int *n)
     return g->fetch.all ? g->kept : g->fetch.offsets;
 }
 
+/* Before version 2 there is no room for an error of the whole but in each
+ * partition: a client that finds none takes it that nothing was committed. */
+static void spread_error(struct fetch_group *g)
+{
+    for (int i = 0; i < g->fetch.n_offsets; i++) {
+        struct coordinator_fetched_offset *o = &g->fetch.offsets[i];
+        o->offset.v = -1;
+        o->leader_epoch = -1;
+        o->metadata = (struct text){.p = "", .n = 0};
+        o->error = g->fetch.error;
+    }
+    g->fetch.error = KAFKA_NONE;
+}
+
 static void respond_old(struct fetch_call *call)
 {
     struct request *rq = call->rq;
-    const struct fetch_group *g = &call->groups[0];
+    struct fetch_group *g = &call->groups[0];
     struct offset_fetch_response out;
     offset_fetch_response_init(&out);
+    if (rq->api_version < 2 && g->fetch.error != KAFKA_NONE) {
+        spread_error(g);
+    }
     int n = 0;
     const struct coordinator_fetched_offset *o = offsets_of(g, &n);
     out.error_code = (int16_t)g->fetch.error;
@@ -85,14 +102,19 @@ static void answer_group(struct request *rq, const struct fetch_group *g,
     out->error_code = (int16_t)g->fetch.error;
     out->topics = api_alloc(rq, (size_t)n, sizeof *out->topics);
     for (int i = 0; i < n;) {
-        struct offset_fetch_response_group_topic *t =
-            &out->topics[out->n_topics++];
+        struct uuid id = topic_id_of(rq, o[i].topic);
         int m = 0;
         while (i + m < n && same_topic(&o[i], &o[i + m])) {
             m++;
         }
+        if (rq->api_version >= 10 && uuid_is_zero(&id)) {
+            i += m; /* deleted: there is no id to tell it by */
+            continue;
+        }
+        struct offset_fetch_response_group_topic *t =
+            &out->topics[out->n_topics++];
         t->name = api_wire(o[i].topic);
-        t->topic_id = topic_id_of(rq, o[i].topic);
+        t->topic_id = id;
         t->partitions = api_alloc(rq, (size_t)m, sizeof *t->partitions);
         t->n_partitions = m;
         for (int k = 0; k < m; k++, i++) {
@@ -113,7 +135,9 @@ static void answer_unknown_ids(struct request *rq, const struct fetch_group *g,
     }
     struct offset_fetch_response_group_topic *all = api_alloc(
         rq, (size_t)(out->n_topics + g->in->n_topics), sizeof *all);
-    memcpy(all, out->topics, (size_t)out->n_topics * sizeof *all);
+    for (int t = 0; t < out->n_topics; t++) {
+        all[t] = out->topics[t];
+    }
     out->topics = all;
     for (int t = 0; t < g->in->n_topics; t++) {
         const struct offset_fetch_request_group_topic *ti = &g->in->topics[t];
