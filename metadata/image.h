@@ -14,19 +14,20 @@
 struct image_broker {
     node_id node;
     struct uuid directory;
-    char *host;          /* advertised to clients */
+    char *host; /* advertised to clients */
     int32_t port;
-    char *peer_address;  /* "host:port" of the peer listener */
-    char *rack;          /* NULL: none */
-    bool live;           /* false: fenced (no heartbeat) */
-    uint64_t epoch;      /* index of its newest registration */
+    char *peer_address; /* "host:port" of the peer listener */
+    char *rack;         /* NULL: none */
+    bool live;          /* false: fenced (no heartbeat) */
+    uint64_t epoch;     /* index of its newest registration */
 };
 
 struct image_partition {
     int n_replicas;
-    struct group_replica replicas[GROUP_REPLICAS_MAX]; /* first: preferred leader */
-    node_id leader;        /* as recorded; -1 none */
-    int32_t leader_epoch;  /* never goes back */
+    struct group_replica
+        replicas[GROUP_REPLICAS_MAX]; /* first: preferred leader */
+    node_id leader;                   /* as recorded; -1 none */
+    int32_t leader_epoch;             /* never goes back */
 };
 
 struct image_config {
@@ -50,15 +51,20 @@ void image_free(struct image *image);
 
 /* What one record changed; pointers into the image, valid during the call. */
 enum image_change_kind {
-    IMAGE_CLUSTER, IMAGE_BROKER, IMAGE_TOPIC_CREATED, IMAGE_TOPIC_DELETED,
-    IMAGE_PARTITIONS_ADDED, IMAGE_TOPIC_CONFIG, IMAGE_BROKER_CONFIG,
+    IMAGE_CLUSTER,
+    IMAGE_BROKER,
+    IMAGE_TOPIC_CREATED,
+    IMAGE_TOPIC_DELETED,
+    IMAGE_PARTITIONS_ADDED,
+    IMAGE_TOPIC_CONFIG,
+    IMAGE_BROKER_CONFIG,
     IMAGE_LEADER
 };
 struct image_change {
     enum image_change_kind kind;
     const struct image_broker *broker;
-    const struct image_topic *topic;  /* deleted: still readable in the call */
-    int32_t partition;                /* LEADER; PARTITIONS_ADDED: first new one */
+    const struct image_topic *topic; /* deleted: still readable in the call */
+    int32_t partition; /* LEADER; PARTITIONS_ADDED: first new one */
 };
 typedef void (*image_change_fn)(void *arg, const struct image_change *change);
 /* Applies one committed entry of the metadata log (a batch of records). Never
@@ -74,14 +80,21 @@ void image_dump(const struct image *image,
 log_index image_version(const struct image *image);
 const struct uuid *image_cluster_id(const struct image *image);
 /* Brokers sorted by node id; topics sorted by name. */
-int image_brokers(const struct image *image, const struct image_broker *const **out);
-const struct image_broker *image_broker(const struct image *image, node_id node);
-int image_topics(const struct image *image, const struct image_topic *const **out);
-const struct image_topic *image_topic(const struct image *image, const char *name, size_t n);
-const struct image_topic *image_topic_by_id(const struct image *image, const struct uuid *id);
-const char *image_topic_config(const struct image_topic *topic, const char *name);
+int image_brokers(const struct image *image,
+                  const struct image_broker *const **out);
+const struct image_broker *image_broker(const struct image *image,
+                                        node_id node);
+int image_topics(const struct image *image,
+                 const struct image_topic *const **out);
+const struct image_topic *image_topic(const struct image *image,
+                                      const char *name, size_t n);
+const struct image_topic *image_topic_by_id(const struct image *image,
+                                            const struct uuid *id);
+const char *image_topic_config(const struct image_topic *topic,
+                               const char *name);
 /* Cluster-wide (node -1) and per-broker dynamic configuration overrides. */
-const char *image_broker_config(const struct image *image, node_id node, const char *name);
+const char *image_broker_config(const struct image *image, node_id node,
+                                const char *name);
 
 /* Next in the list of cluster-wide (node -1) or a broker's overrides; names
  * sorted. How many there are. */

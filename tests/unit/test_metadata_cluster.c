@@ -69,7 +69,8 @@ static void p_role(void *sm, const struct group_role *role)
 {
     struct partition *p = sm;
     if (role->is_leader && role->ready) {
-        metadata_report_leader(p->b->m, &p->id, p->b->id, (int32_t)role->term.v);
+        metadata_report_leader(p->b->m, &p->id, p->b->id,
+                               (int32_t)role->term.v);
     }
 }
 static enum err p_settle(struct settle_job *job)
@@ -183,9 +184,8 @@ static void on_refused(void *arg, const char *sentence)
     snprintf(b->refused, sizeof b->refused, "%s", sentence);
 }
 
-static const struct metadata_ops metadata_ops = {.changed = on_changed,
-                                                 .ready = on_ready,
-                                                 .refused = on_refused};
+static const struct metadata_ops metadata_ops = {
+    .changed = on_changed, .ready = on_ready, .refused = on_refused};
 
 static enum err on_admit(void *arg, const struct uuid *cluster, node_id node,
                          const struct uuid *directory, char *why,
@@ -200,9 +200,9 @@ static enum err on_admit(void *arg, const struct uuid *cluster, node_id node,
             return ERR_REFUSED;
         }
     }
-    return b->m == NULL ? ERR_OK
-                        : metadata_admit(b->m, cluster, node, directory, why,
-                                         why_size);
+    return b->m == NULL
+               ? ERR_OK
+               : metadata_admit(b->m, cluster, node, directory, why, why_size);
 }
 static void on_peer_up(void *arg, node_id node)
 {
@@ -342,13 +342,13 @@ static void wait_ready(uint64_t ns)
 {
     if (!sim_run_while_not(sim, all_ready, NULL, ns)) {
         for (int i = 0; i < n_brokers; i++) {
-            printf("broker %d: up %d started %s ready %d refused '%s' "
-                   "waiting '%s'\n",
-                   brokers[i].id, sim_node_up(brokers[i].node),
-                   err_name(brokers[i].started), brokers[i].ready,
-                   brokers[i].refused,
-                   brokers[i].m == NULL ? ""
-                                        : metadata_waiting_for(brokers[i].m));
+            printf(
+                "broker %d: up %d started %s ready %d refused '%s' "
+                "waiting '%s'\n",
+                brokers[i].id, sim_node_up(brokers[i].node),
+                err_name(brokers[i].started), brokers[i].ready,
+                brokers[i].refused,
+                brokers[i].m == NULL ? "" : metadata_waiting_for(brokers[i].m));
         }
         ck_abort_msg("not ready in time");
     }
@@ -386,8 +386,7 @@ static struct broker *metadata_leader_broker(void)
 static struct broker *a_follower(void)
 {
     for (int i = 0; i < n_brokers; i++) {
-        if (sim_node_up(brokers[i].node) &&
-            !metadata_is_leader(brokers[i].m)) {
+        if (sim_node_up(brokers[i].node) && !metadata_is_leader(brokers[i].m)) {
             return &brokers[i];
         }
     }
@@ -502,14 +501,14 @@ static void assert_usable(const char *name, int32_t partitions)
         if (!sim_node_up(brokers[i].node)) {
             continue;
         }
-        const struct image_topic *t = image_topic(
-            metadata_image(brokers[i].m), name, strlen(name));
+        const struct image_topic *t =
+            image_topic(metadata_image(brokers[i].m), name, strlen(name));
         ck_assert_msg(t != NULL, "broker %d lacks %s", brokers[i].id, name);
         ck_assert_int_eq(t->n_partitions, partitions);
         for (int32_t p = 0; p < partitions; p++) {
             ck_assert_msg(t->partitions[p].leader >= 0,
-                          "broker %d: %s-%d has no leader", brokers[i].id,
-                          name, p);
+                          "broker %d: %s-%d has no leader", brokers[i].id, name,
+                          p);
         }
     }
 }
@@ -900,8 +899,7 @@ START_TEST(test_sync__sees_what_was_committed)
     a.timeout_ms = 5000;
     begin_create(&a, leader, "fresh", 1, 1);
     sim_run_for(sim, 20 * SIM_MS);
-    ck_assert_ptr_nonnull(
-        image_topic(metadata_image(leader->m), "fresh", 5));
+    ck_assert_ptr_nonnull(image_topic(metadata_image(leader->m), "fresh", 5));
     begin(&s, far, ask_sync);
     finish(&s);
     ck_assert_int_eq(s.error, KAFKA_NONE);

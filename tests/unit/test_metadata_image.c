@@ -279,8 +279,7 @@ START_TEST(test_record__damaged_bytes)
         struct image *image = image_new();
         uint8_t *exact = mem_alloc(n);
         memcpy(exact, b.data, n);
-        enum err e =
-            image_apply(image, (log_index){1}, exact, n, NULL, NULL);
+        enum err e = image_apply(image, (log_index){1}, exact, n, NULL, NULL);
         const struct image_topic *const *topics;
         ck_assert(e == ERR_CORRUPT || image_topics(image, &topics) == 1);
         if (e == ERR_CORRUPT) {
@@ -338,21 +337,19 @@ START_TEST(test_record__golden)
     record_put_counters(&b, 7, 1000);
     record_put_broker_live(&b, 2, 258, true);
     static const uint8_t want[] = {
-        1,
-        9, 0, 0, 0, 28, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        0, 0, 0, 1, 0, 0, 0, 2, 0, 0, 0, 3,
-        7, 0, 0, 0, 21, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        0, 1, 'k', 255, 255,
-        10, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 3, 232,
-        3, 0, 0, 0, 13, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 2, 1};
+        1,   9, 0, 0, 0,  28, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0,   0,   0,
+        0,   0, 0, 0, 0,  1,  0, 0, 0, 2, 0, 0, 0, 3, 7, 0, 0, 0,   21,  1,
+        2,   3, 0, 0, 0,  0,  0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 'k', 255, 255,
+        10,  0, 0, 0, 16, 0,  0, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0,   0,   3,
+        232, 3, 0, 0, 0,  13, 0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 1, 2,   1};
     ck_assert_uint_eq(b.size, sizeof want);
     ck_assert_mem_eq(b.data, want, sizeof want);
     buffer_clear(&b);
     record_batch_begin(&b);
     put_orders(&b, ORDERS, "o");
     static const uint8_t head[] = {
-        1, 4, 0, 0, 0, 163, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        0, 1, 'o', 0, 0, 0, 0, 2, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2};
+        1, 4, 0,   0, 0, 163, 1, 2, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+        0, 1, 'o', 0, 0, 0,   0, 2, 3, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 2};
     ck_assert_mem_eq(b.data, head, sizeof head);
     buffer_free(&b);
 }

@@ -155,9 +155,8 @@ static char *const NULL_VALUE = NULL;
 static void encode_create(struct buffer *b)
 {
     const node_id nodes[] = {1, 2};
-    const struct metadata_assignment a = {.partition = 0,
-                                          .n_nodes = 2,
-                                          .nodes = nodes};
+    const struct metadata_assignment a = {
+        .partition = 0, .n_nodes = 2, .nodes = nodes};
     char name[] = "retention.ms", value[] = "5";
     const struct image_config configs[] = {{name, value}, {name, NULL_VALUE}};
     const struct metadata_new_topic t = {.name = "orders",

@@ -76,9 +76,8 @@ static struct metadata_topic_result create_plain(const char *name,
                                                  int32_t partitions,
                                                  int16_t factor)
 {
-    const struct metadata_new_topic t = {.name = name,
-                                         .n_partitions = partitions,
-                                         .replication_factor = factor};
+    const struct metadata_new_topic t = {
+        .name = name, .n_partitions = partitions, .replication_factor = factor};
     return create(&t);
 }
 
@@ -124,8 +123,8 @@ START_TEST(test_create__codes)
     create_plain("orders", 1, 1);
     create_plain("a.b", 1, 1);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        struct metadata_topic_result r = create_plain(
-            cases[i].name, cases[i].partitions, cases[i].factor);
+        struct metadata_topic_result r =
+            create_plain(cases[i].name, cases[i].partitions, cases[i].factor);
         ck_assert_msg(r.error == cases[i].want, "case %zu: %d %s", i, r.error,
                       r.message);
         ck_assert_int_eq(r.message[0] != '\0', cases[i].want != KAFKA_NONE);
@@ -154,9 +153,9 @@ START_TEST(test_create__manual_assignments)
     ck_assert_int_eq(create(&t).error, KAFKA_INVALID_REQUEST);
     t.n_partitions = -1;
     const struct metadata_assignment wrong[][2] = {
-        {{0, 2, one_two}, {0, 2, one_two}},   {{0, 2, one_two}, {2, 2, one_two}},
-        {{0, 2, one_two}, {1, 2, unknown}},   {{0, 2, one_two}, {1, 2, twice}},
-        {{0, 2, one_two}, {1, 1, one}},       {{0, 0, NULL}, {1, 0, NULL}},
+        {{0, 2, one_two}, {0, 2, one_two}}, {{0, 2, one_two}, {2, 2, one_two}},
+        {{0, 2, one_two}, {1, 2, unknown}}, {{0, 2, one_two}, {1, 2, twice}},
+        {{0, 2, one_two}, {1, 1, one}},     {{0, 0, NULL}, {1, 0, NULL}},
     };
     for (size_t i = 0; i < sizeof wrong / sizeof *wrong; i++) {
         t.assignments = wrong[i];
@@ -237,8 +236,7 @@ START_TEST(test_create__configs)
                      KAFKA_INVALID_CONFIG);
     ck_assert_int_eq(create_with("retention.ms", "5000").error, KAFKA_NONE);
     ck_assert_str_eq(
-        image_topic_config(image_topic(image, "c", 1), "retention.ms"),
-        "5000");
+        image_topic_config(image_topic(image, "c", 1), "retention.ms"), "5000");
 }
 END_TEST
 
@@ -274,8 +272,8 @@ START_TEST(test_delete)
     ck_assert_int_eq(image_topics(image, &topics), 0);
     /* replica ids are not given out again */
     create_plain("a", 1, 1);
-    ck_assert_uint_eq(
-        image_topic(image, "a", 1)->partitions[0].replicas[0].id, 3);
+    ck_assert_uint_eq(image_topic(image, "a", 1)->partitions[0].replicas[0].id,
+                      3);
 }
 END_TEST
 
@@ -320,12 +318,13 @@ START_TEST(test_alter_configs)
         {.topic = "a", .n_configs = 1, .configs = &none},
         {.node = 9, .n_configs = 0},
         {.node = -1, .n_configs = 1, .configs = &fixed}};
-    const enum kafka_error want[] = {
-        KAFKA_NONE,           KAFKA_UNKNOWN_TOPIC_OR_PARTITION,
-        KAFKA_INVALID_CONFIG, KAFKA_INVALID_CONFIG,
-        KAFKA_INVALID_REQUEST, KAFKA_INVALID_REQUEST};
-    struct change c = {
-        .kind = CHANGE_ALTER_CONFIGS, .n = 6, .u.configs = all};
+    const enum kafka_error want[] = {KAFKA_NONE,
+                                     KAFKA_UNKNOWN_TOPIC_OR_PARTITION,
+                                     KAFKA_INVALID_CONFIG,
+                                     KAFKA_INVALID_CONFIG,
+                                     KAFKA_INVALID_REQUEST,
+                                     KAFKA_INVALID_REQUEST};
+    struct change c = {.kind = CHANGE_ALTER_CONFIGS, .n = 6, .u.configs = all};
     struct metadata_topic_result *r = run(&c);
     for (int i = 0; i < 6; i++) {
         ck_assert_msg(r[i].error == want[i], "%d: %s", i, r[i].message);
