@@ -349,36 +349,27 @@ static bool config_take(struct transfer *t, const uint8_t *body, size_t size)
     return true;
 }
 
-/* Cuts a log that contradicts the state to come, which is committed: nothing
- * from that index on ever was. The core is started again without it. */
-static void cut_conflict(struct group *g, uint64_t index)
-{
-    if (entry_table_next(&g->table) <= index)
-        return;
-    log_info("catchup", "group=%d conflicting entries from %llu on are dropped",
-             g->creation.id.partition, (unsigned long long)index);
-    group_stop(g);
-    entry_table_truncate(&g->table, index);
-    g->cut_position = g->host->backend.append_truncate(
-        g->host->backend_arg, &g->creation.id, (log_index){index});
-    if (g->durable >= index)
-        g->durable = index - 1;
-    if (g->appended >= index) {
-        g->appended = index - 1;
-        if (g->truncated == 0 || g->truncated > index)
-            g->truncated = index;
-    }
-    group_start(g);
-}
-
 static void transfer_ready(struct transfer *t)
 {
     struct group *g = t->g;
 
+    if (contains(g, t->index, t->term)) {
+        transfer_end(t, "the log has it");
+        return;
+    }
     t->state = T_READY;
     kept_clear(&g->held);
-    cut_conflict(g, t->index);
-    t->offered_ms = group_now(g);
+    transfer_step(t);
+}
+
+/* Entries that contradict the state to come, which is committed, never were;
+ * without them, and with nothing under way, it can be settled. */
+static void transfer_settle(struct transfer *t)
+{
+    struct group *g = t->g;
+
+    if (g->appends.count == 0 && entry_table_next(&g->table) > t->index)
+        g->cut_position = group_cut(g, t->index);
     settle_check(g);
     settle_poll(g->host);
 }
@@ -457,8 +448,11 @@ static void transfer_step(struct transfer *t)
         transfer_end(t, "");
         return;
     }
-    if (t->state == T_READY)
+    if (t->state == T_READY) {
+        if (!g->settling)
+            transfer_settle(t);
         return;
+    }
     if (t->began && contains(g, t->index, t->term)) {
         transfer_end(t, "the log has it");
         return;
@@ -576,6 +570,7 @@ bool catchup_ready(const struct group *g)
 
     /* what was cut must be durable before the checkpoint relies on it */
     return t != NULL && t->state == T_READY && g->appends.count == 0 &&
+           entry_table_next(&g->table) <= t->index &&
            group_now(g) >= t->again_ms && g->cut_position <= g->host->durable;
 }
 

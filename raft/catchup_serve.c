@@ -37,10 +37,12 @@ void catchup_lease_check(struct group *g)
 
 /* ---- offers -------------------------------------------------------------- */
 
+/* Also by a leader that cannot commit yet: what is settled was committed, and
+ * its first commit may need the very follower that is behind. */
 void catchup_offer(struct group *g)
 {
     if (g->life != GROUP_OPEN || g->raft.state != RAFT_LEADER ||
-        !g->role.ready || g->ops->catchup == NULL || g->table.first == 1)
+        g->ops->catchup == NULL || g->table.first == 1)
         return;
     for (int i = 0; i < g->n_peers; i++) {
         struct group_peer *peer = &g->peers[i];
@@ -94,7 +96,7 @@ static void answer_manifest(struct group *g, struct rpc_request *request)
 static void serve_manifest(struct group *g, struct rpc_request *request,
                            node_id from, uint64_t have)
 {
-    if (g->raft.state != RAFT_LEADER || !g->role.ready) {
+    if (g->raft.state != RAFT_LEADER) {
         rpc_respond(request, ERR_NOT_LEADER, NULL, 0);
         return;
     }

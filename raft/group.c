@@ -303,6 +303,28 @@ void group_stop(struct group *g)
     fail_reads(g, ERR_NOT_LEADER);
 }
 
+uint64_t group_cut(struct group *g, uint64_t first)
+{
+    uint64_t position;
+
+    ASSERT(g->appends.count == 0 && first > g->settled);
+    log_info("raft", "entries from %llu on contradict the leader's partition=%d",
+             (unsigned long long)first, (int)g->creation.id.partition);
+    group_stop(g);
+    entry_table_truncate(&g->table, first);
+    position = g->host->backend.append_truncate(
+        g->host->backend_arg, &g->creation.id, (log_index){first});
+    if (g->durable >= first)
+        g->durable = first - 1;
+    if (g->appended >= first) {
+        g->appended = first - 1;
+        if (g->truncated == 0 || g->truncated > first)
+            g->truncated = first;
+    }
+    group_start(g);
+    return position;
+}
+
 /* ---- telling the state machine
  * ------------------------------------------------------ */
 

@@ -290,6 +290,10 @@ bool group_recover_entry(struct group *group, uint64_t index, uint64_t term,
 void group_free(struct group *group);
 /* Starts the core from the recovered state. */
 void group_start(struct group *group);
+/* Drops the log's entries from `first` on, which contradict what is committed,
+ * and starts the core again without them. No append may be under way. Gives the
+ * position of the record. */
+uint64_t group_cut(struct group *group, uint64_t first);
 /* Closes the core at once. */
 void group_stop(struct group *group);
 void group_receive(struct group *group, node_id from, const uint8_t *body,

@@ -16,7 +16,7 @@
 #define N 3
 #define ENTRY 4000
 #define BLOCK 50000 /* bytes of a range */
-#define BLOCKS 400
+#define BLOCKS 4000
 #define MANIFEST 16 /* generation u32, crc u32, size u64 */
 
 static struct sim *sim;
@@ -707,6 +707,33 @@ START_TEST(test_catchup__survives_crashes_of_both_sides)
 }
 END_TEST
 
+/* Random crashes, cuts and loads. FLOTILLA_SEEDS says how many runs. */
+START_TEST(test_catchup__random)
+{
+    const char *seeds = getenv("FLOTILLA_SEEDS");
+    const char *only = getenv("FLOTILLA_SEED");
+    if (only != NULL && _i != atoi(only))
+        return;
+    if (_i >= (seeds != NULL ? atoi(seeds) : 4))
+        return;
+    start(100 + (uint64_t)_i);
+    struct prng *prng = sim_prng(sim);
+    sim_net_bandwidth(sim, 4 << 20);
+    for (int round = 0; round < 8; round++) {
+        struct node *victim = &nodes[prng_below(prng, N)];
+        sim_node_crash(victim->sim_node,
+                       prng_below(prng, 2) == 0 ? SIM_KILL : SIM_RANDOM);
+        write_entries(1 + prng_below(prng, WINDOW * 2));
+        restart(victim);
+        if (prng_below(prng, 3) == 0)
+            sim_net_reset(sim, nodes[0].sim_node, nodes[1].sim_node);
+        sim_run_for(sim, prng_below(prng, 3000) * SIM_MS);
+    }
+    expect_equal();
+    finish();
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("catchup");
@@ -719,6 +746,7 @@ int main(void)
     tcase_add_test(tc, test_catchup__a_slow_follower_in_sync_is_waited_for);
     tcase_add_loop_test(tc, test_catchup__survives_crashes_of_both_sides, 0,
                         10);
+    tcase_add_loop_test(tc, test_catchup__random, 0, 1000);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
     srunner_run_all(sr, CK_NORMAL);
