@@ -26,7 +26,10 @@ static void find_one(struct request *rq, int8_t type, struct wire_str key,
     out->port = -1;
     out->error_message = WIRE_NULL_STR;
     if (type != 0) {
-        out->error_code = KAFKA_INVALID_REQUEST;
+        /* of the errors a producer takes for final, this is the one */
+        out->error_code = type == 1
+                              ? KAFKA_TRANSACTIONAL_ID_AUTHORIZATION_FAILED
+                              : KAFKA_INVALID_REQUEST;
         out->error_message =
             type == 1 ? WIRE_STR("Transactions are not supported yet.")
                       : WIRE_STR("This kind of coordinator is not supported.");
