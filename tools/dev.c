@@ -241,7 +241,7 @@ static void report_death(struct dev *dev, struct dev_broker *b)
     }
     cli_fail(dev->cli, EXIT_FAILED, "Broker %d ended %s.", b->number, how);
     last_line(b, line, sizeof line);
-    if (WIFEXITED(b->status) && line[0] != '\0') {
+    if (WIFEXITED(b->status) && b->status != 0 && line[0] != '\0') {
         fprintf(stderr, "  %s/broker.log: %s\n", b->dir, line);
     }
     if (dev->ready) {

@@ -28,6 +28,7 @@ const char produce_more[] =
 struct producing {
     const struct cli *cli;
     rd_kafka_t *rk;
+    rd_kafka_topic_t *topic;
     rd_kafka_headers_t *headers; /* NULL: none */
     int32_t partition;
     const char *separator;
@@ -88,8 +89,7 @@ static void send_line(struct producing *p, char *line, size_t n)
         rd_kafka_headers_t *headers =
             p->headers != NULL ? rd_kafka_headers_copy(p->headers) : NULL;
         rd_kafka_resp_err_t err = rd_kafka_producev(
-            p->rk, RD_KAFKA_V_TOPIC(cli_argument(p->cli, 0)),
-            RD_KAFKA_V_PARTITION(p->partition),
+            p->rk, RD_KAFKA_V_RKT(p->topic), RD_KAFKA_V_PARTITION(p->partition),
             RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
             RD_KAFKA_V_KEY(key, key_n), RD_KAFKA_V_VALUE(value, n),
             RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_END);
@@ -179,12 +179,16 @@ int produce_run(struct cli *cli)
     p.rk = make_producer(&p);
     /* a broker must be there before lines are swallowed */
     if (p.rk != NULL && client_reach(cli, p.rk, &status)) {
+        /* made beforehand, it asks for its leaders at once and not at
+         * librdkafka's next look at unknown topics, a second later */
+        p.topic = rd_kafka_topic_new(p.rk, cli_argument(cli, 0), NULL);
         bool read = send_lines(&p, from);
         status = finish(&p);
         if (!read) {
             status = cli_fail(cli, EXIT_PARTLY, "Cannot read on: %s.",
                               strerror(errno));
         }
+        rd_kafka_topic_destroy(p.topic);
     }
     if (p.rk != NULL) {
         rd_kafka_destroy(p.rk);

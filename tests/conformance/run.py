@@ -10,8 +10,9 @@ from harness import Cluster, External, Failed, Report, ROOT
 from suite_clients import Java, confluent
 from suite_flotilla import Starting, Verbs
 from suite_kcat import Kcat
+from suite_wire import Wire
 
-SUITES = ("verbs", "kcat", "confluent", "java", "starts")
+SUITES = ("verbs", "kcat", "confluent", "java", "wire", "starts")
 
 
 def arguments():
@@ -42,6 +43,8 @@ def suites(args, report, cluster, flotilla, build):
     if "java" in only:
         Java(report, cluster, args.build, replicas,
              500000 if full else 50000).all()
+    if "wire" in only:
+        Wire(report, cluster, flotilla, replicas).all()
     if "starts" in only and ours:
         Starting(report, cluster, flotilla).all()
 

@@ -126,6 +126,11 @@ class Starting:
         check("a data directory in use", self.directory_in_use)
         check("another node's data directory", self.other_node)
         check("a second broker with the same id", self.same_id)
+        check("a known id with an empty directory", self.empty_directory)
+        check("one broker alone: start to the first record", self.first_record,
+              1, 0.3)
+        check("three brokers: start to the first record", self.first_record,
+              3, 1.0)
 
     def refused(self, args, *words):
         done = subprocess.run([self.flotilla, "server"] + args, timeout=30,
@@ -150,7 +155,7 @@ class Starting:
                             "num.partitions")
 
     def any_address(self):
-        return self.refused(["-D", "listeners=PLAINTEXT://0.0.0.0:39999"],
+        return self.refused(["-D", "listeners=PLAINTEXT://0.0.0.0:28999"],
                             "0.0.0.0", "advertised.listeners")
 
     def port_in_use(self):
@@ -158,17 +163,17 @@ class Starting:
         return self.refused(
             ["-D", "log.dirs=%s/data" % d, "-D",
              "listeners=PLAINTEXT://127.0.0.1:%d" % self.cluster.port, "-D",
-             "peer.listener=127.0.0.1:39998"], str(self.cluster.port))
+             "peer.listener=127.0.0.1:28998"], str(self.cluster.port))
 
     def directory_in_use(self):
         return self.refused(
             ["-D", "log.dirs=" + self.cluster.path(1, "data"), "-D",
-             "listeners=PLAINTEXT://127.0.0.1:39997", "-D",
-             "peer.listener=127.0.0.1:39998"], "in use")
+             "listeners=PLAINTEXT://127.0.0.1:28997", "-D",
+             "peer.listener=127.0.0.1:28998"], "in use")
 
     def other_node(self):
         d = self.scratch()
-        one = Cluster(os.path.dirname(self.flotilla), n=1, port=39990,
+        one = Cluster(os.path.dirname(self.flotilla), n=1, port=28990,
                       data=os.path.join(d, "one"))
         one.start()
         one.stop()
@@ -183,5 +188,38 @@ class Starting:
                          for i in range(self.cluster.n))
         return self.refused(
             ["--seeds", seeds, "-D", "node.id=1", "-D", "log.dirs=%s/data" % d,
-             "-D", "listeners=PLAINTEXT://127.0.0.1:39997", "-D",
-             "peer.listener=127.0.0.1:39998"], "1")
+             "-D", "listeners=PLAINTEXT://127.0.0.1:28997", "-D",
+             "peer.listener=127.0.0.1:28998"], "1")
+
+    def empty_directory(self):
+        node = self.cluster.n
+        pid = self.cluster.kill(node, 15)
+        self.cluster.wait_dead(node, pid)
+        try:
+            return self.refused(
+                ["--config", self.cluster.path(node, "server.properties"),
+                 "-D", "log.dirs=%s/data" % self.scratch()],
+                "node.id %d" % node)
+        finally:
+            self.cluster.restart(node)
+            self.cluster.wait_all()
+
+    def first_record(self, n, limit):
+        """From exec to an acknowledged record; the best of three, as others
+        use this machine too."""
+        best = None
+        for i in range(3):
+            cluster = Cluster(os.path.dirname(self.flotilla), n=n,
+                              port=28970 + 6 * i,
+                              data=os.path.join(self.scratch(), "new"))
+            begun = time.monotonic()
+            try:
+                cluster.start()
+                run([self.flotilla, "produce", "first", "-b",
+                     cluster.bootstrap], stdin=b"hello\n")
+                seconds = time.monotonic() - begun
+            finally:
+                cluster.stop()
+            best = seconds if best is None else min(best, seconds)
+        expect(best < limit, "%.2f s" % best)
+        return "%.2f s" % best
