@@ -673,6 +673,65 @@ START_TEST(test_catchup__a_slow_follower_in_sync_is_waited_for)
 }
 END_TEST
 
+/* The only replica with everything cannot commit without the one that lacks
+ * it. */
+START_TEST(test_catchup__from_a_leader_that_cannot_commit)
+{
+    start(6);
+    sim_node_crash(nodes[2].sim_node, SIM_KILL);
+    write_entries(3 * WINDOW);
+    sim_node_crash(nodes[0].sim_node, SIM_DROP_ALL);
+    sim_node_crash(nodes[1].sim_node, SIM_DROP_ALL);
+    restart(&nodes[0]);
+    restart(&nodes[2]);
+    sim_run_for(sim, 10 * SIM_S);
+    write_entries(10);
+    ck_assert_int_eq(nodes[2].switches, 1);
+    restart(&nodes[1]);
+    expect_equal();
+    finish();
+}
+END_TEST
+
+START_TEST(test_catchup__waits_on_a_full_disk)
+{
+    start(7);
+    sim_node_crash(nodes[2].sim_node, SIM_KILL);
+    write_entries(3 * WINDOW);
+    sim_disk_capacity(nodes[2].sim_node, 12 << 20);
+    restart(&nodes[2]);
+    sim_run_for(sim, 20 * SIM_S);
+    ck_assert_int_eq(nodes[2].begins, 1);
+    ck_assert_int_eq(nodes[2].switches, 0);
+    ck_assert_uint_gt(nodes[2].bytes_written, 1 << 20);
+    sim_disk_capacity(nodes[2].sim_node, 0);
+    expect_equal();
+    ck_assert_int_eq(nodes[2].switches, 1);
+    ck_assert_int_eq(nodes[2].begins, 1);
+    finish();
+}
+END_TEST
+
+START_TEST(test_catchup__never_takes_what_is_damaged)
+{
+    char path[32];
+    start(8);
+    sim_node_crash(nodes[2].sim_node, SIM_KILL);
+    write_entries(3 * WINDOW);
+    struct node *l = leader();
+    tape_path(l->tape->generation, path);
+    ck_assert(sim_disk_flip(l->sim_node, path, 777777, 3));
+    restart(&nodes[2]);
+    sim_run_for(sim, 20 * SIM_S);
+    ck_assert_int_gt(nodes[2].given_up, 0);
+    ck_assert_int_eq(nodes[2].switches, 0);
+    ck_assert(sim_disk_flip(l->sim_node, path, 777777, 3));
+    expect_equal();
+    ck_assert_int_eq(nodes[2].switches, 1);
+    finish();
+}
+END_TEST
+
 static bool is_receiving(void *arg)
 {
     const struct tape *t = nodes[2].tape;
@@ -744,6 +803,9 @@ int main(void)
     tcase_add_test(tc, test_catchup__under_load);
     tcase_add_test(tc, test_catchup__a_stuck_follower_does_not_stop_the_others);
     tcase_add_test(tc, test_catchup__a_slow_follower_in_sync_is_waited_for);
+    tcase_add_test(tc, test_catchup__from_a_leader_that_cannot_commit);
+    tcase_add_test(tc, test_catchup__waits_on_a_full_disk);
+    tcase_add_test(tc, test_catchup__never_takes_what_is_damaged);
     tcase_add_loop_test(tc, test_catchup__survives_crashes_of_both_sides, 0,
                         10);
     tcase_add_loop_test(tc, test_catchup__random, 0, 1000);
