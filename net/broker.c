@@ -692,6 +692,7 @@ static enum err shard_open(struct broker_shard *s)
         .ping_ms = (uint32_t)broker_config_int(c, "peer.ping.interval.ms"),
         .silence_ms = (uint32_t)broker_config_int(c, "peer.silence.ms"),
         .queue_bytes_max = (uint64_t)broker_config_int(c, "peer.queue.bytes"),
+        .address = b->addresses.peer_advertised,
     };
     s->transport = transport_new(&to, &transport_callbacks, s);
     struct raft_host_options ho = {

@@ -116,7 +116,7 @@ void transport_set_peer(struct transport *transport, node_id node,
     else if (transport->n_peers < LIMIT_PEERS)
         peer = peer_new(transport, node, address);
     else
-        log_error("transport", "no room for peer node=%d", node);
+        log_error("transport", "no room for a peer node=%d", node);
     if (peer != NULL)
         peer->told = true;
 }
@@ -141,7 +141,7 @@ void transport_add_seed(struct transport *transport, const char *address)
     if (seed_find(transport, address) != NULL)
         return;
     if (transport->n_peers >= LIMIT_PEERS) {
-        log_error("transport", "no room for seed %s", address);
+        log_error("transport", "no room for a seed address=%s", address);
         return;
     }
     struct seed *seed = mem_zalloc(sizeof *seed);

@@ -126,8 +126,8 @@ static void peer_lose(struct peer *peer, const char *why)
     if (!peer->up)
         return;
     peer->up = false;
-    log_warn("transport", "peer down node=%d address=%s: %s", peer->node,
-             peer->address, why);
+    log_warn("transport", "peer down node=%d address=%s reason=\"%s\"",
+             peer->node, peer->address, why);
     event_add(peer, false);
 }
 
@@ -171,7 +171,8 @@ static void peer_note(struct peer *peer, const char *why)
     if (same && peer->logged_ms != 0 && now - peer->logged_ms < LOG_AGAIN_MS)
         return;
     peer->logged_ms = now == 0 ? 1 : now;
-    log_warn("transport", "not connected node=%d %s", peer->node, text);
+    log_warn("transport", "not connected node=%d address=%s reason=\"%s\"",
+             peer->node, peer->address, why);
 }
 
 static void link_count(struct link *link)
@@ -415,7 +416,8 @@ struct peer *peer_new(struct transport *t, node_id node, const char *address)
     t->n_peers++;
     if (node >= 0)
         HASH_ADD(hh, t->known, node, sizeof peer->node, peer);
-    link_dial_later(&peer->links[LANE_MAIN]); /* bulk follows */
+    if (address[0] != 0)                          /* else when it is known */
+        link_dial_later(&peer->links[LANE_MAIN]); /* bulk follows */
     return peer;
 }
 
@@ -429,7 +431,7 @@ void peer_set_address(struct peer *peer, const char *address)
         if (link->conn != NULL) {
             link->backoff_ms = 0;
             link_close(link, "the address changed");
-        } else if (link->state == LINK_WAITING) {
+        } else if (link->state == LINK_WAITING || i == LANE_MAIN) {
             link->backoff_ms = 0;
             link_dial_later(link);
         }
@@ -604,8 +606,8 @@ static void incoming_hello(struct incoming *in, const struct peer_frame *frame,
         return;
     }
     if (hello_judge(t, &hello, -1, why, sizeof why) != ERR_OK) {
-        log_info("transport", "refused a connection of node=%d: %s", hello.node,
-                 why);
+        log_info("transport", "connection refused node=%d reason=\"%s\"",
+                 hello.node, why);
         incoming_refuse(in, hello.lane, why);
         return;
     }
@@ -654,7 +656,7 @@ static void incoming_frame(struct peer_conn *conn, void *arg,
     } else if (frame->kind == PEER_RPC_REQUEST) {
         rpc_request_received(in, frame, body);
     } else {
-        log_warn("transport", "closing node=%d: it sent a frame of kind %d",
+        log_warn("transport", "unexpected frame node=%d kind=%d",
                  in->peer->node, (int)frame->kind);
         incoming_close(in, false);
     }
@@ -667,10 +669,11 @@ static void incoming_lost(struct peer_conn *conn, void *arg, bool refused,
     (void)conn;
     (void)refused;
     if (in->peer == NULL)
-        log_info("transport", "a connection without hello ended: %s", why);
-    else
-        log_info("transport", "connection of node=%d ended: %s", in->peer->node,
+        log_info("transport", "connection without hello ended reason=\"%s\"",
                  why);
+    else
+        log_debug("transport", "connection ended node=%d reason=\"%s\"",
+                  in->peer->node, why);
     incoming_free(in);
 }
 
