@@ -638,6 +638,8 @@ static bool reserve_append(struct group *g, const struct message *m,
 
         if (records == 0 && slot != NULL && slot->term == e->term)
             continue;
+        if (e->size > g->host->entry_bytes_max)
+            return false; /* this broker's log is made for smaller ones */
         bytes += e->size;
         records++;
     }
@@ -921,7 +923,7 @@ static enum err propose_allowed(struct group *g, uint64_t size)
     if (!g->role.ready || g->role.term.v != g->raft.current_term ||
         g->transfer_to != 0)
         return ERR_NOT_READY;
-    if (size > LIMIT_ENTRY_BYTES)
+    if (size > g->host->entry_bytes_max)
         return ERR_TOO_LARGE;
     if (last_index(g) >= g->settled + LIMIT_RAFT_ENTRIES) {
         g->wanted = true;

@@ -231,6 +231,7 @@ struct raft_host {
     struct raft_wakeup *wakeups;
     uint32_t wakeups_size, wakeups_head, wakeups_count;
     uint64_t durable;
+    uint32_t entry_bytes_max; /* payload of one entry that the log takes */
     struct group *turn_head, **turn_tail;
     struct env_deferred turn;
     struct env_timer ticker;

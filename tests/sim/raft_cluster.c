@@ -219,8 +219,12 @@ static void check_file(struct machine *m, uint64_t size, uint64_t settled,
     for (size_t i = 0; i < size / sizeof *records; i++) {
         chain_add(&h, &records[i]);
         if (records[i].index != i + 2)
-            sim_fail(c->sim, "settled file out of order: node %d group %d",
-                     m->node->at, m->at);
+            sim_fail(c->sim,
+                     "settled file out of order: node %d group %d "
+                     "generation %llu record %zu of %zu has index %llu",
+                     m->node->at, m->at, (unsigned long long)m->generation, i,
+                     (size_t)(size / sizeof *records),
+                     (unsigned long long)records[i].index);
     }
     if (h != chain || settled != size / sizeof *records + 1)
         sim_fail(c->sim,
@@ -250,6 +254,9 @@ static enum err m_restore(void *sm, log_index settled, raft_term_t term,
     m->generation = state[2];
     m->applied = m->appended = m->durable = settled.v;
     check_file(m, state[0], settled.v, state[1]);
+    sim_note(m->node->cluster->sim, "b%d group %d restored at %llu, file %llu",
+             m->node->at, m->at, (unsigned long long)settled.v,
+             (unsigned long long)state[2]);
     return ERR_OK;
 }
 
