@@ -167,6 +167,9 @@
 /* Entries of one group in memory: libraft's arrays never shrink. Appending
  * waits for settling when that many are not settled. */
 #define LIMIT_RAFT_ENTRIES 8192
+/* Payload of one group that its leader has not committed: a follower must be
+ * able to take it whatever else it follows. */
+#define LIMIT_RAFT_UNCOMMITTED_BYTES ((uint64_t)1 << 20)
 /* Messages of a group held back by a guard, and their bytes: enough for every
  * peer to have a window on the way; beyond it they are dropped. */
 #define LIMIT_RAFT_HELD 256

@@ -272,6 +272,8 @@ void group_start(struct group *g)
     group_want_turn(g);
 }
 
+static void note_uncommitted(struct group *g);
+
 static void core_closed(struct raft *r)
 {
     (void)r;
@@ -300,6 +302,7 @@ void group_stop(struct group *g)
     g->in_core++;
     raft_close(&g->raft, core_closed);
     g->in_core--;
+    note_uncommitted(g);
     fail_reads(g, ERR_NOT_LEADER);
 }
 
@@ -552,6 +555,7 @@ void group_run(struct group *g)
         notify_reads(g);
     } while (g->again && g->life == GROUP_OPEN);
     g->running = false;
+    note_uncommitted(g);
     if (g->life != GROUP_OPEN) {
         raft_host_want_turn(g->host); /* deleted from inside a callback */
         return;
@@ -793,15 +797,47 @@ static void note_match(struct group *g, replica_id from)
     }
 }
 
+/* How many of the entries can be taken without room being reserved: those that
+ * are here already; no-ops and configurations, which have room of their own; and
+ * one that replaces others, since room comes from those. */
+static uint32_t entries_without_room(const struct group *g,
+                                     const struct message *m,
+                                     const struct message_entry *entries)
+{
+    uint32_t n = 0;
+    bool fresh = false; /* the log ends before this one */
+
+    for (; n < m->n_entries; n++) {
+        const struct entry_slot *slot =
+            entry_table_at(&g->table, m->prev_index + 1 + n);
+
+        if (entries[n].size > g->host->entry_bytes_max)
+            return 0;
+        if (!fresh && slot != NULL && slot->term == entries[n].term)
+            continue;
+        if (!fresh && slot != NULL && slot->term != entries[n].term)
+            return n + 1;
+        fresh = true;
+        if (entries[n].type != ENTRY_NOOP && entries[n].type != ENTRY_CONFIG)
+            return n;
+    }
+    return n;
+}
+
 /* There is no room for the entries. Who leads, what is committed, and that the
  * entries would not fit to the log anyway, the core must hear nevertheless: the
  * room may depend on it. */
-static void strip_entries(struct message *m)
+static void strip_entries(struct group *g, struct message *m,
+                          const struct message_entry *entries)
 {
-    m->n_entries = 0;
-    m->flags |= MESSAGE_QUIET;
-    if (m->commit > m->prev_index)
-        m->commit = m->prev_index;
+    uint32_t keep = entries_without_room(g, m, entries);
+
+    g->unreserved = keep > 0;
+    if (keep == 0)
+        m->flags |= MESSAGE_QUIET;
+    m->n_entries = keep;
+    if (m->commit > m->prev_index + keep)
+        m->commit = m->prev_index + keep;
 }
 
 static void deliver(struct group *g, struct message *m, const uint8_t *body,
@@ -819,7 +855,7 @@ static void deliver(struct group *g, struct message *m, const uint8_t *body,
         return;
     if (guard_deliver(g, m, &entries)) {
         if (m->type == MESSAGE_APPEND && !reserve_append(g, m, entries))
-            strip_entries(m);
+            strip_entries(g, m, entries);
         note_before(g, m);
         core_message(m, entries, &in);
         snprintf(address, sizeof address, "%llu", (unsigned long long)m->from);
@@ -836,6 +872,7 @@ static void deliver(struct group *g, struct message *m, const uint8_t *body,
         g->in_core--;
         g->in_append = false;
         g->staged = NULL;
+        g->unreserved = false;
         unreserve(g);
         note_match(g, m->from);
     }
@@ -916,6 +953,32 @@ static void apply_done(struct raft_apply *req, int status, void *result)
     mem_free(req);
 }
 
+/* What is not known to be committed, after something changed. */
+static void note_uncommitted(struct group *g)
+{
+    const struct raft *r = &g->raft;
+    uint64_t bytes =
+        g->life == GROUP_OPEN
+            ? entry_table_bytes(&g->table, r->commit_index, last_index(g))
+            : 0;
+
+    g->host->uncommitted += bytes - g->uncommitted;
+    g->uncommitted = bytes;
+}
+
+/* What does not commit is bounded, for each group and for all of them: a leader
+ * must leave room in its log for what it follows, or brokers that lead
+ * different groups could wait for each other. One entry is always allowed. */
+static bool uncommitted_allowed(struct group *g, uint64_t size)
+{
+    uint64_t all = g->host->uncommitted_max;
+
+    if (g->uncommitted > 0 &&
+        g->uncommitted + size > LIMIT_RAFT_UNCOMMITTED_BYTES)
+        return false;
+    return g->host->uncommitted == 0 || g->host->uncommitted + size <= all;
+}
+
 static enum err propose_allowed(struct group *g, uint64_t size)
 {
     if (g->life != GROUP_OPEN || g->raft.state != RAFT_LEADER)
@@ -931,6 +994,8 @@ static enum err propose_allowed(struct group *g, uint64_t size)
     }
     if (g->table.count >= LIMIT_RAFT_ENTRIES)
         return ERR_BUSY; /* held by a follower */
+    if (!uncommitted_allowed(g, size))
+        return ERR_BUSY;
     return g->host->backend.reserve(g->host->backend_arg, size, 1) ? ERR_OK
                                                                    : ERR_BUSY;
 }
@@ -968,6 +1033,7 @@ enum err group_propose(struct group *g, enum entry_type type,
     ASSERT(rv == 0 && g->reserved_records == 0);
     g->propose_iov = NULL;
     out->v = last_index(g);
+    note_uncommitted(g);
     notify_log(g);
     g->again = true;
     group_want_turn(g);

@@ -154,6 +154,7 @@ struct group {
     const struct message_entry *staged;
     uint64_t staged_first;
     uint32_t staged_n;
+    bool unreserved; /* what is staged needs no reservation */
     uint64_t reserved_bytes;
     uint32_t reserved_records;
 
@@ -169,6 +170,7 @@ struct group {
     uint64_t leader_term;  /* of the newest leadership of this replica */
     uint64_t leader_since_ms;
     uint64_t told_commit;
+    uint64_t uncommitted; /* bytes beyond the commit index */
     struct group_peer peers[GROUP_REPLICAS_MAX];
     int n_peers;
     uint64_t round;                 /* newest read round begun */
@@ -237,6 +239,7 @@ struct raft_host {
     struct env_timer ticker;
     uint32_t phase;
     struct group_room_wait *room_head, **room_tail;
+    uint64_t uncommitted, uncommitted_max; /* bytes, of all groups */
     uint32_t transfers; /* under way to preferred replicas */
     bool recovered_whole;
     node_id *down; /* peers that are certainly gone */

@@ -487,6 +487,7 @@ struct raft_host *raft_host_new_over(const struct raft_host_options *options,
     host->turn = (struct env_deferred){.cb = host_turn, .arg = host};
     host->recovered_whole = true;
     host->entry_bytes_max = LIMIT_ENTRY_BYTES;
+    host->uncommitted_max = UINT64_MAX;
     env_timer_init(host->env, &host->ticker, ticker_fired, host);
     return host;
 }

@@ -348,6 +348,7 @@ static enum err open_log(struct raft_host *host, struct recovery *r)
     r->groups = wal_recovered(host->wal, &r->n_groups);
     host->durable = wal_durable_position(host->wal);
     host->recovered_whole = wal_was_whole(host->wal);
+    host->uncommitted_max = wal_buffer_bytes_max(host->wal) / 4;
     if (host->entry_bytes_max > wal_entry_bytes_max(host->wal))
         host->entry_bytes_max = wal_entry_bytes_max(host->wal);
     return ERR_OK;

@@ -659,7 +659,8 @@ static uint64_t append_one(struct group *g, const struct raft_entry *e)
         host->backend_arg, &g->creation.id, (log_index){index},
         (raft_term_t){e->term}, (enum entry_type)type, iov, n, &place);
     /* a no-op or configuration of our own needs no reservation */
-    if (g->staged != NULL || type == ENTRY_DATA || type == ENTRY_CONTROL) {
+    if (!g->unreserved &&
+        (g->staged != NULL || type == ENTRY_DATA || type == ENTRY_CONTROL)) {
         ASSERT(g->reserved_records > 0 && g->reserved_bytes >= place.size);
         g->reserved_records--;
         g->reserved_bytes -= place.size;

@@ -761,6 +761,11 @@ bool wal_was_whole(const struct wal *wal)
     return true;
 }
 
+uint64_t wal_buffer_bytes_max(const struct wal *wal)
+{
+    return wal->options.buffer_bytes_max;
+}
+
 uint32_t wal_entry_bytes_max(const struct wal *wal)
 {
     return wal->entry_bytes_max;

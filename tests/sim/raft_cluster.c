@@ -157,6 +157,15 @@ struct record {
     uint64_t index, term, print;
 };
 
+/* What the checkpoint keeps: also the bytes of the file's last, partly filled
+ * sector, for an interrupted write behind them may spoil it. */
+#define SECTOR 512
+struct machine_blob {
+    uint64_t size, chain, generation;
+    uint8_t tail[SECTOR + sizeof(struct record)];
+    uint64_t n_tail;
+};
+
 struct machine {
     struct cluster_node *node;
     int at;
@@ -167,10 +176,12 @@ struct machine {
     uint32_t n_records, records_size;
     uint64_t file_size;  /* settled */
     uint64_t generation; /* of the file: a transfer makes another */
+    struct machine_blob blob;
     struct env_file *file;
     struct { /* being received */
         bool active;
-        uint64_t size, chain, asked, written;
+        uint64_t size, asked, written;
+        struct machine_blob blob;
         struct env_file *file;
     } rx;
     struct finish *finish;
@@ -202,6 +213,28 @@ static enum err machine_file(const struct machine *m, uint64_t generation,
 static void chain_add(uint64_t *chain, const struct record *r)
 {
     *chain = mix(mix(mix(*chain, r->index), r->term), r->print);
+}
+
+static void blob_add(struct machine_blob *b, const struct record *r)
+{
+    uint64_t whole;
+
+    chain_add(&b->chain, r);
+    memcpy(b->tail + b->n_tail, r, sizeof *r);
+    b->n_tail += sizeof *r;
+    b->size += sizeof *r;
+    whole = b->n_tail / SECTOR * SECTOR;
+    b->n_tail -= whole;
+    memmove(b->tail, b->tail + whole, b->n_tail);
+}
+
+static enum err write_tail(struct env_file *file, const struct machine_blob *b)
+{
+    struct iovec iov = {(void *)(uintptr_t)b->tail, b->n_tail};
+
+    return b->n_tail == 0 ? ERR_OK
+                          : env_file_pwritev(file, &iov, 1,
+                                             b->size - b->n_tail, false);
 }
 
 static void check_file(struct machine *m, uint64_t size, uint64_t settled,
@@ -238,25 +271,27 @@ static enum err m_restore(void *sm, log_index settled, raft_term_t term,
                           const uint8_t *blob, uint32_t blob_size)
 {
     struct machine *m = sm;
-    uint64_t state[3] = {0, 0, 0};
+    struct machine_blob state = {0};
 
     (void)term;
     if (blob_size == sizeof state)
-        memcpy(state, blob, sizeof state);
+        memcpy(&state, blob, sizeof state);
     if (m->file != NULL)
         env_file_close(m->file);
     m->file = NULL;
     m->n_records = 0;
-    if (machine_file(m, state[2], &m->file) != ERR_OK)
+    if (machine_file(m, state.generation, &m->file) != ERR_OK ||
+        write_tail(m->file, &state) != ERR_OK)
         return ERR_IO;
-    m->file_size = state[0];
-    m->chain = state[1];
-    m->generation = state[2];
+    m->file_size = state.size;
+    m->chain = state.chain;
+    m->generation = state.generation;
+    m->blob = state;
     m->applied = m->appended = m->durable = settled.v;
-    check_file(m, state[0], settled.v, state[1]);
+    check_file(m, state.size, settled.v, state.chain);
     sim_note(m->node->cluster->sim, "b%d group %d restored at %llu, file %llu",
              m->node->at, m->at, (unsigned long long)settled.v,
-             (unsigned long long)state[2]);
+             (unsigned long long)state.generation);
     return ERR_OK;
 }
 
@@ -374,7 +409,7 @@ static bool m_settle_begin(void *sm, struct settle_job *job)
 {
     struct machine *m = sm;
     struct machine_job *j;
-    uint64_t state[3] = {m->file_size, m->chain, m->generation};
+    struct machine_blob state = m->blob;
 
     if (m->n_records == 0)
         return false;
@@ -388,9 +423,8 @@ static bool m_settle_begin(void *sm, struct settle_job *job)
     j->records = mem_alloc(j->n * sizeof *j->records);
     memcpy(j->records, m->records, j->n * sizeof *j->records);
     for (uint32_t i = 0; i < j->n; i++)
-        chain_add(&state[1], &j->records[i]);
-    state[0] += j->n * sizeof *j->records;
-    memcpy(job->blob, state, sizeof state);
+        blob_add(&state, &j->records[i]);
+    memcpy(job->blob, &state, sizeof state);
     job->blob_size = sizeof state;
     job->run = job_run;
     job->arg = j;
@@ -401,12 +435,10 @@ static void m_settled(void *sm, struct settle_job *job)
 {
     struct machine *m = sm;
     struct machine_job *j = job->arg;
-    uint64_t state[3];
-
     if (job->status == ERR_OK) {
-        memcpy(state, job->blob, sizeof state);
-        m->file_size = state[0];
-        m->chain = state[1];
+        memcpy(&m->blob, job->blob, sizeof m->blob);
+        m->file_size = m->blob.size;
+        m->chain = m->blob.chain;
         m->n_records -= j->n;
         memmove(m->records, m->records + j->n,
                 m->n_records * sizeof *m->records);
@@ -431,11 +463,9 @@ static void m_closed(void *sm)
 static enum err c_manifest(void *sm, log_index settled, struct buffer *out)
 {
     struct machine *m = sm;
-    uint64_t state[2] = {m->file_size, m->chain};
-
     if (settled.v != m->file_size / sizeof(struct record) + 1)
         sim_fail(m->node->cluster->sim, "a manifest of something else");
-    buffer_append(out, state, sizeof state);
+    buffer_append(out, &m->blob, sizeof m->blob);
     return ERR_OK;
 }
 
@@ -468,20 +498,21 @@ static enum err c_receive_begin(void *sm, log_index index, raft_term_t term,
                                 const uint8_t *manifest, size_t size)
 {
     struct machine *m = sm;
-    uint64_t state[2];
+    struct machine_blob state;
 
     (void)term;
     if (size != sizeof state)
         return ERR_INVALID;
-    memcpy(state, manifest, sizeof state);
-    if (index.v != state[0] / sizeof(struct record) + 1)
+    memcpy(&state, manifest, sizeof state);
+    if (index.v != state.size / sizeof(struct record) + 1)
         return ERR_INVALID;
+    state.generation = m->generation + 1;
     if (m->rx.file == NULL &&
         machine_file(m, m->generation + 1, &m->rx.file) != ERR_OK)
         return ERR_IO;
     m->rx.active = true;
-    m->rx.size = state[0];
-    m->rx.chain = state[1];
+    m->rx.size = state.size;
+    m->rx.blob = state;
     m->rx.asked = m->rx.written = 0;
     return ERR_OK;
 }
@@ -561,14 +592,13 @@ static void c_receive_finish(void *sm, struct settle_job *job)
 {
     struct machine *m = sm;
     struct finish *f = mem_alloc(sizeof *f);
-    uint64_t state[3] = {m->rx.size, m->rx.chain, m->generation + 1};
 
-    *f = (struct finish){m->rx.file, m->rx.size, m->rx.chain};
+    *f = (struct finish){m->rx.file, m->rx.size, m->rx.blob.chain};
     job->arg = f;
     job->run = finish_run;
     job->upto.v = m->rx.size / sizeof(struct record) + 1;
-    memcpy(job->blob, state, sizeof state);
-    job->blob_size = sizeof state;
+    memcpy(job->blob, &m->rx.blob, sizeof m->rx.blob);
+    job->blob_size = sizeof m->rx.blob;
     m->finish = f;
 }
 

@@ -494,6 +494,9 @@ static void write_tear(struct sim_disk *disk, const struct op *op)
     struct prng *prng = &disk->node->sim->disk_prng;
     struct sim_image *image = &op->inode->durable;
     uint64_t end = op->offset + op->size;
+    if (op->size == 0) {
+        return; /* later writes have replaced all of it */
+    }
     for (uint64_t at = op->offset / SECTOR * SECTOR; at < end; at += SECTOR) {
         uint64_t low = at > op->offset ? at : op->offset;
         uint64_t high = at + SECTOR < end ? at + SECTOR : end;
