@@ -370,6 +370,9 @@ void settle_durable(struct raft_host *host);
 void settle_check(struct group *group);
 /* True while a round is under way. */
 bool settle_busy(const struct raft_host *host);
+/* Writes the checkpoint that was read again (blocking, before serving): the one
+ * read may be in the page cache only, left by a process whose sync failed. */
+MUST_USE enum err settle_checkpoint_again(struct raft_host *host);
 /* Begins a round now, whatever is due. */
 void settle_now(struct raft_host *host);
 

@@ -374,6 +374,8 @@ enum err raft_host_new(const struct raft_host_options *options,
         e = open_log(host, &r);
     if (e == ERR_OK)
         e = recover_groups(host, &r);
+    if (e == ERR_OK && r.has_checkpoint)
+        e = settle_checkpoint_again(host);
     wal_recovered_free(r.groups, r.n_groups);
     if (r.has_checkpoint)
         checkpoint_free(&r.checkpoint);

@@ -267,23 +267,48 @@ static void checkpoint_fill(struct settle_round *round, const struct group *g,
     out->config_size = config->size;
 }
 
-static void checkpoint_begin(struct settle_round *round)
+/* The bytes of the next checkpoint; `round` may be NULL. */
+static void *checkpoint_bytes(struct raft_host *host,
+                              struct settle_round *round, size_t *size)
 {
-    struct raft_host *host = round->host;
     struct checkpoint c = {
         .seq = host->checkpoint_seq + 1,
         .log_id = wal_log_id(host->wal),
         .position = wal_durable_position(host->wal),
         .n_groups = host->n_groups,
     };
+    void *bytes;
 
     c.groups = mem_zalloc(c.n_groups * sizeof *c.groups);
     for (uint32_t i = 0; i < host->n_groups; i++)
         checkpoint_fill(round, host->groups[i], &c.groups[i]);
-    round->seq = c.seq;
-    round->n_deleted = host->n_deleted;
-    round->bytes = checkpoint_encode(&c, &round->size);
+    bytes = checkpoint_encode(&c, size);
     mem_free(c.groups);
+    return bytes;
+}
+
+enum err settle_checkpoint_again(struct raft_host *host)
+{
+    size_t size;
+    void *bytes = checkpoint_bytes(host, NULL, &size);
+    enum err e = checkpoint_save(host->env, host->dir,
+                                 host->checkpoint_seq + 1, bytes, size);
+
+    mem_free(bytes);
+    if (e == ERR_NOSPACE)
+        return ERR_OK; /* the one that was read is there */
+    if (e == ERR_OK)
+        wal_checkpointed(host->wal, ++host->checkpoint_seq);
+    return e;
+}
+
+static void checkpoint_begin(struct settle_round *round)
+{
+    struct raft_host *host = round->host;
+
+    round->seq = host->checkpoint_seq + 1;
+    round->n_deleted = host->n_deleted;
+    round->bytes = checkpoint_bytes(host, round, &round->size);
     round->work = (struct env_work){
         .run = checkpoint_run, .done = checkpoint_done, .arg = round};
     env_work_submit(host->env, ENV_POOL_IO, &round->work);

@@ -506,9 +506,11 @@ static enum err c_receive_begin(void *sm, log_index index, raft_term_t term,
     memcpy(&state, manifest, sizeof state);
     if (index.v != state.size / sizeof(struct record) + 1)
         return ERR_INVALID;
-    state.generation = m->generation + 1;
+    /* never a file of an earlier incarnation: a sync of it may have failed */
+    state.generation = m->rx.file != NULL ? m->rx.blob.generation
+                                          : env_now_ms(m->node->host->env);
     if (m->rx.file == NULL &&
-        machine_file(m, m->generation + 1, &m->rx.file) != ERR_OK)
+        machine_file(m, state.generation, &m->rx.file) != ERR_OK)
         return ERR_IO;
     m->rx.active = true;
     m->rx.size = state.size;
