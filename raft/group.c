@@ -311,7 +311,8 @@ uint64_t group_cut(struct group *g, uint64_t first)
     uint64_t position;
 
     ASSERT(g->appends.count == 0 && first > g->settled);
-    log_info("raft", "entries from %llu on contradict the leader's partition=%d",
+    log_info("raft",
+             "entries from %llu on contradict the leader's partition=%d",
              (unsigned long long)first, (int)g->creation.id.partition);
     group_stop(g);
     entry_table_truncate(&g->table, first);
@@ -798,8 +799,8 @@ static void note_match(struct group *g, replica_id from)
 }
 
 /* How many of the entries can be taken without room being reserved: those that
- * are here already; no-ops and configurations, which have room of their own; and
- * one that replaces others, since room comes from those. */
+ * are here already; no-ops and configurations, which have room of their own;
+ * and one that replaces others, since room comes from those. */
 static uint32_t entries_without_room(const struct group *g,
                                      const struct message *m,
                                      const struct message_entry *entries)
@@ -1174,8 +1175,7 @@ static void greet_tick(struct group *g)
     struct raft *r = &g->raft;
 
     for (unsigned i = 0; i < r->configuration.n; i++) {
-        struct group_peer *peer =
-            group_peer(g, r->configuration.servers[i].id);
+        struct group_peer *peer = group_peer(g, r->configuration.servers[i].id);
 
         if (peer != NULL && peer->heard_ms == 0 &&
             group_now(g) < g->leader_since_ms + GREET_MS)

@@ -94,8 +94,8 @@ struct group_peer {
     uint64_t heard_ms;     /* 0: never in this term */
     uint64_t caught_up_ms; /* 0: never in this term */
     uint64_t sent_ms;
-    bool behind;            /* it lacks entries from before the window */
-    uint64_t since_ms;      /* in this term, or not behind any more */
+    bool behind;       /* it lacks entries from before the window */
+    uint64_t since_ms; /* in this term, or not behind any more */
     uint64_t hold_index, hold_until_ms; /* promised: entries from behind it */
 };
 
@@ -240,7 +240,7 @@ struct raft_host {
     uint32_t phase;
     struct group_room_wait *room_head, **room_tail;
     uint64_t uncommitted, uncommitted_max; /* bytes, of all groups */
-    uint32_t transfers; /* under way to preferred replicas */
+    uint32_t transfers;                    /* under way to preferred replicas */
     bool recovered_whole;
     node_id *down; /* peers that are certainly gone */
     uint32_t n_down, down_size;

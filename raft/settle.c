@@ -291,8 +291,8 @@ enum err settle_checkpoint_again(struct raft_host *host)
 {
     size_t size;
     void *bytes = checkpoint_bytes(host, NULL, &size);
-    enum err e = checkpoint_save(host->env, host->dir,
-                                 host->checkpoint_seq + 1, bytes, size);
+    enum err e = checkpoint_save(host->env, host->dir, host->checkpoint_seq + 1,
+                                 bytes, size);
 
     mem_free(bytes);
     if (e == ERR_NOSPACE)
@@ -412,7 +412,7 @@ static void round_begin(struct raft_host *host)
             item->transferred = true;
             catchup_settle_begin(g, &item->job);
         } else if (g->applied <= g->settled ||
-            !g->ops->settle_begin(g->sm, &item->job)) {
+                   !g->ops->settle_begin(g->sm, &item->job)) {
             g->wanted = false;
             g->dirty_ms = 0;
             continue;

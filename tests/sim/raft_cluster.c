@@ -232,9 +232,9 @@ static enum err write_tail(struct env_file *file, const struct machine_blob *b)
 {
     struct iovec iov = {(void *)(uintptr_t)b->tail, b->n_tail};
 
-    return b->n_tail == 0 ? ERR_OK
-                          : env_file_pwritev(file, &iov, 1,
-                                             b->size - b->n_tail, false);
+    return b->n_tail == 0
+               ? ERR_OK
+               : env_file_pwritev(file, &iov, 1, b->size - b->n_tail, false);
 }
 
 static void check_file(struct machine *m, uint64_t size, uint64_t settled,
@@ -761,7 +761,9 @@ static void boot_group(struct cluster_node *n, int at)
     e = raft_host_find(n->host, &creation.id) != NULL
             ? raft_host_open(n->host, &creation.id, &machine_ops, m, &m->group)
             : raft_host_create(n->host, &creation, &machine_ops, m, &m->group);
-    if (e != ERR_OK && !n->may_fail)
+    if (e != ERR_OK && n->may_fail)
+        env_fatal(n->host->env, "cannot open a group: %s", err_text(e));
+    if (e != ERR_OK)
         sim_fail(n->cluster->sim, "node %d cannot open group %d: %s", n->at, at,
                  err_name(e));
 }
