@@ -527,6 +527,15 @@ void incoming_accept(void *arg, struct env_stream *stream)
     incoming_new(t, stream);
 }
 
+/* Nothing came for some pings: a newer connection takes its place. (One that is
+ * in use may be there for a moment beside that of a seed, before the peer finds
+ * that they lead to the same broker, and closes one of them.) */
+static bool is_quiet(const struct incoming *in)
+{
+    return env_now_ms(in->t->env) - peer_conn_heard_ms(in->conn) >
+           2 * (uint64_t)in->t->options.ping_ms;
+}
+
 /* The hello was accepted: this is the peer's, on its final shard. */
 static void incoming_adopt(struct incoming *in, const struct peer_hello *hello)
 {
@@ -539,9 +548,11 @@ static void incoming_adopt(struct incoming *in, const struct peer_hello *hello)
              peer->links[LANE_MAIN].state != LINK_UP)
         peer_set_address(peer, hello->address);
     HASH_ITER(hh, t->incoming, old, next)
-    if (old->peer == peer && old->lane == hello->lane &&
-        old->shard == hello->shard)
-        incoming_close(old, false);
+    {
+        if (old->peer == peer && old->lane == hello->lane &&
+            old->shard == hello->shard && is_quiet(old))
+            incoming_close(old, false);
+    }
     in->peer = peer;
     in->lane = hello->lane;
     in->shard = hello->shard;
