@@ -1,3 +1,5 @@
+/* Part of sim_main alone: unit tests that bring a false raft/group.h are linked
+ * with the rest of this folder. */
 #include "tests/sim/raft_cluster.h"
 
 #include <stdio.h>
