@@ -115,14 +115,27 @@ static void transfer_free(struct transfer *t)
     mem_free(t);
 }
 
+static void transfer_say(const struct transfer *t, const char *what,
+                         const char *why)
+{
+    char topic[UUID_TEXT_SIZE];
+
+    uuid_format(&t->g->creation.id.topic, topic);
+    log_info("catchup",
+             "%s topic=%s partition=%d from=%d index=%llu ms=%llu "
+             "reason=\"%s\"",
+             what, topic, t->g->creation.id.partition, t->from,
+             (unsigned long long)t->index,
+             (unsigned long long)(group_now(t->g) - t->begun_ms), why);
+}
+
 /* Without success. The state machine is told when no worker is at it. */
 static void transfer_end(struct transfer *t, const char *why)
 {
     struct group *g = t->g;
 
     if (t->state != T_END)
-        log_info("catchup", "group=%d index=%llu given up: %s",
-                 g->creation.id.partition, (unsigned long long)t->index, why);
+        transfer_say(t, "given up", why);
     t->state = T_END;
     transfer_cancel(t);
     if (is_working(t))
@@ -518,6 +531,7 @@ static void transfer_begin(struct group *g, node_id from)
     for (int i = 0; i < FETCHES; i++)
         t->fetches[i].t = t;
     g->transfer = t;
+    transfer_say(t, "begun", "behind the leader's memory");
     DL_APPEND(host->receiving, t);
     host->n_receiving++;
     transfer_step(t);
@@ -615,9 +629,7 @@ void catchup_switch(struct group *g, struct settle_job *job)
     group_recover(g, &found);
     g->truncated = 0;
     ops_of(t)->receive_end(g->sm, true);
-    log_info("catchup", "group=%d switched to index=%llu after %llu ms",
-             g->creation.id.partition, (unsigned long long)index,
-             (unsigned long long)(group_now(g) - t->begun_ms));
+    transfer_say(t, "switched", "done");
     transfer_free(t);
     enum err e =
         g->ops->restore(g->sm, (log_index){g->settled},
