@@ -773,7 +773,7 @@ START_TEST(test_catchup__random)
     const char *only = getenv("FLOTILLA_SEED");
     if (only != NULL && _i != atoi(only))
         return;
-    if (_i >= (seeds != NULL ? atoi(seeds) : 4))
+    if (_i >= (seeds != NULL ? atoi(seeds) : 6))
         return;
     start(100 + (uint64_t)_i);
     struct prng *prng = sim_prng(sim);
