@@ -1,6 +1,7 @@
 /* The flotilla binary: its commands. */
 #include <stddef.h>
 
+#include "tools/bench.h"
 #include "tools/cli.h"
 #include "tools/cluster.h"
 #include "tools/consume.h"
@@ -35,6 +36,10 @@ static const struct command commands[] = {
      NULL, group_describe_options, group_describe_run},
     {"cluster status", "", 0, "Show brokers and the state of partitions.",
      NULL, cluster_status_options, cluster_status_run},
+    {"bench produce", "TOPIC", 1, "Measure producing.", bench_produce_more,
+     bench_produce_options, bench_produce_run},
+    {"bench consume", "TOPIC", 1, "Measure reading from the beginning.", NULL,
+     bench_consume_options, bench_consume_run},
     {"log dump", "PATH", 1, "Show the batches of a partition's files.",
      log_more, log_dump_options, log_dump_run},
     {"log verify", "PATH", 1, "Check a partition's files.",
