@@ -176,6 +176,11 @@
 #define LIMIT_RAFT_HELD_BYTES ((size_t)4 << 20)
 /* Messages of a group that wait for its term and vote to be durable. */
 #define LIMIT_RAFT_GATED 64
+/* Messages kept for groups that are about to be made here: their number, bytes
+ * of one (a vote's request is small) and how long. */
+#define LIMIT_RAFT_EARLY 4096
+#define LIMIT_RAFT_EARLY_BYTES 256
+#define LIMIT_RAFT_EARLY_MS 1000
 /* Leaderships on the way back to preferred replicas at a time, per shard: each
  * refuses appends for a moment. */
 #define LIMIT_RAFT_TRANSFERS 8

@@ -583,6 +583,11 @@ static void tell_commit(struct group *g)
             peer->parked_next != 0 ? peer->parked_next - 1 : p->next_index - 1;
         if (sent > r->commit_index)
             sent = r->commit_index;
+        /* Not before it has stored that far: the core commits no further than
+         * what is stored, and would hear of it again only by a heartbeat. Its
+         * append result brings us back here (note_match). */
+        if (sent > p->match_index)
+            sent = p->match_index;
         if (peer->sent_commit < sent)
             io_send_empty(g, peer, true);
     }

@@ -207,6 +207,17 @@ struct group {
     struct group *next_dead; /* closed, to be freed */
 };
 
+/* A message for a group that is not here yet: its creation is on its way to
+ * this broker, and the one who heard of it first already campaigns. */
+struct early_message {
+    struct early_message *next;
+    struct group_id group;
+    node_id node;
+    uint64_t since_ms;
+    size_t size;
+    uint8_t body[];
+};
+
 struct raft_wakeup {
     uint64_t position;
     struct group *group;
@@ -229,6 +240,8 @@ struct raft_host {
     struct group **active; /* ticked at every tick */
     uint32_t n_active, active_size;
     struct group *dead; /* closed; freed at the end of a turn */
+    struct early_message *early; /* oldest first */
+    uint32_t n_early;
     /* who waits for the log, in the order of positions */
     struct raft_wakeup *wakeups;
     uint32_t wakeups_size, wakeups_head, wakeups_count;

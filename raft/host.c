@@ -270,6 +270,13 @@ void raft_host_peer_up(struct raft_host *host, node_id node)
     host->n_down = kept;
 }
 
+/* Led by that broker, or never led and to be led by it first. */
+static bool follows(const struct group *g, node_id node)
+{
+    return g->role.leader == node ||
+           (g->role.leader < 0 && g->creation.replicas[0].node == node);
+}
+
 void raft_host_peer_down(struct raft_host *host, node_id node)
 {
     if (raft_host_is_down(host, node))
@@ -281,8 +288,63 @@ void raft_host_peer_down(struct raft_host *host, node_id node)
     }
     host->down[host->n_down++] = node;
     for (uint32_t i = 0; i < host->n_groups; i++)
-        if (host->groups[i]->role.leader == node)
+        if (follows(host->groups[i], node))
             group_leader_gone(host->groups[i]);
+}
+
+/* ---- messages for groups to come ---------------------------------------------------------- */
+
+static void early_drop_oldest(struct raft_host *host)
+{
+    struct early_message *oldest = host->early;
+
+    host->early = oldest->next;
+    host->n_early--;
+    mem_free(oldest);
+}
+
+static void early_keep(struct raft_host *host, node_id from,
+                       const struct group_id *id, const uint8_t *body,
+                       size_t size)
+{
+    uint64_t now = env_now_ms(host->env);
+    struct early_message **at = &host->early;
+    struct early_message *m;
+
+    while (host->early != NULL &&
+           now - host->early->since_ms > LIMIT_RAFT_EARLY_MS)
+        early_drop_oldest(host);
+    if (size > LIMIT_RAFT_EARLY_BYTES || host->n_early == LIMIT_RAFT_EARLY)
+        return;
+    m = mem_zalloc(sizeof *m + size);
+    m->group = *id;
+    m->node = from;
+    m->since_ms = now;
+    m->size = size;
+    memcpy(m->body, body, size);
+    while (*at != NULL)
+        at = &(*at)->next;
+    *at = m;
+    host->n_early++;
+}
+
+static void early_deliver(struct raft_host *host, struct group *g)
+{
+    struct early_message **at = &host->early;
+
+    while (*at != NULL) {
+        struct early_message *m = *at;
+
+        if (!group_id_equal(&m->group, &g->creation.id)) {
+            at = &m->next;
+            continue;
+        }
+        *at = m->next;
+        host->n_early--;
+        if (env_now_ms(host->env) - m->since_ms <= LIMIT_RAFT_EARLY_MS)
+            group_receive(g, m->node, m->body, m->size);
+        mem_free(m);
+    }
 }
 
 void raft_host_receive(struct raft_host *host, node_id from,
@@ -293,6 +355,8 @@ void raft_host_receive(struct raft_host *host, node_id from,
 
     if (g != NULL)
         group_receive(g, from, body, size);
+    else
+        early_keep(host, from, id, body, size);
 }
 
 /* ---- room
@@ -450,6 +514,9 @@ enum err raft_host_create(struct raft_host *host,
     group_start(g);
     if (creation->replicas[0].id == creation->self)
         group_campaign_in(g, 0);
+    else if (raft_host_is_down(host, creation->replicas[0].node))
+        group_leader_gone(g);
+    early_deliver(host, g);
     return ERR_OK;
 }
 
@@ -511,6 +578,8 @@ void raft_host_free(struct raft_host *host)
     mem_free(host->groups);
     mem_free(host->active);
     mem_free(host->due);
+    while (host->early != NULL)
+        early_drop_oldest(host);
     mem_free(host->down);
     mem_free(host->deleted);
     mem_free(host->dir);

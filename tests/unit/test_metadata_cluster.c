@@ -742,7 +742,7 @@ START_TEST(test_create__usable_everywhere_when_answered)
     assert_usable("orders", 12);
     printf("create of 12 partitions: %.1f ms (virtual)\n",
            (double)(a.done_ns - a.begun_ns) / (double)SIM_MS);
-    ck_assert_uint_lt(a.done_ns - a.begun_ns, SIM_S);
+    ck_assert_uint_lt(a.done_ns - a.begun_ns, 50 * SIM_MS);
     /* leaders are spread */
     const struct image_topic *t =
         image_topic(metadata_image(brokers[0].m), "orders", 6);
@@ -774,12 +774,12 @@ START_TEST(test_create__broker_dead_not_fenced)
     assert_usable("soon", 6);
     printf("create with a broker just killed: %.1f ms (virtual)\n",
            (double)(a.done_ns - a.begun_ns) / (double)SIM_MS);
-    ck_assert_uint_lt(a.done_ns - a.begun_ns, 5 * SIM_S);
+    ck_assert_uint_lt(a.done_ns - a.begun_ns, SIM_S);
     /* long dead: nobody waits any more */
     sim_run_for(sim, 8 * SIM_S);
     ck_assert(!image_broker(metadata_image(brokers[0].m), 3)->live);
     create(&a, &brokers[1], "later", 6, 3);
-    ck_assert_uint_lt(a.done_ns - a.begun_ns, SIM_S);
+    ck_assert_uint_lt(a.done_ns - a.begun_ns, 50 * SIM_MS);
     assert_usable("later", 6);
     /* it comes back, has its replicas, and is live again */
     sim_node_restart(brokers[2].node);
