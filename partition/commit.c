@@ -36,8 +36,6 @@ static void on_appended(void *sm, const struct group_entry *entry)
         .type = entry->type,
         .size = entry->size,
         .crc = entry->crc,
-        .payload = entry->payload,
-        .chunk = entry->chunk,
         .base_offset = p->end,
         .last_delta = -1,
         .max_timestamp = -1,
@@ -50,10 +48,12 @@ static void on_appended(void *sm, const struct group_entry *entry)
     }
 }
 
-static void entry_header(const struct log_entry *e, struct batch_header *h)
+static void entry_header(const struct partition *p, uint32_t i,
+                         struct batch_header *h)
 {
+    struct group_entry e = ring_view(p, i);
     /* It was read when it was appended. */
-    ASSERT(batch_header_read(e->payload, e->size, h) == ERR_OK);
+    ASSERT(batch_header_read(e.payload, e.size, h) == ERR_OK);
 }
 
 /* The overlay of producers is made anew from what is left. */
@@ -64,7 +64,7 @@ static void producers_rebuild(struct partition *p)
         const struct log_entry *e = ring_at(&p->ring, i);
         if (e->type == ENTRY_DATA && p->ring.first.v + i > p->applied.v) {
             struct batch_header h;
-            entry_header(e, &h);
+            entry_header(p, i, &h);
             producers_append(p->producers, &h);
         }
     }

@@ -89,10 +89,11 @@ static void fetch_memory(struct partition *p, struct partition_fetch *req,
     for (uint32_t at = from; at < end; at++) {
         const struct log_entry *e = ring_at(&p->ring, at);
         if (e->type == ENTRY_DATA) {
+            struct group_entry view = ring_view(p, at);
             pins->iov[req->n_iov++] =
-                (struct iovec){(void *)(uintptr_t)e->payload, e->size};
-            req->bytes += (int32_t)e->size;
-            pin_chunk(pins, e->chunk);
+                (struct iovec){(void *)(uintptr_t)view.payload, view.size};
+            req->bytes += (int32_t)view.size;
+            pin_chunk(pins, view.chunk);
         }
     }
     req->pins = pins;

@@ -202,9 +202,10 @@ static bool search_memory(struct partition_list_offset *req)
             return false;
         }
         s->in_file = false;
-        s->batch = e->payload;
-        s->size = e->size;
-        s->chunk = e->chunk;
+        struct group_entry view = ring_view(p, i);
+        s->batch = view.payload;
+        s->size = view.size;
+        s->chunk = view.chunk;
         if (s->chunk != NULL) {
             log_chunk_ref(s->chunk);
         }

@@ -13,6 +13,14 @@ struct log_entry *ring_at(const struct log_ring *ring, uint32_t i)
     return &ring->entries[(ring->head + i) & (ring->capacity - 1)];
 }
 
+struct group_entry ring_view(const struct partition *p, uint32_t i)
+{
+    struct group_entry view;
+    ASSERT(i < p->ring.count);
+    ASSERT(group_entry_at(p->group, (log_index){p->ring.first.v + i}, &view));
+    return view;
+}
+
 static void ring_grow(struct log_ring *ring)
 {
     uint32_t capacity = ring->capacity == 0 ? RING_FIRST : ring->capacity * 2;

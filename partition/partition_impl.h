@@ -40,13 +40,12 @@ void list_move(struct partition_link *to, struct partition_link *from);
 
 /* ---- entries in memory --------------------------------------------------- */
 /* An entry in the log buffer: from the first not yet evicted to the last
- * appended. */
+ * appended. Where its payload lies is asked of the group when it is needed
+ * (ring_view): the log may move entries while the loop turns. */
 struct log_entry {
     raft_term_t term;
     enum entry_type type;
     uint32_t size, crc;
-    const uint8_t *payload;
-    struct log_chunk *chunk;
     kafka_offset base_offset; /* not a batch: the next offset */
     int32_t last_delta;       /* not a batch: -1 */
     int64_t max_timestamp;    /* not a batch: -1 */
@@ -61,6 +60,9 @@ struct log_ring {
     log_index first; /* of the first, if there is one */
 };
 struct log_entry *ring_at(const struct log_ring *ring, uint32_t i);
+struct partition;
+/* The entry at place `i` with its payload, valid as group_entry says. */
+struct group_entry ring_view(const struct partition *p, uint32_t i);
 struct log_entry *ring_push(struct log_ring *ring, log_index index);
 void ring_pop_front(struct log_ring *ring);
 void ring_pop_back(struct log_ring *ring);

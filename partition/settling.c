@@ -411,17 +411,18 @@ static void plan_entries(struct partition *p, struct settle *s)
         uint32_t at = ring_find(&p->ring, index);
         ASSERT(at < p->ring.count); /* not settled: in memory */
         const struct log_entry *e = ring_at(&p->ring, at);
+        struct group_entry view = ring_view(p, at);
         s->entries[i] = (struct settle_entry){
             .index = index,
             .term = e->term,
             .type = e->type,
             .size = e->size,
             .crc = e->crc,
-            .payload = e->payload,
-            .chunk = e->chunk,
+            .payload = view.payload,
+            .chunk = view.chunk,
         };
-        if (e->chunk != NULL) {
-            log_chunk_ref(e->chunk);
+        if (view.chunk != NULL) {
+            log_chunk_ref(view.chunk);
         }
     }
 }
