@@ -424,6 +424,18 @@ enum err raft_host_open(struct raft_host *h, const struct group_id *id,
     return ERR_OK;
 }
 
+bool group_entry_at(const struct group *g, log_index index,
+                    struct group_entry *out)
+{
+    if (index.v == 0 || index.v > g->last.v ||
+        (g->entries[index.v - 1].bytes == NULL &&
+         g->entries[index.v - 1].entry.size > 0)) {
+        return false;
+    }
+    *out = g->entries[index.v - 1].entry;
+    return true;
+}
+
 void raft_host_delete(struct raft_host *h, struct group *g)
 {
     h->group = NULL;
