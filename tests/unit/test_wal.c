@@ -102,6 +102,9 @@ static void setup(void)
 {
     model_begin(&m, 11);
     m.calm = true;
+    m.options.file_bytes = 96 << 10;
+    m.options.bytes_max = 8 * 96 << 10;
+    m.options.buffer_bytes_max = 48 << 10;
     ck_assert_int_eq(model_open(&m), ERR_OK);
 }
 
@@ -301,6 +304,7 @@ END_TEST
 /* ---- damage --------------------------------------------------------------
  */
 #define FILE1 "/data/log/wal-00000001.log"
+#define FILE2 "/data/log/wal-00000002.log"
 
 static void *file_bytes(size_t *size)
 {
@@ -390,8 +394,7 @@ END_TEST
 
 START_TEST(test_wal__damaged_meta_or_lost_files)
 {
-    static const char *const lost[] = {"/data/log/wal.meta", FILE1,
-                                       "/data/log/wal-00000002.log"};
+    static const char *const lost[] = {"/data/log/wal.meta", FILE1, FILE2};
     in_node(write_some, NULL);
     for (int k = 0; k < 100; k++) {
         in_node(fill_up, NULL);
@@ -452,10 +455,14 @@ START_TEST(test_wal__damage_between_files)
         }
         model_run_us(&m, 30000);
     }
+    in_node(write_some, NULL);
     model_run_us(&m, 20000);
     model_crash(&m, SIM_DROP_ALL);
     uint64_t last = 0;
     log_end(&last);
+    flip(FILE2, 8, 0); /* the first flush of the newest file */
+    ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
+    flip(FILE2, 8, 0);
     flip(FILE1, last, 0); /* what the next file follows */
     ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
     flip(FILE1, last, 0);

@@ -21,7 +21,7 @@ uint32_t model_size(int group, replica_id self, uint64_t index, uint64_t term)
 {
     uint64_t h = mix(group, self, index, term);
     if (h % 20 == 0) {
-        return (uint32_t)(h >> 8) % 9000;
+        return (uint32_t)(h >> 8) % 7000;
     }
     return (uint32_t)(h >> 8) % 400;
 }
@@ -359,6 +359,23 @@ static void work_once(struct model *m)
     }
 }
 
+/* Much at once, so that files end and begin within one turn. */
+static void burst(struct model *m)
+{
+    int group = (int)prng_below(&m->prng, MODEL_GROUPS);
+    uint64_t n = prng_below(&m->prng, 12);
+    for (int k = 0; k < MODEL_GROUPS && prng_below(&m->prng, 2) == 0; k++) {
+        if (!m->stuck[k]) {
+            model_settle(m, k);
+        }
+    }
+    for (uint64_t k = 0; k < n; k++) {
+        if (m->now.groups[group].exists && !m->stuck[group] && !m->wait_room) {
+            model_entry(m, group, 1 + (uint32_t)prng_below(&m->prng, 8000));
+        }
+    }
+}
+
 static void work(struct env *env, void *arg)
 {
     struct model *m = arg;
@@ -367,6 +384,9 @@ static void work(struct env *env, void *arg)
     check_places(m);
     for (uint64_t k = 0; k < n; k++) {
         work_once(m);
+    }
+    if (prng_below(&m->prng, 6) == 0) {
+        burst(m);
     }
 }
 
@@ -532,9 +552,9 @@ void model_begin(struct model *m, uint64_t seed)
     prng_seed(&m->prng, seed * 77);
     m->node = sim_node_add(m->sim, "one", 1);
     m->options = (struct wal_options){.dir = "/data/log",
-                                      .file_bytes = 96 << 10,
-                                      .bytes_max = 4 * 96 << 10,
-                                      .buffer_bytes_max = 48 << 10};
+                                      .file_bytes = 64 << 10,
+                                      .bytes_max = 4 * 64 << 10,
+                                      .buffer_bytes_max = 32 << 10};
     sim_node_start(m->node, NULL, NULL);
 }
 
