@@ -549,6 +549,7 @@ static void flush_retire(struct wal *wal)
     wal->bytes_written += flush->length;
     wal->durable = flush->position + flush->n_frames - 1;
     wal->attested = flush->chunk == NULL;
+    wal->oldest_durable = flush->oldest;
     wal_files_free_below(wal, flush->oldest);
     if (flush->chunk != NULL) {
         log_chunk_unref(flush->chunk);

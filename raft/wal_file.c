@@ -91,6 +91,8 @@ bool wal_file_switch(struct wal *wal, uint64_t bytes)
     if (file == NULL) {
         return false;
     }
+    /* Overwriting it must be safe whatever of it tears. */
+    ASSERT(file->generation < wal->oldest_durable);
     if (file->bytes > wal->options.file_bytes) { /* it had grown */
         wal->bytes_total -= file->bytes - wal->options.file_bytes;
         file->bytes = wal->options.file_bytes;

@@ -96,6 +96,7 @@ struct wal {
 
     /* what headers say */
     uint64_t oldest, checkpoint;
+    uint64_t oldest_durable; /* as the last durable flush has it */
     uint64_t oldest_wanted, checkpoint_wanted;
     uint64_t oldest_after; /* ... once this position is durable */
     uint64_t checkpoint_seq;
@@ -110,7 +111,7 @@ struct wal {
     uint64_t moved_ms;
     bool over_asked; /* a refused reserve wants the oldest file back */
     bool relog_wanted, relogging;
-    bool relog_forced; /* also when the newest file must grow for it */
+    bool relog_forced;        /* also when the newest file must grow for it */
     uint64_t mark, file_mark; /* of the newest marking of groups */
     uint64_t asked_generation, asked_ms;
 
