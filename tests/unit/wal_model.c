@@ -369,8 +369,10 @@ static void burst(struct model *m)
             model_settle(m, k);
         }
     }
+    const struct model_group *g = &m->now.groups[group];
     for (uint64_t k = 0; k < n; k++) {
-        if (m->now.groups[group].exists && !m->stuck[group] && !m->wait_room) {
+        bool few = g->last < settled_of(m, group, g->self) + 5;
+        if (g->exists && (!m->stuck[group] || few) && !m->wait_room) {
             model_entry(m, group, 1 + (uint32_t)prng_below(&m->prng, 8000));
         }
     }
