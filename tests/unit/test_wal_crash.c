@@ -67,12 +67,71 @@ START_TEST(test_wal_crash__seeds)
 }
 END_TEST
 
+static void begin_group(struct env *env, void *arg)
+{
+    const int *group = arg;
+    (void)env;
+    model_create(&m, *group);
+    for (int k = 0; k < 8 && *group == 1; k++) {
+        model_entry(&m, 1, 2000);
+    }
+}
+
+static void flow(struct env *env, void *arg)
+{
+    (void)env, (void)arg;
+    model_settle(&m, 0);
+    for (int k = 0; k < 3 && !m.wait_room; k++) {
+        model_entry(&m, 0, 1500);
+    }
+}
+
+/* Until what group 1 holds has just been queued to be logged again. */
+static void run_to_relog(void)
+{
+    struct wal_stats stats = {.bytes_relogged = 0};
+    int group = 1;
+    model_begin(&m, 5);
+    m.calm = true;
+    m.stuck[1] = true;
+    m.options.file_bytes = 128 << 10;
+    m.options.bytes_max = 4 * 128 << 10;
+    m.options.buffer_bytes_max = 64 << 10;
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+    sim_node_call(m.node, 0, begin_group, &group);
+    group = 0;
+    sim_node_call(m.node, 0, begin_group, &group);
+    for (int k = 0; k < 2000 && stats.bytes_relogged == 0; k++) {
+        model_run_us(&m, 1500);
+        sim_node_call(m.node, 0, flow, NULL);
+        wal_stats(m.wal, &stats);
+    }
+    ck_assert_uint_gt(stats.bytes_relogged, 16000);
+}
+
+/* Crashes after every event while entries are logged again. */
+START_TEST(test_wal_crash__while_logging_again)
+{
+    static const enum sim_crash how[] = {SIM_DROP_ALL, SIM_KEEP_ALL, SIM_TORN};
+    for (int k = 0; k < 3 * 40; k++) {
+        run_to_relog();
+        for (int event = 0; event < k / 3; event++) {
+            sim_step(m.sim);
+        }
+        model_crash(&m, how[k % 3]);
+        ck_assert_int_eq(model_open(&m), ERR_OK);
+        model_end(&m);
+    }
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("wal_crash");
     TCase *tcase = tcase_create("wal_crash");
     tcase_set_timeout(tcase, 120);
     tcase_add_test(tcase, test_wal_crash__seeds);
+    tcase_add_test(tcase, test_wal_crash__while_logging_again);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
