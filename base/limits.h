@@ -88,7 +88,7 @@
 /* Free chunks kept for the next use; more go back to the system. */
 #define LIMIT_LOG_CHUNKS_FREE 4
 /* Bytes of the first log file, filled with zeros before the broker serves. */
-#define LIMIT_WAL_FIRST_FILE_BYTES ((uint64_t)8 << 20)
+#define LIMIT_WAL_FIRST_FILE_BYTES ((uint64_t)4 << 20)
 /* The log falls idle: its last flush is attested this many ms later. */
 #define LIMIT_WAL_ATTEST_MS 4
 /* A checkpoint file: about 300 bytes for each of 100,000 groups, and blobs. */

@@ -263,7 +263,14 @@ enum err checkpoint_load(struct env *env, const char *dir,
     for (int k = 0; k < seqs.n; k++) {
         e = load_one(env, dir, seqs.v[k], out);
         if (e != ERR_CORRUPT) {
-            return e;
+            break;
+        }
+    }
+    if (e == ERR_OK) {
+        /* Its name may not be durable yet if only the process died. */
+        e = env_dir_sync(env, dir);
+        if (e != ERR_OK) {
+            checkpoint_free(out);
         }
     }
     return e;

@@ -208,6 +208,7 @@ bool wal_reserve(struct wal *wal, uint64_t bytes, uint32_t records)
     if (!file_has_room(wal, need)) {
         wal->room_wanted = true;
         wal->over_asked = true;
+        wal->fill_asked = true;
         wal_turn_defer(wal);
         return false;
     }
@@ -878,20 +879,6 @@ void wal_recovered_free(struct wal_recovered_group *groups, size_t n)
     mem_free(groups);
 }
 
-static void files_close(struct wal *wal)
-{
-    for (uint32_t k = 0; k < wal->n_files; k++) {
-        struct wal_file *file = wal->files[k];
-        if (file->file != NULL) {
-            env_file_close(file->file);
-        }
-        mem_free(file->pins.v);
-        mem_free(file);
-    }
-    mem_free(wal->files);
-    mem_free(wal->used);
-}
-
 void wal_free(struct wal *wal)
 {
     struct wal_group *group, *next;
@@ -901,7 +888,7 @@ void wal_free(struct wal *wal)
     wal_recovered_free(wal->recovered, wal->n_recovered);
     wal->closing = true;
     log_buffer_close(wal->buffer);
-    files_close(wal);
+    wal_files_close(wal);
     HASH_ITER(hh, wal->groups, group, next)
     {
         HASH_DEL(wal->groups, group);

@@ -19,7 +19,7 @@ struct wal;
 struct wal_options {
     struct env *env;
     const char *dir;
-    uint64_t file_bytes;       /* of one file; the first is min(this, 16 MiB) */
+    uint64_t file_bytes;       /* of one file; the first one is small */
     uint64_t bytes_max;        /* of all files */
     uint64_t buffer_bytes_max; /* of the log buffer; at most half a file is
                                 * used */

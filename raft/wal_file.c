@@ -35,6 +35,21 @@ struct wal_file *wal_file_add(struct wal *wal, struct env_file *file,
     return added;
 }
 
+void wal_files_close(struct wal *wal)
+{
+    for (uint32_t k = 0; k < wal->n_files; k++) {
+        struct wal_file *file = wal->files[k];
+        env_file_close(file->file);
+        mem_free(file->pins.v);
+        mem_free(file);
+    }
+    mem_free(wal->files);
+    mem_free(wal->used);
+    wal->files = wal->used = NULL;
+    wal->n_files = wal->n_used = 0;
+    wal->bytes_total = 0;
+}
+
 struct wal_file *wal_file_current(const struct wal *wal)
 {
     ASSERT(wal->n_used > 0);
@@ -190,7 +205,7 @@ static enum err fill_file(struct env *env, const char *dir, const char *path,
     }
     e = fill_zeros(*out, bytes);
     if (e == ERR_OK) {
-        e = env_dir_sync(env, dir);
+        e = env_dir_sync(env, dir); /* before wal.meta names it */
     }
     if (e != ERR_OK) {
         env_file_close(*out);
@@ -300,7 +315,8 @@ static void fill_done(struct env_work *work)
 
 static bool fill_needed(const struct wal *wal)
 {
-    if (wal->n_files == 1 && wal->file_at < FILL_AFTER_BYTES &&
+    if (wal->n_files == 1 && !wal->fill_asked &&
+        wal->file_at < FILL_AFTER_BYTES &&
         wal->file_at < wal->files[0]->bytes / 4) {
         return false;
     }
@@ -317,6 +333,7 @@ void wal_fill_maybe(struct wal *wal)
     if (wal->fill != NULL || !wal_fill_possible(wal) || !fill_needed(wal)) {
         return;
     }
+    wal->fill_asked = false;
     struct wal_fill *fill = mem_zalloc(sizeof *fill);
     fill->wal = wal;
     fill->bytes = wal->options.file_bytes;

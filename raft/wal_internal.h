@@ -91,7 +91,8 @@ struct wal {
     uint64_t begin_bytes; /* that the newest file's repeated state took */
     bool beginning;       /* inside ops->file_begins */
     struct wal_fill *fill;
-    bool fill_wait; /* no space on the device: try later */
+    bool fill_asked; /* a reserve was refused for want of a file */
+    bool fill_wait;  /* no space on the device: try later */
     struct env_timer fill_timer;
 
     /* what headers say */
@@ -174,6 +175,7 @@ void wal_file_path(const char *dir, uint32_t number, char out[512]);
 struct wal_file *wal_file_add(struct wal *wal, struct env_file *file,
                               uint64_t bytes);
 void wal_file_use(struct wal *wal, struct wal_file *file, uint64_t generation);
+void wal_files_close(struct wal *wal);
 struct wal_file *wal_file_current(const struct wal *wal);
 /* Where ordinary flushes must end: two blocks stay for attestations. */
 uint64_t wal_file_limit(const struct wal_file *file);

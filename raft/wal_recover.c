@@ -297,7 +297,7 @@ static enum err meta_read(struct recover *r, uint32_t *n, uint64_t *bytes)
         log_error("wal", "cannot read %s: %s", path, err_text(e));
         return e == ERR_TOO_LARGE ? ERR_CORRUPT : e;
     }
-    if (!wal_meta_decode(data, size, &meta, bytes)) {
+    if (!wal_meta_decode(data, size, &meta, bytes) || meta.n_files == 0) {
         log_error("wal", "damaged: %s; nothing was changed", path);
         mem_free(data);
         return ERR_CORRUPT;
@@ -485,8 +485,10 @@ static enum err continue_log(struct recover *r)
     wal->checkpoint = wal->checkpoint_wanted = last->checkpoint;
     wal->checkpoint_seq = wal->options.expect.checkpoint_seq;
     wal->begin_bytes = 512 * (uint64_t)HASH_COUNT(r->replay.groups);
-    /* The last flush may not be durable yet if only the process died. */
-    return env_file_sync(wal_file_current(wal)->file);
+    /* The last flush, and the name of wal.meta, may not be durable yet if only
+     * the process died. */
+    enum err e = env_file_sync(wal_file_current(wal)->file);
+    return e == ERR_OK ? wal_meta_write(wal) : e;
 }
 
 static enum err recover_files(struct recover *r)
@@ -527,21 +529,63 @@ static enum err recover_files(struct recover *r)
 
 /* ---- a new log -----------------------------------------------------------
  */
+/* Does the file hold anything that looks like a flush? */
+static enum err file_is_blank(struct recover *r, struct wal_file *file,
+                              bool *blank)
+{
+    *blank = true;
+    for (uint64_t at = 0; at + WAL_BLOCK <= file->bytes && *blank;
+         at += WAL_BLOCK) {
+        struct wal_flush_header header;
+        const uint8_t *data;
+        enum err e = read_at(r, file, at, WAL_BLOCK, &data);
+        if (e != ERR_OK) {
+            return e;
+        }
+        *blank = !wal_flush_read(data, &header);
+    }
+    return ERR_OK;
+}
+
+/* A first start that was cut off leaves a first file, of zeros at most, and no
+ * wal.meta. */
+static enum err check_unmade(struct recover *r)
+{
+    struct wal *wal = r->wal;
+    bool blank = r->n_names <= 1;
+    enum err e = ERR_OK;
+    if (r->n_names == 1) {
+        e = file_open(r, 1, 0);
+        if (e == ERR_OK) {
+            e = file_is_blank(r, wal->files[0], &blank);
+        }
+        if (e == ERR_OK) {
+            wal_files_close(wal);
+        }
+    }
+    if (e == ERR_OK && (!blank || wal->options.expect.log_id != 0 ||
+                        wal->options.expect.checkpoint_seq != 0)) {
+        log_error("wal", "%s/wal.meta is missing; the log is not whole",
+                  wal->dir);
+        e = ERR_CORRUPT;
+    }
+    return e;
+}
+
 static enum err make_log(struct recover *r)
 {
     struct wal *wal = r->wal;
-    const struct wal_expect *expect = &wal->options.expect;
-    if (r->n_names > 0 || expect->log_id != 0 || expect->checkpoint_seq != 0) {
-        log_error("wal", "%s/wal.meta is missing; the log is not whole",
-                  wal->dir);
-        return ERR_CORRUPT;
+    enum err e = check_unmade(r);
+    if (e != ERR_OK) {
+        return e;
     }
+    r->reader.file = NULL;
     while (wal->log_id == 0) {
         wal->log_id = env_random(wal->env);
     }
     wal->made_ms = (uint64_t)env_wall_ms(wal->env);
     wal->is_new = true;
-    return wal_meta_write(wal);
+    return wal_file_make_first(wal);
 }
 
 enum err wal_recover(struct wal *wal, wal_settled_fn settled)
@@ -555,9 +599,6 @@ enum err wal_recover(struct wal *wal, wal_settled_fn settled)
     }
     if (e == ERR_OK) {
         e = r.meta_found ? files_open(&r) : make_log(&r);
-    }
-    if (e == ERR_OK && wal->n_files == 0) {
-        e = wal_file_make_first(wal); /* also when a first start was cut off */
     }
     if (e == ERR_OK) {
         e = recover_files(&r);

@@ -19,9 +19,9 @@ struct bench_case {
     int groups, outstanding;
 };
 static const struct bench_case cases[] = {
-    {1024, 1, 1},    {1024, 10, 1},    {1024, 100, 1},  {1024, 1000, 1},
-    {1024, 100, 5},  {16384, 1, 1},    {16384, 10, 5},  {16384, 100, 1},
-    {131072, 1, 1},  {131072, 1, 5},   {131072, 20, 5},
+    {1024, 1, 1},   {1024, 10, 1},  {1024, 100, 1},  {1024, 1000, 1},
+    {1024, 100, 5}, {16384, 1, 1},  {16384, 10, 5},  {16384, 100, 1},
+    {131072, 1, 1}, {131072, 1, 5}, {131072, 20, 5},
 };
 
 struct pending {
@@ -175,8 +175,8 @@ static double cpu_s(void)
 static void run_case(const char *dir, const struct bench_case *c)
 {
     static struct bench b;
-    struct wal_ops ops = {on_durable, on_file_begins, on_wants, on_evict,
-                          on_room};
+    struct wal_ops ops = {on_durable, on_file_begins, on_wants,
+                          on_evict,   on_room,        NULL};
     memset(&b, 0, sizeof b);
     b.env = env_uv_new(NULL);
     b.now = *c;
@@ -211,13 +211,14 @@ static void run_case(const char *dir, const struct bench_case *c)
     cpu = cpu_s() - cpu;
     (void)stats;
     qsort(b.samples, b.n_samples, sizeof *b.samples, by_value);
-    printf("%6u B x %4d groups x %d: %9.0f entries/s %7.1f MB/s  p50 %6u us "
-           "p99 %6u us  cpu %3.0f %%  open %.1f ms\n",
-           c->size, c->groups, c->outstanding, (double)b.done / seconds,
-           (double)b.done * c->size / seconds / 1e6,
-           b.n_samples > 0 ? b.samples[b.n_samples / 2] / 1000 : 0,
-           b.n_samples > 0 ? b.samples[b.n_samples * 99ull / 100] / 1000 : 0,
-           cpu / seconds * 100, (double)opened / 1e6);
+    printf(
+        "%6u B x %4d groups x %d: %9.0f entries/s %7.1f MB/s  p50 %6u us "
+        "p99 %6u us  cpu %3.0f %%  open %.1f ms\n",
+        c->size, c->groups, c->outstanding, (double)b.done / seconds,
+        (double)b.done * c->size / seconds / 1e6,
+        b.n_samples > 0 ? b.samples[b.n_samples / 2] / 1000 : 0,
+        b.n_samples > 0 ? b.samples[b.n_samples * 99ull / 100] / 1000 : 0,
+        cpu / seconds * 100, (double)opened / 1e6);
     fflush(stdout);
     mem_free(b.payload);
     mem_free(b.samples);

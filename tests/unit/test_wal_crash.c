@@ -125,6 +125,41 @@ START_TEST(test_wal_crash__while_logging_again)
 }
 END_TEST
 
+/* Opening, for the first time and again, is cut off at its n-th operation. */
+START_TEST(test_wal_crash__while_it_opens)
+{
+    /* (A failed sync would be for good, even over restarts.) */
+    const int kinds = SIM_DISK_READ | SIM_DISK_WRITE | SIM_DISK_NAME;
+    int cut = 0;
+    for (uint64_t seed = 0; seed < 300; seed++) {
+        model_begin(&m, seed);
+        for (int round = 0; round < 3; round++) {
+            sim_disk_fail_nth(m.node, kinds, 1 + prng_below(&m.prng, 40));
+            enum err e = model_open(&m);
+            if (e != ERR_OK && e != ERR_IO) {
+                sim_fail(m.sim, "cannot open: %s", err_text(e));
+            }
+            cut += e != ERR_OK;
+            sim_disk_fail_nth(m.node, kinds, 0);
+            if (e != ERR_OK) {
+                model_crash(&m, random_crash());
+                e = model_open(&m);
+                if (e != ERR_OK) {
+                    sim_fail(m.sim, "cannot open: %s", err_text(e));
+                }
+            }
+            for (int k = 0; k < 5; k++) {
+                model_work(&m);
+                model_run_us(&m, prng_below(&m.prng, 600));
+            }
+            model_crash(&m, random_crash());
+        }
+        model_end(&m);
+    }
+    ck_assert_int_gt(cut, 150);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("wal_crash");
@@ -132,6 +167,7 @@ int main(void)
     tcase_set_timeout(tcase, 120);
     tcase_add_test(tcase, test_wal_crash__seeds);
     tcase_add_test(tcase, test_wal_crash__while_logging_again);
+    tcase_add_test(tcase, test_wal_crash__while_it_opens);
     suite_add_tcase(suite, tcase);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
