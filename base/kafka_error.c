@@ -8,7 +8,7 @@ const char *kafka_error_name(int16_t code)
         return #name;
         KAFKA_ERROR_MAP(X)
 #undef X
-    default:
-        return "UNKNOWN";
+        default:
+            return "UNKNOWN";
     }
 }

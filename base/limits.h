@@ -44,7 +44,8 @@
 #define LIMIT_PRODUCER_SLOTS 32768
 
 /* ---- metadata ------------------------------------------------------------ */
-/* Bytes of a server.properties: Kafka's own, with all its comments, has 6 KB. */
+/* Bytes of a server.properties: Kafka's own, with all its comments, has 6 KB.
+ */
 #define LIMIT_CONFIG_FILE 1048576
 
 /* ---- metadata ------------------------------------------------------------ */
@@ -119,7 +120,8 @@
  * for what is being written. */
 #define LIMIT_CATCHUP_BYTES_PER_S ((uint64_t)128 << 20)
 
-/* ---- net ------------------------------------------------------------------- */
+/* ---- net -------------------------------------------------------------------
+ */
 /* Bytes read from a client at once; one piece of memory for all connections of
  * a shard. What 10 Gbit/s brings in 50 us. */
 #define LIMIT_READ_PIECE ((size_t)64 << 10)

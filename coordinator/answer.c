@@ -69,8 +69,7 @@ struct answer *join_answer(struct group_member *m, struct coordinator_join *req,
 
 void join_ok(struct group_member *m, struct coordinator_join *req)
 {
-    answer_send(m->group->owner->c,
-                join_answer(m, req, group_member_leads(m)));
+    answer_send(m->group->owner->c, join_answer(m, req, group_member_leads(m)));
 }
 
 static void sync_fire(struct answer *a)

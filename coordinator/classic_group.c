@@ -21,14 +21,14 @@ struct env *classic_group_env(const struct classic_group *g)
 const char *classic_group_state(const struct classic_group *g)
 {
     switch (g->state) {
-    case GROUP_EMPTY:
-        return "Empty";
-    case GROUP_PREPARING:
-        return "PreparingRebalance";
-    case GROUP_COMPLETING:
-        return "CompletingRebalance";
-    case GROUP_STABLE:
-        return "Stable";
+        case GROUP_EMPTY:
+            return "Empty";
+        case GROUP_PREPARING:
+            return "PreparingRebalance";
+        case GROUP_COMPLETING:
+            return "CompletingRebalance";
+        case GROUP_STABLE:
+            return "Stable";
     }
     UNREACHABLE("a state of a group");
 }
@@ -59,7 +59,8 @@ void classic_group_forget_unused(struct classic_group *g)
     }
 }
 
-/* ---- the log ----------------------------------------------------------------- */
+/* ---- the log
+ * ----------------------------------------------------------------- */
 static void record_add(struct classic_group *g, struct batch_builder *b)
 {
     struct arena a;
@@ -136,7 +137,8 @@ static void restore_member(struct classic_group *g,
     m->synced = true;
 }
 
-void classic_group_restore(struct classic_group *g, const struct group_record *r)
+void classic_group_restore(struct classic_group *g,
+                           const struct group_record *r)
 {
     classic_group_drop(g, KAFKA_UNKNOWN_MEMBER_ID);
     bytes_set(&g->protocol_type, r->protocol_type.p,
@@ -151,7 +153,8 @@ void classic_group_restore(struct classic_group *g, const struct group_record *r
     g->state_since_ms = r->timestamp_ms;
 }
 
-/* ---- the plan ------------------------------------------------------------------ */
+/* ---- the plan
+ * ------------------------------------------------------------------ */
 /* Committed, or not. The group may have moved on, or be another one. */
 static void plan_written(struct group_write *w, enum kafka_error error)
 {
@@ -216,7 +219,8 @@ void classic_group_plan(struct classic_group *g,
     classic_group_write(g, plan_written, id);
 }
 
-/* ---- rebalancing --------------------------------------------------------------- */
+/* ---- rebalancing
+ * --------------------------------------------------------------- */
 static int32_t rebalance_timeout(const struct classic_group *g)
 {
     int32_t most = 0;
@@ -399,14 +403,14 @@ void classic_group_remove(struct classic_group *g, struct group_member *m)
     group_member_dismiss(m, KAFKA_UNKNOWN_MEMBER_ID);
     group_member_free(m);
     switch (g->state) {
-    case GROUP_EMPTY:
-        UNREACHABLE("a member of an empty group");
-    case GROUP_PREPARING:
-        classic_group_maybe_complete(g);
-        break;
-    case GROUP_COMPLETING:
-    case GROUP_STABLE:
-        classic_group_prepare(g);
-        break;
+        case GROUP_EMPTY:
+            UNREACHABLE("a member of an empty group");
+        case GROUP_PREPARING:
+            classic_group_maybe_complete(g);
+            break;
+        case GROUP_COMPLETING:
+        case GROUP_STABLE:
+            classic_group_prepare(g);
+            break;
     }
 }

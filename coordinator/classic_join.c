@@ -19,7 +19,9 @@ static void member_id_make(struct coordinator *c,
     uint64_t b = env_random(c->options.env);
     struct text name =
         req->instance_id.n >= 0 ? req->instance_id : req->client_id;
-    int n = name.n < 0 ? 0 : name.n > MEMBER_NAME_MAX ? MEMBER_NAME_MAX : name.n;
+    int n = name.n < 0                 ? 0
+            : name.n > MEMBER_NAME_MAX ? MEMBER_NAME_MAX
+                                       : name.n;
     snprintf(out, size,
              "%.*s-%08" PRIx64 "-%04" PRIx64 "-%04" PRIx64 "-%04" PRIx64
              "-%012" PRIx64,
@@ -180,13 +182,13 @@ static bool has_room(const struct classic_group *g,
         return false;
     }
     switch (g->state) {
-    case GROUP_EMPTY:
-        return true;
-    case GROUP_PREPARING:
-        return g->n_joined < max || (known != NULL && known->join != NULL);
-    case GROUP_COMPLETING:
-    case GROUP_STABLE:
-        return HASH_COUNT(g->members) < max || known != NULL;
+        case GROUP_EMPTY:
+            return true;
+        case GROUP_PREPARING:
+            return g->n_joined < max || (known != NULL && known->join != NULL);
+        case GROUP_COMPLETING:
+        case GROUP_STABLE:
+            return HASH_COUNT(g->members) < max || known != NULL;
     }
     return false;
 }

@@ -9,7 +9,8 @@ enum kafka_error group_member_check(struct classic_group *g, struct text id,
 {
     struct group_member *m = g == NULL ? NULL : group_member_find(g, id);
     if (g != NULL && instance.n >= 0) {
-        struct group_member *by_instance = group_member_by_instance(g, instance);
+        struct group_member *by_instance =
+            group_member_by_instance(g, instance);
         if (by_instance != NULL && by_instance != m) {
             return KAFKA_FENCED_INSTANCE_ID;
         }
@@ -25,7 +26,8 @@ static enum kafka_error sync_check(struct classic_group *g,
                                    const struct coordinator_sync *req,
                                    struct group_member **m)
 {
-    enum kafka_error e = group_member_check(g, req->member_id, req->instance_id, m);
+    enum kafka_error e =
+        group_member_check(g, req->member_id, req->instance_id, m);
     if (e != KAFKA_NONE) {
         return e;
     }
@@ -58,19 +60,19 @@ void coordinator_sync(struct coordinator *c, struct coordinator_sync *req)
         return;
     }
     switch (g->state) {
-    case GROUP_EMPTY:
-        sync_error(c, req, KAFKA_UNKNOWN_MEMBER_ID);
-        return;
-    case GROUP_PREPARING:
-        sync_error(c, req, KAFKA_REBALANCE_IN_PROGRESS);
-        return;
-    case GROUP_STABLE:
-        group_member_touch(m);
-        m->synced = true;
-        sync_ok(m, req);
-        return;
-    case GROUP_COMPLETING:
-        break;
+        case GROUP_EMPTY:
+            sync_error(c, req, KAFKA_UNKNOWN_MEMBER_ID);
+            return;
+        case GROUP_PREPARING:
+            sync_error(c, req, KAFKA_REBALANCE_IN_PROGRESS);
+            return;
+        case GROUP_STABLE:
+            group_member_touch(m);
+            m->synced = true;
+            sync_ok(m, req);
+            return;
+        case GROUP_COMPLETING:
+            break;
     }
     if (m->sync != NULL) { /* it asked twice: only the newer one counts */
         sync_error(c, m->sync, KAFKA_REBALANCE_IN_PROGRESS);
@@ -107,13 +109,13 @@ enum kafka_error coordinator_heartbeat(struct coordinator *c, int32_t index,
     }
     group_member_touch(m);
     switch (g->state) {
-    case GROUP_EMPTY:
-        return KAFKA_UNKNOWN_MEMBER_ID;
-    case GROUP_PREPARING:
-        return KAFKA_REBALANCE_IN_PROGRESS;
-    case GROUP_COMPLETING:
-    case GROUP_STABLE:
-        return KAFKA_NONE;
+        case GROUP_EMPTY:
+            return KAFKA_UNKNOWN_MEMBER_ID;
+        case GROUP_PREPARING:
+            return KAFKA_REBALANCE_IN_PROGRESS;
+        case GROUP_COMPLETING:
+        case GROUP_STABLE:
+            return KAFKA_NONE;
     }
     UNREACHABLE("a state of a group");
 }
@@ -164,8 +166,8 @@ void coordinator_leave(struct coordinator *c, struct coordinator_leave *req)
     answer_send(c, answer_new(c, req, leave_fire));
 }
 
-enum kafka_error classic_group_check_commit(struct classic_group *g,
-                                            const struct coordinator_commit *req)
+enum kafka_error classic_group_check_commit(
+    struct classic_group *g, const struct coordinator_commit *req)
 {
     struct group_member *m = NULL;
     bool managed = req->generation_id >= 0 || req->member_id.n > 0 ||

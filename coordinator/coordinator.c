@@ -42,7 +42,8 @@ bool bytes_is(const struct bytes *b, struct text t)
     return text_equal(bytes_text(b), t);
 }
 
-/* ---- answers --------------------------------------------------------------- */
+/* ---- answers ---------------------------------------------------------------
+ */
 void answer_now(struct answer *a)
 {
     a->fire(a);
@@ -88,8 +89,10 @@ void answer_send(struct coordinator *c, struct answer *a)
     env_defer(c->options.env, &a->deferred);
 }
 
-/* ---- groups ---------------------------------------------------------------- */
-struct classic_group *classic_group_find(struct group_partition *gp, struct text id)
+/* ---- groups ----------------------------------------------------------------
+ */
+struct classic_group *classic_group_find(struct group_partition *gp,
+                                         struct text id)
 {
     struct classic_group *g = NULL;
     if (id.n >= 0) { /* offsets may be kept for the empty name */
@@ -98,7 +101,8 @@ struct classic_group *classic_group_find(struct group_partition *gp, struct text
     return g;
 }
 
-struct classic_group *classic_group_make(struct group_partition *gp, struct text id)
+struct classic_group *classic_group_make(struct group_partition *gp,
+                                         struct text id)
 {
     struct classic_group *g = classic_group_find(gp, id);
     if (g != NULL) {
@@ -136,7 +140,8 @@ static void groups_drop(struct group_partition *gp)
     }
 }
 
-/* ---- partitions ------------------------------------------------------------ */
+/* ---- partitions ------------------------------------------------------------
+ */
 static struct group_partition *partition_of(struct coordinator *c,
                                             int32_t index)
 {
@@ -189,7 +194,8 @@ static void apply_batch(struct group_partition *gp, const uint8_t *batch,
         .arg = gp, .group = apply_group, .offset = apply_offset};
     if (records_read(batch, size, &reader) != ERR_OK) {
         log_error("coordinator",
-                  "a record of " OFFSETS_TOPIC " partition %d cannot be read "
+                  "a record of " OFFSETS_TOPIC
+                  " partition %d cannot be read "
                   "and is passed over",
                   (int)gp->index);
     }
@@ -222,7 +228,8 @@ static void group_partition_unref(struct group_partition *gp)
     }
 }
 
-/* ---- loading ---------------------------------------------------------------- */
+/* ---- loading ----------------------------------------------------------------
+ */
 static void load_went_live(struct group_partition *gp)
 {
     gp->live = true;
@@ -382,7 +389,8 @@ void coordinator_partition_closed(struct coordinator *c, struct partition *p,
     }
 }
 
-/* ---- writes ------------------------------------------------------------------ */
+/* ---- writes
+ * ------------------------------------------------------------------ */
 struct group_write *group_write_new(struct group_partition *gp)
 {
     struct group_write *w = mem_zalloc(sizeof *w);
@@ -395,16 +403,16 @@ struct group_write *group_write_new(struct group_partition *gp)
 static enum kafka_error write_error(enum kafka_error e)
 {
     switch ((int)e) {
-    case KAFKA_NONE:
-        return e;
-    case KAFKA_NOT_LEADER_OR_FOLLOWER:
-    case KAFKA_KAFKA_STORAGE_ERROR:
-        return KAFKA_NOT_COORDINATOR;
-    case KAFKA_MESSAGE_TOO_LARGE:
-    case KAFKA_RECORD_LIST_TOO_LARGE:
-        return KAFKA_INVALID_COMMIT_OFFSET_SIZE;
-    default:
-        return KAFKA_COORDINATOR_NOT_AVAILABLE;
+        case KAFKA_NONE:
+            return e;
+        case KAFKA_NOT_LEADER_OR_FOLLOWER:
+        case KAFKA_KAFKA_STORAGE_ERROR:
+            return KAFKA_NOT_COORDINATOR;
+        case KAFKA_MESSAGE_TOO_LARGE:
+        case KAFKA_RECORD_LIST_TOO_LARGE:
+            return KAFKA_INVALID_COMMIT_OFFSET_SIZE;
+        default:
+            return KAFKA_COORDINATOR_NOT_AVAILABLE;
     }
 }
 
@@ -452,7 +460,8 @@ void group_write_submit(struct group_write *w)
     partition_produce(w->gp->partition, &w->produce);
 }
 
-/* ---- the whole --------------------------------------------------------------- */
+/* ---- the whole
+ * --------------------------------------------------------------- */
 static void sweep(struct env_timer *timer)
 {
     struct coordinator *c = timer->arg;
@@ -511,11 +520,10 @@ int32_t coordinator_partition_of(struct text key, int32_t n_partitions)
     return (int32_t)((h & 0x7fffffff) % (uint32_t)n_partitions);
 }
 
-enum kafka_error
-coordinator_list(struct coordinator *c,
-                 void (*each)(void *arg,
-                              const struct coordinator_group_view *view),
-                 void *arg)
+enum kafka_error coordinator_list(
+    struct coordinator *c,
+    void (*each)(void *arg, const struct coordinator_group_view *view),
+    void *arg)
 {
     enum kafka_error e = KAFKA_NONE;
     struct group_partition *gp = NULL;

@@ -27,8 +27,8 @@ struct blob {
 struct coordinator;
 struct coordinator_options {
     struct env *env;
-    const struct image *image;             /* of this shard, for topic checks */
-    uint32_t initial_rebalance_delay_ms;   /* group.initial.rebalance.delay.ms */
+    const struct image *image;           /* of this shard, for topic checks */
+    uint32_t initial_rebalance_delay_ms; /* group.initial.rebalance.delay.ms */
     uint32_t session_timeout_min_ms, session_timeout_max_ms;
     uint32_t group_size_max;
     int64_t offsets_retention_ms;
@@ -44,10 +44,11 @@ int32_t coordinator_partition_of(struct text key, int32_t n_partitions);
  * committed batch was applied; the role changed; the partition is gone or about
  * to be deleted (from here on nothing is asked of it; what is parked is
  * answered NOT_COORDINATOR). Telling it twice is fine. */
-void coordinator_applied(struct coordinator *c, struct partition *p, int32_t index,
-                         kafka_offset base, const uint8_t *batch, uint32_t size);
-void coordinator_role_changed(struct coordinator *c, struct partition *p, int32_t index,
-                              const struct group_role *role);
+void coordinator_applied(struct coordinator *c, struct partition *p,
+                         int32_t index, kafka_offset base, const uint8_t *batch,
+                         uint32_t size);
+void coordinator_role_changed(struct coordinator *c, struct partition *p,
+                              int32_t index, const struct group_role *role);
 void coordinator_partition_closed(struct coordinator *c, struct partition *p,
                                   int32_t index);
 
@@ -58,7 +59,7 @@ void coordinator_partition_closed(struct coordinator *c, struct partition *p,
  * NOT_COORDINATOR are given here too. */
 struct coordinator_member {
     struct text member_id, instance_id; /* instance null: dynamic */
-    struct blob metadata;               /* subscription, by the chosen protocol */
+    struct blob metadata; /* subscription, by the chosen protocol */
     struct blob assignment;
     struct text client_id, client_host;
 };
@@ -72,7 +73,7 @@ struct coordinator_join {
     const struct coordinator_protocol {
         struct text name;
         struct blob metadata;
-    } *protocols;
+    } * protocols;
     void (*cb)(struct coordinator_join *req);
     void *arg;
     /* out */
@@ -80,9 +81,9 @@ struct coordinator_join {
     int32_t generation_id;
     struct text out_protocol_type, protocol_name, leader, out_member_id;
     bool skip_assignment;
-    int n_members;                      /* only for the leader */
+    int n_members; /* only for the leader */
     const struct coordinator_member *members;
-    void *impl;                         /* private */
+    void *impl; /* private */
 };
 void coordinator_join(struct coordinator *c, struct coordinator_join *req);
 
@@ -95,7 +96,7 @@ struct coordinator_sync {
     const struct coordinator_assignment {
         struct text member_id;
         struct blob assignment;
-    } *assignments;
+    } * assignments;
     void (*cb)(struct coordinator_sync *req);
     void *arg;
     enum kafka_error error;
@@ -106,8 +107,10 @@ struct coordinator_sync {
 void coordinator_sync(struct coordinator *c, struct coordinator_sync *req);
 
 /* Heartbeat answers at once. */
-enum kafka_error coordinator_heartbeat(struct coordinator *c, int32_t index, struct text group_id,
-                                       struct text member_id, struct text instance_id,
+enum kafka_error coordinator_heartbeat(struct coordinator *c, int32_t index,
+                                       struct text group_id,
+                                       struct text member_id,
+                                       struct text instance_id,
                                        int32_t generation_id);
 
 struct coordinator_leave {
@@ -117,8 +120,8 @@ struct coordinator_leave {
     int n_members;
     const struct coordinator_leaving {
         struct text member_id, instance_id, reason;
-    } *members;
-    enum kafka_error *member_errors;    /* n_members, the caller's, filled */
+    } * members;
+    enum kafka_error *member_errors; /* n_members, the caller's, filled */
     void (*cb)(struct coordinator_leave *req);
     void *arg;
     enum kafka_error error;
@@ -130,20 +133,21 @@ struct coordinator_commit {
     int32_t index;
     int16_t api_version;
     struct text group_id, member_id, instance_id;
-    int32_t generation_id;              /* -1 with member "" : simple commit */
+    int32_t generation_id; /* -1 with member "" : simple commit */
     int n_offsets;
     struct coordinator_commit_offset {
-        struct text topic;              /* name */
-        struct uuid topic_id;           /* zero: not known */
+        struct text topic;    /* name */
+        struct uuid topic_id; /* zero: not known */
         int32_t partition;
         kafka_offset offset;
         int32_t leader_epoch;
         struct text metadata;
-        enum kafka_error error;         /* out; may be preset by the caller (then skipped) */
-    } *offsets;
+        enum kafka_error
+            error; /* out; may be preset by the caller (then skipped) */
+    } * offsets;
     void (*cb)(struct coordinator_commit *req);
     void *arg;
-    enum kafka_error error;             /* of the request as a whole */
+    enum kafka_error error; /* of the request as a whole */
     void *impl;
 };
 void coordinator_commit(struct coordinator *c, struct coordinator_commit *req);
@@ -151,7 +155,7 @@ void coordinator_commit(struct coordinator *c, struct coordinator_commit *req);
 struct coordinator_fetched_offset {
     struct text topic;
     int32_t partition;
-    kafka_offset offset;                /* -1: none */
+    kafka_offset offset; /* -1: none */
     int32_t leader_epoch;
     struct text metadata;
     enum kafka_error error;
@@ -160,14 +164,15 @@ struct coordinator_fetch {
     int32_t index;
     int16_t api_version;
     struct text group_id, member_id;
-    int32_t member_epoch;               /* -1: not given */
-    bool require_stable, all;           /* all: every committed offset */
-    int n_offsets;                      /* asked (not all): topic, partition in; rest out */
-    struct coordinator_fetched_offset *offsets; /* all: out, the coordinator's, until cb returns */
+    int32_t member_epoch;     /* -1: not given */
+    bool require_stable, all; /* all: every committed offset */
+    int n_offsets; /* asked (not all): topic, partition in; rest out */
+    struct coordinator_fetched_offset
+        *offsets; /* all: out, the coordinator's, until cb returns */
     void (*cb)(struct coordinator_fetch *req);
     void *arg;
     enum kafka_error error;
-    struct group_read barrier;          /* private: linearizable */
+    struct group_read barrier; /* private: linearizable */
     void *impl;
 };
 void coordinator_fetch(struct coordinator *c, struct coordinator_fetch *req);
@@ -189,14 +194,17 @@ struct coordinator_describe {
     struct group_read barrier;
     void *impl;
 };
-void coordinator_describe(struct coordinator *c, struct coordinator_describe *req);
+void coordinator_describe(struct coordinator *c,
+                          struct coordinator_describe *req);
 /* Calls `each` for every group coordinated by this shard now (in the order
  * in which they came).
  * COORDINATOR_LOAD_IN_PROGRESS when a partition led here is still loading. */
-enum kafka_error coordinator_list(struct coordinator *c,
-                                  void (*each)(void *arg, const struct coordinator_group_view *view),
-                                  void *arg);
-/* Deletes an Empty group and its offsets: NON_EMPTY_GROUP, GROUP_ID_NOT_FOUND. */
+enum kafka_error coordinator_list(
+    struct coordinator *c,
+    void (*each)(void *arg, const struct coordinator_group_view *view),
+    void *arg);
+/* Deletes an Empty group and its offsets: NON_EMPTY_GROUP, GROUP_ID_NOT_FOUND.
+ */
 struct coordinator_delete {
     int32_t index;
     struct text group_id;

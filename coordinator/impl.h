@@ -78,7 +78,7 @@ struct committed_offset {
     struct bytes metadata;
     int64_t commit_timestamp_ms;
     int64_t submitted_ms; /* of a newer commit on its way, wall clock */
-    struct bytes key; /* topic, NUL, partition */
+    struct bytes key;     /* topic, NUL, partition */
     UT_hash_handle hh;
 };
 
@@ -90,12 +90,12 @@ struct classic_group {
     struct bytes protocol_type, protocol, leader;
     struct group_member *members; /* uthash, in the order of joining */
     struct pending_member *pending;
-    struct env_timer timer; /* of the rebalance, or of the missing syncs */
+    struct env_timer timer;    /* of the rebalance, or of the missing syncs */
     uint64_t join_deadline_ms; /* of the first rebalance's extension */
     bool initial_delay, new_joiner;
-    uint32_t n_joined;         /* members with a parked join */
-    int32_t plan_generation;   /* whose plan was submitted last */
-    int64_t state_since_ms;    /* wall clock */
+    uint32_t n_joined;                /* members with a parked join */
+    int32_t plan_generation;          /* whose plan was submitted last */
+    int64_t state_since_ms;           /* wall clock */
     struct committed_offset *offsets; /* uthash */
     UT_hash_handle hh;
 };
@@ -148,8 +148,10 @@ void answer_now(struct answer *a);
  * COORDINATOR_LOAD_IN_PROGRESS. */
 enum kafka_error partition_live(struct coordinator *c, int32_t index,
                                 struct group_partition **out);
-struct classic_group *classic_group_find(struct group_partition *gp, struct text id);
-struct classic_group *classic_group_make(struct group_partition *gp, struct text id);
+struct classic_group *classic_group_find(struct group_partition *gp,
+                                         struct text id);
+struct classic_group *classic_group_make(struct group_partition *gp,
+                                         struct text id);
 void classic_group_free(struct classic_group *g);
 
 /* One committed write: a batch, and what to do when it is committed or not.
@@ -170,7 +172,8 @@ struct group_write *group_write_new(struct group_partition *gp);
 void group_write_submit(struct group_write *w);
 void group_write_free(struct group_write *w); /* of one not submitted */
 
-/* ---- classic_group.c: states and rebalances -------------------------------- */
+/* ---- classic_group.c: states and rebalances --------------------------------
+ */
 struct env *classic_group_env(const struct classic_group *g);
 const char *classic_group_state(const struct classic_group *g);
 void classic_group_timer_init(struct classic_group *g);
@@ -198,7 +201,8 @@ void classic_group_maybe_complete(struct classic_group *g);
 /* The member is gone; what it has parked is answered UNKNOWN_MEMBER_ID. */
 void classic_group_remove(struct classic_group *g, struct group_member *m);
 
-/* ---- member.c ---------------------------------------------------------------- */
+/* ---- member.c
+ * ---------------------------------------------------------------- */
 struct group_member *group_member_find(struct classic_group *g, struct text id);
 struct group_member *group_member_by_instance(struct classic_group *g,
                                               struct text instance);
@@ -232,7 +236,8 @@ bool classic_group_supports(struct classic_group *g,
                             const struct coordinator_join *req,
                             const struct group_member *except);
 
-/* ---- answer.c: to JoinGroup and SyncGroup, later ------------------------------ */
+/* ---- answer.c: to JoinGroup and SyncGroup, later
+ * ------------------------------ */
 void join_fill_error(struct answer *a, enum kafka_error error,
                      struct text member_id);
 void join_error(struct coordinator *c, struct coordinator_join *req,
@@ -245,14 +250,15 @@ void sync_error(struct coordinator *c, struct coordinator_sync *req,
                 enum kafka_error error);
 void sync_ok(struct group_member *m, struct coordinator_sync *req);
 
-/* ---- classic_sync.c ------------------------------------------------------------ */
+/* ---- classic_sync.c
+ * ------------------------------------------------------------ */
 /* UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID; `g` may be NULL. */
 enum kafka_error group_member_check(struct classic_group *g, struct text id,
                                     struct text instance,
                                     struct group_member **out);
 /* May this be committed? `g` may be NULL. */
-enum kafka_error classic_group_check_commit(struct classic_group *g,
-                                            const struct coordinator_commit *req);
+enum kafka_error classic_group_check_commit(
+    struct classic_group *g, const struct coordinator_commit *req);
 
 /* offsets.c */
 void offset_apply(struct group_partition *gp, const struct offset_record *o,

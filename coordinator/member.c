@@ -4,7 +4,8 @@
 #include "base/log.h"
 #include "coordinator/impl.h"
 
-/* ---- members ----------------------------------------------------------------- */
+/* ---- members
+ * ----------------------------------------------------------------- */
 struct group_member *group_member_find(struct classic_group *g, struct text id)
 {
     struct group_member *m = NULL;
@@ -15,7 +16,7 @@ struct group_member *group_member_find(struct classic_group *g, struct text id)
 }
 
 struct group_member *group_member_by_instance(struct classic_group *g,
-                                               struct text instance)
+                                              struct text instance)
 {
     struct group_member *m = NULL;
     if (instance.n < 0) {
@@ -62,14 +63,15 @@ static void protocols_set(struct group_member *m,
 }
 
 bool group_member_matches(const struct group_member *m,
-                            const struct coordinator_join *req)
+                          const struct coordinator_join *req)
 {
     if (m->n_protocols != req->n_protocols) {
         return false;
     }
     for (int i = 0; i < m->n_protocols; i++) {
         const struct blob *b = &req->protocols[i].metadata;
-        struct text theirs = {.p = (const char *)b->p, .n = b->n < 0 ? 0 : b->n};
+        struct text theirs = {.p = (const char *)b->p,
+                              .n = b->n < 0 ? 0 : b->n};
         if (!bytes_is(&m->protocols[i].name, req->protocols[i].name) ||
             !bytes_is(&m->protocols[i].metadata, theirs)) {
             return false;
@@ -79,7 +81,7 @@ bool group_member_matches(const struct group_member *m,
 }
 
 struct text group_member_subscription(const struct group_member *m,
-                                   const struct bytes *protocol)
+                                      const struct bytes *protocol)
 {
     for (int i = 0; i < m->n_protocols; i++) {
         if (protocol->p != NULL &&
@@ -91,7 +93,7 @@ struct text group_member_subscription(const struct group_member *m,
 }
 
 void group_member_update(struct group_member *m,
-                          const struct coordinator_join *req)
+                         const struct coordinator_join *req)
 {
     protocols_set(m, req);
     m->session_timeout_ms = req->session_timeout_ms;
@@ -120,7 +122,7 @@ void group_member_touch(struct group_member *m)
 }
 
 struct group_member *group_member_add(struct classic_group *g, struct text id,
-                                       struct text instance)
+                                      struct text instance)
 {
     struct group_member *m = mem_zalloc(sizeof *m);
     m->group = g;
@@ -181,7 +183,8 @@ void group_member_dismiss(struct group_member *m, enum kafka_error why)
     }
 }
 
-/* ---- pending members ----------------------------------------------------------- */
+/* ---- pending members
+ * ----------------------------------------------------------- */
 void pending_member_free(struct pending_member *p)
 {
     env_timer_stop(&p->expiry);
@@ -220,7 +223,8 @@ struct pending_member *pending_member_find(struct classic_group *g,
     return p;
 }
 
-/* ---- the protocol ------------------------------------------------------------ */
+/* ---- the protocol
+ * ------------------------------------------------------------ */
 static bool member_knows(const struct group_member *m, struct text name)
 {
     for (int i = 0; i < m->n_protocols; i++) {
@@ -269,8 +273,8 @@ const struct bytes *classic_group_vote(struct classic_group *g)
 }
 
 bool classic_group_supports(struct classic_group *g,
-                               const struct coordinator_join *req,
-                               const struct group_member *except)
+                            const struct coordinator_join *req,
+                            const struct group_member *except)
 {
     for (int i = 0; i < req->n_protocols; i++) {
         if (all_know(g, req->protocols[i].name, except)) {

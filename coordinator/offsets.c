@@ -7,7 +7,8 @@
 /* Bytes of tombstones in one batch, far below what the log takes. */
 #define FORGET_BYTES ((size_t)256 << 10)
 
-/* ---- the table ------------------------------------------------------------------ */
+/* ---- the table
+ * ------------------------------------------------------------------ */
 /* Topic, NUL, partition: names of topics have no NUL. */
 static void offset_key(struct bytes *key, struct text topic, int32_t partition)
 {
@@ -76,11 +77,13 @@ void offset_apply(struct group_partition *gp, const struct offset_record *r,
     }
     o->offset = r->offset;
     o->leader_epoch = r->leader_epoch;
-    bytes_set(&o->metadata, r->metadata.p, r->metadata.n < 0 ? 0 : r->metadata.n);
+    bytes_set(&o->metadata, r->metadata.p,
+              r->metadata.n < 0 ? 0 : r->metadata.n);
     o->commit_timestamp_ms = r->commit_timestamp_ms;
 }
 
-/* ---- commit --------------------------------------------------------------------- */
+/* ---- commit
+ * --------------------------------------------------------------------- */
 static void commit_fire(struct answer *a)
 {
     struct coordinator_commit *req = a->req;
@@ -136,9 +139,8 @@ static bool commit_add(struct coordinator *c, struct group_write *w,
         .commit_timestamp_ms = now,
     };
     records_add_offset(&w->batch, now, &r, false);
-    struct committed_offset *older =
-        offset_find(classic_group_find(w->gp, req->group_id), o->topic,
-                    o->partition);
+    struct committed_offset *older = offset_find(
+        classic_group_find(w->gp, req->group_id), o->topic, o->partition);
     if (older != NULL) {
         older->submitted_ms = now; /* it must not expire behind this one */
     }
@@ -169,7 +171,8 @@ void coordinator_commit(struct coordinator *c, struct coordinator_commit *req)
     group_write_submit(w);
 }
 
-/* ---- fetch ---------------------------------------------------------------------- */
+/* ---- fetch
+ * ---------------------------------------------------------------------- */
 static int by_topic(const void *a, const void *b)
 {
     const struct coordinator_fetched_offset *x = a;
@@ -179,8 +182,9 @@ static int by_topic(const void *a, const void *b)
     if (r == 0) {
         r = (x->topic.n > y->topic.n) - (x->topic.n < y->topic.n);
     }
-    return r != 0 ? r : (x->partition > y->partition) -
-                            (x->partition < y->partition);
+    return r != 0
+               ? r
+               : (x->partition > y->partition) - (x->partition < y->partition);
 }
 
 static void fill(struct coordinator_fetched_offset *out,
@@ -252,7 +256,8 @@ void coordinator_fetch(struct coordinator *c, struct coordinator_fetch *req)
     group_read_barrier(partition_group(gp->partition), &req->barrier);
 }
 
-/* ---- describe --------------------------------------------------------------------- */
+/* ---- describe
+ * --------------------------------------------------------------------- */
 static void describe_fire(struct answer *a)
 {
     struct coordinator_describe *req = a->req;
@@ -318,9 +323,8 @@ void coordinator_describe(struct coordinator *c,
 {
     struct group_partition *gp = NULL;
     memset(&req->view, 0, sizeof req->view);
-    req->view.error = req->group_id.n <= 0
-                          ? KAFKA_INVALID_GROUP_ID
-                          : partition_live(c, req->index, &gp);
+    req->view.error = req->group_id.n <= 0 ? KAFKA_INVALID_GROUP_ID
+                                           : partition_live(c, req->index, &gp);
     if (req->view.error != KAFKA_NONE) {
         answer_send(c, answer_new(c, req, describe_fire));
         return;
@@ -330,7 +334,8 @@ void coordinator_describe(struct coordinator *c,
     group_read_barrier(partition_group(gp->partition), &req->barrier);
 }
 
-/* ---- forgetting ------------------------------------------------------------------- */
+/* ---- forgetting
+ * ------------------------------------------------------------------- */
 /* Tombstones for what is to be forgotten of one group, in as many batches as
  * needed. */
 struct forgetting {
@@ -358,7 +363,8 @@ static struct batch_builder *forgetting_batch(struct forgetting *f)
     return &f->w->batch;
 }
 
-static void forget_offset(struct forgetting *f, const struct committed_offset *o)
+static void forget_offset(struct forgetting *f,
+                          const struct committed_offset *o)
 {
     struct offset_record r = {.group_id = bytes_text(&f->g->id),
                               .topic = bytes_text(&o->topic),
@@ -471,8 +477,8 @@ void coordinator_topic_deleted(struct coordinator *c, const char *topic)
         HASH_ITER(hh, gp->groups, g, next)
         {
             struct forgetting f = {.g = g, .now = now};
-            for (struct committed_offset *o = g->offsets;
-                 gp->live && o != NULL; o = o->hh.next) {
+            for (struct committed_offset *o = g->offsets; gp->live && o != NULL;
+                 o = o->hh.next) {
                 if (bytes_is(&o->topic, name)) {
                     forget_offset(&f, o);
                 }

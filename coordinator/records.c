@@ -27,8 +27,8 @@ static uint8_t *flat(struct arena *a, struct wire_writer *w, int32_t *size)
     return out;
 }
 
-static void add(struct batch_builder *b, int64_t now_ms, struct wire_writer *key,
-                struct wire_writer *value)
+static void add(struct batch_builder *b, int64_t now_ms,
+                struct wire_writer *key, struct wire_writer *value)
 {
     struct arena a;
     arena_init(&a, 0);
@@ -134,7 +134,8 @@ static enum err read_offset(struct wire_reader *key,
     }
     struct wire_reader r;
     wire_reader_init(&r, rec->value, (size_t)rec->value_size);
-    int version = value_version(wire_read_i16(&r), &offset_commit_value_message);
+    int version =
+        value_version(wire_read_i16(&r), &offset_commit_value_message);
     struct offset_commit_value v;
     if (version < 0) {
         return ERR_CORRUPT;
@@ -229,8 +230,8 @@ enum err records_read(const uint8_t *batch, size_t size,
                       const struct records_reader *reader)
 {
     struct batch_records records;
-    enum err e = batch_records_open(&records, batch, size,
-                                    LIMIT_REQUEST_DECODED);
+    enum err e =
+        batch_records_open(&records, batch, size, LIMIT_REQUEST_DECODED);
     if (e != ERR_OK) {
         return ERR_CORRUPT;
     }

@@ -15,7 +15,7 @@ struct group_record {
         struct text member_id, instance_id, client_id, client_host;
         int32_t session_timeout_ms, rebalance_timeout_ms;
         struct blob subscription, assignment;
-    } *members;
+    } * members;
 };
 
 struct offset_record {

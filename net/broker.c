@@ -101,7 +101,8 @@ static void fail(struct broker *b, const char *format, ...)
     b->options.failed(b->options.arg, sentence);
 }
 
-/* ---- leaders known here --------------------------------------------------- */
+/* ---- leaders known here ---------------------------------------------------
+ */
 /* A role change is told to every shard, so that each answers Metadata by the
  * newest the broker knows. */
 struct leader_news {
@@ -174,7 +175,8 @@ static void leader_tell(struct broker_shard *from, const struct group_id *id,
     }
 }
 
-/* ---- partitions of a shard ------------------------------------------------ */
+/* ---- partitions of a shard ------------------------------------------------
+ */
 static void partition_role_told(void *arg, struct partition *p,
                                 const struct group_role *role)
 {
@@ -264,8 +266,8 @@ static struct partition_config topic_settings(struct broker_shard *s,
         .timestamp_after_max_ms =
             effective_int(s, t, "message.timestamp.after.max.ms"),
         .min_insync_replicas = effective_i32(s, t, "min.insync.replicas"),
-        .producer_id_expiration_ms = broker_config_int(
-            s->broker->config, "producer.id.expiration.ms"),
+        .producer_id_expiration_ms =
+            broker_config_int(s->broker->config, "producer.id.expiration.ms"),
     };
     return c;
 }
@@ -298,10 +300,10 @@ static void open_partition(struct broker_shard *s,
     snprintf(name, sizeof name, "%s-%d", topic->name, (int)index);
     struct partition_config config = topic_settings(s, topic);
     HASH_ADD(hh, s->partitions, id, sizeof sp->id, sp);
-    enum err e = partition_open(s->partitions_of, &creation, name, &config,
-                                sp->offsets_topic ? &offsets_partition_callbacks
-                                                  : &partition_callbacks,
-                                sp, &sp->partition);
+    enum err e = partition_open(
+        s->partitions_of, &creation, name, &config,
+        sp->offsets_topic ? &offsets_partition_callbacks : &partition_callbacks,
+        sp, &sp->partition);
     if (e != ERR_OK) {
         log_error("broker", "partition %s cannot be opened here: %s", name,
                   err_text(e));
@@ -359,45 +361,46 @@ static void image_changed(void *arg, const struct image_change *change)
 {
     struct broker_shard *s = arg;
     switch (change->kind) {
-    case IMAGE_CLUSTER:
-        transport_set_cluster(s->transport, image_cluster_id(s->image));
-        break;
-    case IMAGE_BROKER:
-        if (change->broker != NULL) {
-            meet_broker(s, change->broker);
+        case IMAGE_CLUSTER:
+            transport_set_cluster(s->transport, image_cluster_id(s->image));
+            break;
+        case IMAGE_BROKER:
+            if (change->broker != NULL) {
+                meet_broker(s, change->broker);
+            }
+            break;
+        case IMAGE_TOPIC_CREATED:
+            for (int32_t i = 0; i < change->topic->n_partitions; i++) {
+                open_partition(s, change->topic, i);
+            }
+            break;
+        case IMAGE_PARTITIONS_ADDED:
+            for (int32_t i = change->partition; i < change->topic->n_partitions;
+                 i++) {
+                open_partition(s, change->topic, i);
+            }
+            break;
+        case IMAGE_TOPIC_DELETED:
+            close_partitions(s, change->topic);
+            break;
+        case IMAGE_TOPIC_CONFIG:
+            configure_partitions(s, change->topic);
+            break;
+        case IMAGE_BROKER_CONFIG: {
+            const struct image_topic *const *topics = NULL;
+            int n = image_topics(s->image, &topics);
+            for (int i = 0; i < n; i++) {
+                configure_partitions(s, topics[i]);
+            }
+            break;
         }
-        break;
-    case IMAGE_TOPIC_CREATED:
-        for (int32_t i = 0; i < change->topic->n_partitions; i++) {
-            open_partition(s, change->topic, i);
-        }
-        break;
-    case IMAGE_PARTITIONS_ADDED:
-        for (int32_t i = change->partition; i < change->topic->n_partitions;
-             i++) {
-            open_partition(s, change->topic, i);
-        }
-        break;
-    case IMAGE_TOPIC_DELETED:
-        close_partitions(s, change->topic);
-        break;
-    case IMAGE_TOPIC_CONFIG:
-        configure_partitions(s, change->topic);
-        break;
-    case IMAGE_BROKER_CONFIG: {
-        const struct image_topic *const *topics = NULL;
-        int n = image_topics(s->image, &topics);
-        for (int i = 0; i < n; i++) {
-            configure_partitions(s, topics[i]);
-        }
-        break;
-    }
-    case IMAGE_LEADER:
-        break;
+        case IMAGE_LEADER:
+            break;
     }
 }
 
-/* ---- every shard's copy of the image -------------------------------------- */
+/* ---- every shard's copy of the image --------------------------------------
+ */
 struct image_news {
     struct env_post post;
     struct broker_shard *shard;
@@ -412,8 +415,9 @@ static void image_news_arrived(struct env_post *post)
     struct broker_shard *s = news->shard;
     if (image_apply(s->own_image, news->index, news->record, news->size,
                     image_changed, s) != ERR_OK) {
-        env_fatal(s->env, "a metadata record that shard 0 applied cannot be "
-                          "applied on shard %u",
+        env_fatal(s->env,
+                  "a metadata record that shard 0 applied cannot be "
+                  "applied on shard %u",
                   s->index);
     }
     mem_free(news);
@@ -462,7 +466,8 @@ static void metadata_refused(void *arg, const char *sentence)
     fail(arg, "%s", sentence);
 }
 
-/* ---- peers ---------------------------------------------------------------- */
+/* ---- peers ----------------------------------------------------------------
+ */
 static enum err peer_admit(void *arg, const struct uuid *cluster, node_id node,
                            const struct uuid *directory, char *why,
                            size_t why_size)
@@ -546,7 +551,8 @@ static void peer_down(void *arg, node_id node)
 static const struct transport_ops transport_callbacks = {
     .admit = peer_admit, .peer_up = peer_up, .peer_down = peer_down};
 
-/* ---- start ---------------------------------------------------------------- */
+/* ---- start ----------------------------------------------------------------
+ */
 static void address_of(const char *host, int32_t port, char *out, size_t size)
 {
     snprintf(out, size, strchr(host, ':') != NULL ? "[%s]:%d" : "%s:%d", host,
@@ -609,7 +615,8 @@ static void start_metadata(struct broker *b)
         fail(b,
              "cannot listen for other brokers on %s: %s; stop what uses that "
              "port or change `peer.listener`",
-             b->addresses.peer_listen, e == ERR_BUSY ? "the port is in use" : err_text(e));
+             b->addresses.peer_listen,
+             e == ERR_BUSY ? "the port is in use" : err_text(e));
         return;
     }
     struct metadata_options options = {
@@ -728,8 +735,8 @@ static enum err shard_open(struct broker_shard *s)
     struct coordinator_options co = {
         .env = s->env,
         .image = s->image,
-        .initial_rebalance_delay_ms = (uint32_t)broker_config_int(
-            c, "group.initial.rebalance.delay.ms"),
+        .initial_rebalance_delay_ms =
+            (uint32_t)broker_config_int(c, "group.initial.rebalance.delay.ms"),
         .session_timeout_min_ms =
             (uint32_t)broker_config_int(c, "group.min.session.timeout.ms"),
         .session_timeout_max_ms =
@@ -857,7 +864,8 @@ struct broker *broker_start(const struct broker_options *options)
     return b;
 }
 
-/* ---- stop ------------------------------------------------------------------ */
+/* ---- stop ------------------------------------------------------------------
+ */
 /* Each shard by itself: hand the leaderships over, few at a time; answer what
  * is under way; flush and close. Then shard 0 tells the owner. */
 struct shard_stop {

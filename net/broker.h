@@ -12,14 +12,15 @@ struct broker;
 
 struct broker_options {
     unsigned n_shards;
-    struct env *envs[BROKER_SHARDS_MAX]; /* one per shard, running or about to */
-    const struct broker_config *config;  /* lives as long as the broker */
+    struct env
+        *envs[BROKER_SHARDS_MAX];       /* one per shard, running or about to */
+    const struct broker_config *config; /* lives as long as the broker */
     /* Called on shard 0. */
-    void (*ready)(void *arg, struct broker *broker);   /* accepts requests */
+    void (*ready)(void *arg, struct broker *broker); /* accepts requests */
     /* Cannot run: one sentence for the user. Nothing runs on afterwards; the
      * process should end with a non-zero status. */
     void (*failed)(void *arg, const char *sentence);
-    void (*stopped)(void *arg);                        /* after broker_stop */
+    void (*stopped)(void *arg); /* after broker_stop */
     void *arg;
 };
 

@@ -34,8 +34,7 @@ static enum err identity_read(const char *text, struct identity *out)
 {
     const char *node = strstr(text, "\nnode.id=");
     const char *dir = strstr(text, "\ndirectory.id=");
-    if (node == NULL || dir == NULL ||
-        strstr(text, "\nversion=1\n") == NULL) {
+    if (node == NULL || dir == NULL || strstr(text, "\nversion=1\n") == NULL) {
         return ERR_CORRUPT;
     }
     out->node = (node_id)strtol(node + 9, NULL, 10);
@@ -51,8 +50,8 @@ enum err identity_open(struct env *env, const char *dir, node_id node,
     snprintf(path, sizeof path, "%s/" IDENTITY_FILE, dir);
     void *data = NULL;
     size_t size = 0;
-    enum err e = env_file_read_whole(env, path, IDENTITY_BYTES_MAX, &data,
-                                     &size);
+    enum err e =
+        env_file_read_whole(env, path, IDENTITY_BYTES_MAX, &data, &size);
     if (e == ERR_NOT_FOUND) {
         return identity_make(env, path, node, out, why, why_size);
     }

@@ -9,9 +9,8 @@ struct broker_shard;
 struct listener;
 
 /* ERR_BUSY: the port is in use. */
-MUST_USE enum err listener_open(struct broker_shard *first,
-                                const char *address, const char *name,
-                                struct listener **out);
+MUST_USE enum err listener_open(struct broker_shard *first, const char *address,
+                                const char *name, struct listener **out);
 const char *listener_address(const struct listener *listener);
 void listener_close(struct listener *listener);
 

@@ -12,21 +12,21 @@ struct broker_shard;
 
 struct request {
     struct broker_shard *shard;
-    struct arena arena;        /* decoded structs and the answer's parts; lives
-                                * until the response is written */
+    struct arena arena; /* decoded structs and the answer's parts; lives
+                         * until the response is written */
     int16_t api_key;
     int16_t api_version;
     int32_t correlation_id;
     struct wire_str client_id; /* views into the frame, like the body */
     const uint8_t *body;       /* without header */
     size_t body_size;
-    const char *client_host;   /* "ip" of the client, for DescribeGroups */
-    const char *listener;      /* name of the listener it came by */
+    const char *client_host; /* "ip" of the client, for DescribeGroups */
+    const char *listener;    /* name of the listener it came by */
 
     /* Set by the handler before it answers; called once when the bytes of the
      * response are written or dropped (pins of fetched data). May be NULL. */
     void (*release)(struct request *rq);
-    void *handler_data;        /* the handler's */
+    void *handler_data; /* the handler's */
     /* Called when the connection is gone before the answer: the handler may
      * give up waiting, but must still answer (it is thrown away). May be
      * NULL. */

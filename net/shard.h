@@ -34,8 +34,8 @@ struct broker_shard {
     struct transport *transport;
     struct raft_host *host;
     struct partition_shard *partitions_of;
-    struct image *own_image;            /* shards > 0 */
-    const struct image *image;          /* what the handlers read */
+    struct image *own_image;   /* shards > 0 */
+    const struct image *image; /* what the handlers read */
     struct coordinator *coordinator;
     struct shard_partition *partitions; /* uthash */
     struct shard_leader *leaders;       /* uthash */
@@ -56,10 +56,12 @@ node_id broker_node(const struct broker *b);
 node_id broker_controller(const struct broker *b);
 
 /* NULL: no replica of it is on this broker. On its own shard only. */
-struct partition *shard_find_partition(struct broker_shard *s, const struct group_id *id);
+struct partition *shard_find_partition(struct broker_shard *s,
+                                       const struct group_id *id);
 /* Leader and epoch to tell clients: the newer of recorded and known here. */
-void shard_leader_of(const struct broker_shard *s, const struct image_topic *topic,
-                     int32_t partition, node_id *leader, int32_t *epoch);
+void shard_leader_of(const struct broker_shard *s,
+                     const struct image_topic *topic, int32_t partition,
+                     node_id *leader, int32_t *epoch);
 
 /* Carries work to another shard and back. `start` runs on `to`, at once when
  * it is the home shard; when the work is done it calls shard_task_end, and
@@ -75,6 +77,7 @@ struct shard_task {
 void shard_task_begin(struct shard_task *task, struct broker_shard *home,
                       struct broker_shard *to);
 void shard_task_end(struct shard_task *task);
-struct broker_shard *shard_owner(struct broker_shard *s, const struct group_id *id);
+struct broker_shard *shard_owner(struct broker_shard *s,
+                                 const struct group_id *id);
 
 #endif

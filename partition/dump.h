@@ -12,11 +12,11 @@ struct dump_batch {
     uint64_t position; /* in it */
     uint32_t size;
     struct batch_header header;
-    log_index index;   /* 0: no side file */
+    log_index index; /* 0: no side file */
     raft_term_t term;
-    bool crc_ok;       /* the batch's own CRC */
-    bool side_ok;      /* what the side file says of it is so; true without */
-    uint64_t digest;   /* of all its bytes */
+    bool crc_ok;     /* the batch's own CRC */
+    bool side_ok;    /* what the side file says of it is so; true without */
+    uint64_t digest; /* of all its bytes */
     const uint8_t *bytes; /* during the call; NULL when not readable */
 };
 
@@ -33,8 +33,8 @@ struct dump_summary {
     kafka_offset first, end; /* -1, -1 when there is nothing */
     uint64_t chain;          /* at the last entry; equal on equal replicas */
     log_index last;
-    bool tail_left;          /* bytes behind the end that do not make entries:
-                              * a settling that was cut off, no damage */
+    bool tail_left; /* bytes behind the end that do not make entries:
+                     * a settling that was cut off, no damage */
 };
 
 /* `path` is a partition's directory or one .log file. Blocking. ERR_NOT_FOUND:

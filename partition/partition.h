@@ -37,11 +37,12 @@ struct partition_shard;
 struct partition_shard_options {
     struct env *env;
     struct raft_host *host;
-    const char *dir;           /* partitions' directories lie here */
-    uint32_t open_files_max;   /* bound of the file cache */
-    uint64_t read_bytes_max;   /* memory of file reads under way */
+    const char *dir;         /* partitions' directories lie here */
+    uint32_t open_files_max; /* bound of the file cache */
+    uint64_t read_bytes_max; /* memory of file reads under way */
 };
-struct partition_shard *partition_shard_new(const struct partition_shard_options *options);
+struct partition_shard *partition_shard_new(
+    const struct partition_shard_options *options);
 /* After every partition's ops->closed and fetch's release. */
 void partition_shard_free(struct partition_shard *shard);
 
@@ -74,7 +75,8 @@ MUST_USE enum err partition_open(struct partition_shard *shard,
                                  const struct partition_config *config,
                                  const struct partition_ops *ops, void *arg,
                                  struct partition **out);
-void partition_configure(struct partition *p, const struct partition_config *config);
+void partition_configure(struct partition *p,
+                         const struct partition_config *config);
 /* The topic was deleted: closes the group, then removes the files. */
 void partition_delete(struct partition *p);
 
@@ -82,7 +84,8 @@ struct group *partition_group(struct partition *p);
 const char *partition_name(const struct partition *p);
 void *partition_arg(const struct partition *p);
 struct group_role partition_role(const struct partition *p);
-int32_t partition_leader_epoch(const struct partition *p); /* the term; -1 none */
+int32_t partition_leader_epoch(
+    const struct partition *p); /* the term; -1 none */
 kafka_offset partition_log_start(const struct partition *p);
 kafka_offset partition_high_watermark(const struct partition *p);
 kafka_offset partition_last_stable(const struct partition *p);
@@ -106,10 +109,10 @@ struct partition_produce {
     /* out */
     bool keeps;
     enum kafka_error error;
-    const char *message;         /* static, or NULL */
-    int32_t bad_record;          /* index within the batch, -1 none */
-    kafka_offset base_offset;    /* -1 on error */
-    int64_t log_append_time_ms;  /* -1 with CreateTime */
+    const char *message;        /* static, or NULL */
+    int32_t bad_record;         /* index within the batch, -1 none */
+    kafka_offset base_offset;   /* -1 on error */
+    int64_t log_append_time_ms; /* -1 with CreateTime */
     kafka_offset log_start;
     /* private */
     struct partition_link link;
@@ -139,9 +142,9 @@ struct partition_fetch {
     /* out */
     enum kafka_error error;
     kafka_offset high_watermark, last_stable, log_start;
-    int32_t diverging_epoch;      /* -1: none */
+    int32_t diverging_epoch; /* -1: none */
     kafka_offset diverging_end;
-    struct iovec *iov;            /* the batches, in order */
+    struct iovec *iov; /* the batches, in order */
     int n_iov;
     int32_t bytes;
     /* private: pins of chunks and read buffers */
@@ -190,7 +193,8 @@ struct partition_list_offset {
     struct partition *partition;
     struct offset_search *search;
 };
-void partition_list_offset(struct partition *p, struct partition_list_offset *req);
+void partition_list_offset(struct partition *p,
+                           struct partition_list_offset *req);
 
 /* End offset of `epoch`: the largest epoch <= it and the start of the next; for
  * the current epoch the log end. (-1, -1) when unknown. */
@@ -211,6 +215,7 @@ struct partition_delete_records {
     struct partition_link link;
     log_index index;
 };
-void partition_delete_records(struct partition *p, struct partition_delete_records *req);
+void partition_delete_records(struct partition *p,
+                              struct partition_delete_records *req);
 
 #endif

@@ -118,7 +118,7 @@ struct partition {
     bool leased; /* a replica reads our segments: none is removed */
     struct partition_transfer *transfer; /* being received, or NULL */
     kafka_offset told; /* ops->applied was called up to here */
-    bool damage_told; /* the log line about it was written */
+    bool damage_told;  /* the log line about it was written */
 
     /* who waits */
     struct partition_link wait_commit, wait_durable; /* by index */
@@ -175,17 +175,17 @@ extern const struct group_ops partition_group_ops;
 
 /* settling.c */
 enum err settled_restore(void *sm, log_index settled, raft_term_t term,
-                            const uint8_t *blob, uint32_t size);
+                         const uint8_t *blob, uint32_t size);
 bool settle_begin(void *sm, struct settle_job *job);
 void settle_end(void *sm, struct settle_job *job);
 /* Encodes the state for a checkpoint: the size. */
-uint32_t settled_encode(const struct log_state *state,
-                           kafka_offset log_start, const struct epochs *epochs,
-                           uint8_t blob[SETTLE_BLOB_MAX]);
+uint32_t settled_encode(const struct log_state *state, kafka_offset log_start,
+                        const struct epochs *epochs,
+                        uint8_t blob[SETTLE_BLOB_MAX]);
 MUST_USE enum err settled_decode(const uint8_t *blob, uint32_t size,
-                                    struct log_state *state,
-                                    kafka_offset *log_start,
-                                    struct epochs *epochs);
+                                 struct log_state *state,
+                                 kafka_offset *log_start,
+                                 struct epochs *epochs);
 
 /* retention.c */
 void control_apply(struct partition *p, const uint8_t *payload, uint32_t size);

@@ -311,8 +311,9 @@ uint64_t group_cut(struct group *g, uint64_t first)
     uint64_t position;
 
     ASSERT(g->appends.count == 0 && first > g->settled);
-    log_info("raft", "entries dropped partition=%d from=%llu reason=\"they "
-                     "contradict what is committed\"",
+    log_info("raft",
+             "entries dropped partition=%d from=%llu reason=\"they "
+             "contradict what is committed\"",
              (int)g->creation.id.partition, (unsigned long long)first);
     group_stop(g);
     entry_table_truncate(&g->table, first);

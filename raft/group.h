@@ -42,8 +42,8 @@ struct group_entry {
     raft_term_t term;
     enum entry_type type;
     const uint8_t *payload;
-    uint32_t size;       /* bytes of payload */
-    uint32_t crc;        /* crc32c of payload */
+    uint32_t size; /* bytes of payload */
+    uint32_t crc;  /* crc32c of payload */
     struct log_chunk *chunk;
 };
 void log_chunk_ref(struct log_chunk *chunk);
@@ -68,10 +68,10 @@ struct group_creation {
 
 struct group_role {
     raft_term_t term;
-    node_id leader;      /* -1: none known */
+    node_id leader; /* -1: none known */
     bool is_leader;
-    bool ready;          /* leader, and its own-term no-op is applied */
-    log_index noop;      /* of this term, when ready */
+    bool ready;     /* leader, and its own-term no-op is applied */
+    log_index noop; /* of this term, when ready */
 };
 
 /* One state machine's settling of applied entries into its own files. Made by
@@ -81,16 +81,16 @@ struct group_role {
 #define SETTLE_FILES_MAX 8
 #define SETTLE_BLOB_MAX 4096
 struct settle_job {
-    log_index upto;                  /* = applied when begun */
+    log_index upto; /* = applied when begun */
     enum err (*run)(struct settle_job *job);
-    void *arg;                       /* the state machine's */
-    enum err status;                 /* of run: ERR_OK, ERR_NOSPACE (tried again
-                                      * later, nothing is lost), else fatal */
+    void *arg;       /* the state machine's */
+    enum err status; /* of run: ERR_OK, ERR_NOSPACE (tried again
+                      * later, nothing is lost), else fatal */
     struct env_file *files[SETTLE_FILES_MAX]; /* to be synced, set by run */
     int n_files;
-    const char *dirs[SETTLE_FILES_MAX];       /* directories to be synced */
+    const char *dirs[SETTLE_FILES_MAX]; /* directories to be synced */
     int n_dirs;
-    uint8_t blob[SETTLE_BLOB_MAX];   /* state at `upto`, kept in the checkpoint */
+    uint8_t blob[SETTLE_BLOB_MAX]; /* state at `upto`, kept in the checkpoint */
     uint32_t blob_size;
 };
 
@@ -136,19 +136,19 @@ struct transport;
 
 struct raft_host_options {
     struct env *env;
-    const char *dir;            /* of this shard: log files, checkpoints */
+    const char *dir; /* of this shard: log files, checkpoints */
     unsigned shard;
     node_id node;
     struct uuid directory;
     struct transport *transport;
-    uint32_t tick_ms;           /* 50 */
-    uint32_t heartbeat_ms;      /* 500 */
-    uint32_t election_ms;       /* 2500 */
-    uint64_t log_buffer_bytes;  /* bound of the log buffer */
-    uint64_t wal_file_bytes;    /* of one log file */
-    uint64_t wal_bytes_max;     /* of all of them */
-    uint32_t settle_ms;         /* oldest unsettled entry, 2000 */
-    uint32_t settle_bytes;      /* 65536 */
+    uint32_t tick_ms;          /* 50 */
+    uint32_t heartbeat_ms;     /* 500 */
+    uint32_t election_ms;      /* 2500 */
+    uint64_t log_buffer_bytes; /* bound of the log buffer */
+    uint64_t wal_file_bytes;   /* of one log file */
+    uint64_t wal_bytes_max;    /* of all of them */
+    uint32_t settle_ms;        /* oldest unsettled entry, 2000 */
+    uint32_t settle_bytes;     /* 65536 */
 };
 
 /* Recovers the shard's log and checkpoint (blocking; before serving). Then
@@ -229,8 +229,8 @@ bool group_entry_at(const struct group *group, log_index index,
 struct group_replica_state {
     replica_id id;
     node_id node;
-    log_index match;      /* 0: unknown */
-    bool caught_up;       /* in sync as Kafka means it (ISR) */
+    log_index match; /* 0: unknown */
+    bool caught_up;  /* in sync as Kafka means it (ISR) */
     bool reachable;
 };
 int group_replicas(const struct group *group,

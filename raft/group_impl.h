@@ -239,7 +239,7 @@ struct raft_host {
     uint32_t n_groups, groups_size;
     struct group **active; /* ticked at every tick */
     uint32_t n_active, active_size;
-    struct group *dead; /* closed; freed at the end of a turn */
+    struct group *dead;          /* closed; freed at the end of a turn */
     struct early_message *early; /* oldest first */
     uint32_t n_early;
     /* who waits for the log, in the order of positions */

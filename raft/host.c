@@ -292,7 +292,8 @@ void raft_host_peer_down(struct raft_host *host, node_id node)
             group_leader_gone(host->groups[i]);
 }
 
-/* ---- messages for groups to come ---------------------------------------------------------- */
+/* ---- messages for groups to come
+ * ---------------------------------------------------------- */
 
 static void early_drop_oldest(struct raft_host *host)
 {

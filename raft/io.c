@@ -393,9 +393,8 @@ static void send_append(struct group *g, struct group_peer *peer,
     host->pieces[0] = (struct transport_piece){host->head, size, NULL};
     /* A message without entries has it commit what it has stored by now, of
      * which only `match` is known. */
-    peer->sent_commit = m->n_entries == 0 && m->commit > peer->match
-                            ? peer->match
-                            : m->commit;
+    peer->sent_commit =
+        m->n_entries == 0 && m->commit > peer->match ? peer->match : m->commit;
     peer->sent_ms = group_now(g);
     send_pieces(g, peer->node, n);
 }

@@ -24,8 +24,8 @@ void io_send_empty(struct group *group, struct group_peer *peer, bool quiet);
 void io_send_timeout_now(struct group *group, struct group_peer *peer);
 
 /* Offers settled state to a replica that is behind the window (catchup.h). */
-void io_send_offer(struct group *group, struct group_peer *peer,
-                   uint64_t index, uint64_t term);
+void io_send_offer(struct group *group, struct group_peer *peer, uint64_t index,
+                   uint64_t term);
 /* Answers such an offer: the log is the leader's up to `index`, durably. */
 void io_send_matched(struct group *group, replica_id to, uint64_t index);
 

@@ -31,8 +31,8 @@ struct transport_options {
     unsigned shard, n_shards;
     node_id node;
     struct uuid directory;
-    uint32_t ping_ms;          /* 100 */
-    uint32_t silence_ms;       /* 600: peer is down */
+    uint32_t ping_ms;    /* 100 */
+    uint32_t silence_ms; /* 600: peer is down */
     /* Per connection; beyond it Raft messages are dropped and calls answered
      * ERR_BUSY. One message is always taken when nothing is queued. */
     uint64_t queue_bytes_max;
@@ -68,7 +68,8 @@ struct transport *transport_new(const struct transport_options *options,
 void transport_free(struct transport *transport);
 /* Another address to be told in hellos (see options). */
 void transport_set_address(struct transport *transport, const char *address);
-void transport_set_cluster(struct transport *transport, const struct uuid *cluster);
+void transport_set_cluster(struct transport *transport,
+                           const struct uuid *cluster);
 /* Shards of this broker, by number, so that an incoming message for a group of
  * another shard is posted there. */
 void transport_set_shards(struct transport *transport,
@@ -102,12 +103,14 @@ const char *transport_seed_refusal(const struct transport *transport,
 
 /* RPC. Kinds are a registry in one place so that two rooms never collide. */
 enum rpc_kind {
-    RPC_FORMATION = 1,     /* metadata: who are you, are you empty, which seeds */
-    RPC_METADATA_PROPOSE,  /* metadata: to the metadata leader */
-    RPC_BROKER_HEARTBEAT,  /* metadata: liveness, applied index, leadership reports */
-    RPC_CLIENT_REQUEST,    /* net: a client's request forwarded, body as on the wire */
-    RPC_CATCHUP,           /* raft: segment transfer */
-    RPC_COORDINATOR,       /* coordinator */
+    RPC_FORMATION = 1, /* metadata: who are you, are you empty, which seeds */
+    RPC_METADATA_PROPOSE, /* metadata: to the metadata leader */
+    RPC_BROKER_HEARTBEAT, /* metadata: liveness, applied index, leadership
+                             reports */
+    RPC_CLIENT_REQUEST,   /* net: a client's request forwarded, body as on the
+                             wire */
+    RPC_CATCHUP,          /* raft: segment transfer */
+    RPC_COORDINATOR,      /* coordinator */
     RPC_KIND_COUNT
 };
 #define RPC_SIZE_MAX (64u << 20)

@@ -48,20 +48,20 @@ struct incoming {
 };
 
 struct peer {
-    UT_hash_handle hh;         /* in transport.known, by node */
-    struct peer *prev, *next;  /* in transport.peers */
+    UT_hash_handle hh;        /* in transport.known, by node */
+    struct peer *prev, *next; /* in transport.peers */
     struct transport *t;
-    node_id node;              /* -1: a seed not known yet */
+    node_id node; /* -1: a seed not known yet */
     char address[LIMIT_ADDRESS];
-    bool told;                 /* by transport_set_peer */
+    bool told; /* by transport_set_peer */
     struct link links[LANE_COUNT];
-    unsigned n_incoming;       /* connections it dialled, main lane */
-    uint32_t n_shards;         /* of the peer; 0: not known */
-    uint64_t heard_ms;         /* newest sign of life */
-    uint64_t incoming_ms;      /* main lane: when it was last there */
+    unsigned n_incoming;  /* connections it dialled, main lane */
+    uint32_t n_shards;    /* of the peer; 0: not known */
+    uint64_t heard_ms;    /* newest sign of life */
+    uint64_t incoming_ms; /* main lane: when it was last there */
     bool up;
     char why[PEER_WHY_SIZE + LIMIT_ADDRESS];
-    uint64_t logged_ms;        /* when `why` was last logged; 0: never */
+    uint64_t logged_ms; /* when `why` was last logged; 0: never */
     struct transport_peer_stats stats;
 };
 
@@ -113,8 +113,8 @@ struct transport {
     atomic_size_t posted_bytes; /* Raft messages on their way to other shards */
 
     struct rpc_server servers[RPC_KIND_COUNT];
-    struct rpc_waiting *waiting; /* hash by id */
-    struct rpc_waiting *done;    /* to be called back */
+    struct rpc_waiting *waiting;  /* hash by id */
+    struct rpc_waiting *done;     /* to be called back */
     struct rpc_request *requests; /* being served here */
     struct rpc_request *local;    /* of ourselves, to be served */
     uint64_t next_call;

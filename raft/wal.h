@@ -123,7 +123,8 @@ bool wal_was_whole(const struct wal *wal);
 /* True when this open made the log: the owner must know by other means that
  * the directory was never used before. */
 bool wal_is_new(const struct wal *wal);
-/* Bound of the log buffer: what was asked for, or less where files are small. */
+/* Bound of the log buffer: what was asked for, or less where files are small.
+ */
 uint64_t wal_buffer_bytes_max(const struct wal *wal);
 /* Largest payload of one entry. */
 uint32_t wal_entry_bytes_max(const struct wal *wal);

@@ -119,18 +119,20 @@ static void report_produce(struct load *load, size_t size, double seconds)
     double p99 = percentile(l, n, 99), p999 = percentile(l, n, 99.9);
     double gap = (double)load->longest_gap_ns / 1e6;
     if (cli_output(load->cli) == OUTPUT_JSON) {
-        printf("{\"records\":%lld,\"failed\":%lld,\"seconds\":%.3f,"
-               "\"records_per_second\":%.0f,\"mb_per_second\":%.2f,"
-               "\"p50_ms\":%.3f,\"p95_ms\":%.3f,\"p99_ms\":%.3f,"
-               "\"p99_9_ms\":%.3f,\"longest_gap_ms\":%.3f}\n",
-               (long long)n, (long long)load->failed, seconds, rate, mb, p50,
-               p95, p99, p999, gap);
+        printf(
+            "{\"records\":%lld,\"failed\":%lld,\"seconds\":%.3f,"
+            "\"records_per_second\":%.0f,\"mb_per_second\":%.2f,"
+            "\"p50_ms\":%.3f,\"p95_ms\":%.3f,\"p99_ms\":%.3f,"
+            "\"p99_9_ms\":%.3f,\"longest_gap_ms\":%.3f}\n",
+            (long long)n, (long long)load->failed, seconds, rate, mb, p50, p95,
+            p99, p999, gap);
         return;
     }
-    printf("%lld records in %.2f s: %.0f records/s, %.1f MB/s\n"
-           "latency ms: p50 %.2f, p95 %.2f, p99 %.2f, p99.9 %.2f; longest "
-           "time between two acknowledgements %.1f\n",
-           (long long)n, seconds, rate, mb, p50, p95, p99, p999, gap);
+    printf(
+        "%lld records in %.2f s: %.0f records/s, %.1f MB/s\n"
+        "latency ms: p50 %.2f, p95 %.2f, p99 %.2f, p99.9 %.2f; longest "
+        "time between two acknowledgements %.1f\n",
+        (long long)n, seconds, rate, mb, p50, p95, p99, p999, gap);
 }
 
 int bench_produce_run(struct cli *cli)
@@ -159,9 +161,8 @@ int bench_produce_run(struct cli *cli)
     load.latencies_us = calloc((size_t)load.wanted, sizeof(uint32_t));
     int64_t begun = now_ns();
     status = send_all(&load, rk, value, size, rate);
-    if (status == EXIT_DONE &&
-        rd_kafka_flush(rk, client_timeout_ms(cli)) !=
-            RD_KAFKA_RESP_ERR_NO_ERROR) {
+    if (status == EXIT_DONE && rd_kafka_flush(rk, client_timeout_ms(cli)) !=
+                                   RD_KAFKA_RESP_ERR_NO_ERROR) {
         status = cli_fail(cli, EXIT_TIMED_OUT,
                           "%lld records are acknowledged, the others not in "
                           "time; asked %s.",
@@ -184,8 +185,7 @@ int bench_produce_run(struct cli *cli)
 static int assign_all(struct cli *cli, rd_kafka_t *rk)
 {
     const struct rd_kafka_metadata *md = NULL;
-    rd_kafka_topic_t *rkt =
-        rd_kafka_topic_new(rk, cli_argument(cli, 0), NULL);
+    rd_kafka_topic_t *rkt = rd_kafka_topic_new(rk, cli_argument(cli, 0), NULL);
     rd_kafka_resp_err_t err =
         rd_kafka_metadata(rk, 0, rkt, &md, client_timeout_ms(cli));
     rd_kafka_topic_destroy(rkt);
@@ -215,9 +215,10 @@ static void report_consume(const struct cli *cli, int64_t n, int64_t bytes,
     double rate = (double)n / seconds;
     double mb = (double)bytes / seconds / 1e6;
     if (cli_output(cli) == OUTPUT_JSON) {
-        printf("{\"records\":%lld,\"seconds\":%.3f,"
-               "\"records_per_second\":%.0f,\"mb_per_second\":%.2f}\n",
-               (long long)n, seconds, rate, mb);
+        printf(
+            "{\"records\":%lld,\"seconds\":%.3f,"
+            "\"records_per_second\":%.0f,\"mb_per_second\":%.2f}\n",
+            (long long)n, seconds, rate, mb);
         return;
     }
     printf("%lld records in %.2f s: %.0f records/s, %.1f MB/s\n", (long long)n,

@@ -20,7 +20,7 @@ struct alter_call {
         enum kafka_error error; /* decided here */
         const char *message;
         int sent; /* place among the changes, -1 */
-    } *each;
+    } * each;
     struct metadata_config_change *changes;
     int n_changes;
 };
@@ -42,8 +42,8 @@ static void respond_one(struct alter_call *call, int i, int16_t *code,
     }
     const struct metadata_topic_result *r = &call->step.results[a->sent];
     *code = (int16_t)r->error;
-    *message = r->message[0] == '\0' ? WIRE_NULL_STR
-                                     : api_copy(call->rq, r->message);
+    *message =
+        r->message[0] == '\0' ? WIRE_NULL_STR : api_copy(call->rq, r->message);
 }
 
 static void respond_incremental(struct alter_call *call)
@@ -155,8 +155,7 @@ static const char *current_value(struct alter_call *call,
     if (t == NULL || k == NULL) {
         return NULL;
     }
-    return config_topic_effective(s->image, t,
-                                  broker_static_config(s->broker),
+    return config_topic_effective(s->image, t, broker_static_config(s->broker),
                                   broker_node(s->broker), k, &source);
 }
 
@@ -289,8 +288,8 @@ static void alter_whole_one(struct alter_call *call, struct alter_one *a,
         return;
     }
     const struct config_key *keys = NULL;
-    int n_keys = config_keys(c->topic != NULL ? CONFIG_TOPIC : CONFIG_BROKER,
-                             &keys);
+    int n_keys =
+        config_keys(c->topic != NULL ? CONFIG_TOPIC : CONFIG_BROKER, &keys);
     const struct image_topic *t =
         c->topic == NULL
             ? NULL
@@ -306,9 +305,9 @@ static void alter_whole_one(struct alter_call *call, struct alter_one *a,
     }
     for (int i = 0; i < n_keys; i++) {
         const char *set =
-            t != NULL ? image_topic_config(t, keys[i].name)
-                      : image_broker_config(rq->shard->image, c->node,
-                                            keys[i].name);
+            t != NULL
+                ? image_topic_config(t, keys[i].name)
+                : image_broker_config(rq->shard->image, c->node, keys[i].name);
         bool named = false;
         for (int k = 0; k < in->n_configs; k++) {
             named = named || wire_str_is(in->configs[k].name, keys[i].name);

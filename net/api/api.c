@@ -29,8 +29,7 @@ enum kafka_error api_find_topic(const struct broker_shard *s,
         *topic = image_topic_by_id(s->image, id);
         return *topic == NULL ? KAFKA_UNKNOWN_TOPIC_ID : KAFKA_NONE;
     }
-    *topic = name.n <= 0 ? NULL
-                         : image_topic(s->image, name.p, (size_t)name.n);
+    *topic = name.n <= 0 ? NULL : image_topic(s->image, name.p, (size_t)name.n);
     return *topic == NULL ? KAFKA_UNKNOWN_TOPIC_OR_PARTITION : KAFKA_NONE;
 }
 

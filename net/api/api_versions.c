@@ -18,8 +18,7 @@ void api_api_versions(struct request *rq)
     out.api_keys = api_alloc(rq, (size_t)codec_n_apis, sizeof *out.api_keys);
     for (int i = 0; i < codec_n_apis; i++) {
         const struct codec_api *api = &codec_apis[i];
-        if (api->offer_min < 0 || !api->now ||
-            !request_has_handler(api->key)) {
+        if (api->offer_min < 0 || !api->now || !request_has_handler(api->key)) {
             continue;
         }
         out.api_keys[out.n_api_keys++] = (struct api_versions_response_api_key){

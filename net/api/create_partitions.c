@@ -14,8 +14,7 @@ static void more_back(struct api_metadata_step *step)
     struct request *rq = call->rq;
     struct create_partitions_response out;
     create_partitions_response_init(&out);
-    out.results =
-        api_alloc(rq, (size_t)call->in.n_topics, sizeof *out.results);
+    out.results = api_alloc(rq, (size_t)call->in.n_topics, sizeof *out.results);
     out.n_results = call->in.n_topics;
     for (int i = 0; i < call->in.n_topics; i++) {
         struct create_partitions_response_result *to = &out.results[i];

@@ -17,8 +17,8 @@ static void topic_from_wire(struct request *rq,
     out->name = api_cstr(rq, in->name);
     out->n_partitions = in->num_partitions;
     out->replication_factor = in->replication_factor;
-    struct metadata_assignment *assignments = api_alloc(
-        rq, (size_t)in->n_assignments, sizeof *assignments);
+    struct metadata_assignment *assignments =
+        api_alloc(rq, (size_t)in->n_assignments, sizeof *assignments);
     for (int i = 0; i < in->n_assignments; i++) {
         assignments[i].partition = in->assignments[i].partition_index;
         assignments[i].nodes = in->assignments[i].broker_ids;

@@ -64,8 +64,8 @@ void api_delete_topics(struct request *rq)
     call->refs = api_alloc(rq, (size_t)call->n, sizeof *call->refs);
     call->names = api_alloc(rq, (size_t)call->n, sizeof *call->names);
     for (int i = 0; i < call->n; i++) {
-        struct wire_str name = structs ? in->topics[i].name
-                                       : in->topic_names[i];
+        struct wire_str name =
+            structs ? in->topics[i].name : in->topic_names[i];
         call->names[i] = name;
         if (name.n >= 0) {
             call->refs[i].name = api_cstr(rq, name);

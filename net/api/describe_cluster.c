@@ -31,13 +31,14 @@ void api_describe_cluster(struct request *rq)
         if (!brokers[i]->live && !in.include_fenced_brokers) {
             continue;
         }
-        out.brokers[out.n_brokers++] = (struct describe_cluster_response_broker){
-            .broker_id = brokers[i]->node,
-            .host = wire_str_of(brokers[i]->host),
-            .port = brokers[i]->port,
-            .rack = wire_str_of(brokers[i]->rack),
-            .is_fenced = !brokers[i]->live,
-        };
+        out.brokers[out.n_brokers++] =
+            (struct describe_cluster_response_broker){
+                .broker_id = brokers[i]->node,
+                .host = wire_str_of(brokers[i]->host),
+                .port = brokers[i]->port,
+                .rack = wire_str_of(brokers[i]->rack),
+                .is_fenced = !brokers[i]->live,
+            };
     }
     if (in.include_cluster_authorized_operations) {
         out.cluster_authorized_operations = CLUSTER_OPERATIONS;

@@ -37,8 +37,8 @@ static bool asked_for(const struct describe_configs_request_resource *r,
 }
 
 static void add_synonym(struct describe_configs_response_config *c,
-                        struct request *rq, const char *name,
-                        const char *value, int source)
+                        struct request *rq, const char *name, const char *value,
+                        int source)
 {
     c->synonyms[c->n_synonyms++] = (struct describe_configs_response_synonym){
         .name = wire_str_of(name),
@@ -125,8 +125,7 @@ static void describe_all(struct describe *d, enum config_scope scope,
 {
     const struct config_key *keys = NULL;
     int n = config_keys(scope, &keys);
-    d->out->configs =
-        api_alloc(d->rq, (size_t)n, sizeof *d->out->configs);
+    d->out->configs = api_alloc(d->rq, (size_t)n, sizeof *d->out->configs);
     for (int i = 0; i < n; i++) {
         if (asked_for(d->resource, keys[i].name)) {
             describe_key(d, &keys[i], topic);
@@ -222,16 +221,16 @@ void api_describe_configs(struct request *rq)
         d.out->resource_name = d.resource->resource_name;
         d.out->error_message = WIRE_NULL_STR;
         switch (d.resource->resource_type) {
-        case RESOURCE_TOPIC:
-            describe_topic(&d);
-            break;
-        case RESOURCE_BROKER:
-            describe_broker(&d);
-            break;
-        default:
-            describe_error(&d, KAFKA_INVALID_REQUEST,
-                           WIRE_STR("Only topics and brokers have "
-                                    "configurations here."));
+            case RESOURCE_TOPIC:
+                describe_topic(&d);
+                break;
+            case RESOURCE_BROKER:
+                describe_broker(&d);
+                break;
+            default:
+                describe_error(&d, KAFKA_INVALID_REQUEST,
+                               WIRE_STR("Only topics and brokers have "
+                                        "configurations here."));
         }
     }
     request_respond(rq, &describe_configs_response_message, &out);

@@ -26,9 +26,9 @@ struct fetch_lane {
     struct broker_shard *shard;
     struct fetch_part **parts;
     int n_parts;
-    int next;          /* part being read */
+    int next; /* part being read */
     int32_t budget;
-    bool woken;        /* on the lane's shard: told home since waiting began */
+    bool woken; /* on the lane's shard: told home since waiting began */
     struct env_post wake_post;
 };
 
@@ -49,7 +49,8 @@ struct fetch_call {
 
 static void round_begin(struct fetch_call *call);
 
-/* ---- giving memory back ---------------------------------------------------- */
+/* ---- giving memory back ----------------------------------------------------
+ */
 /* Pins belong to the shard that took them; the request's memory may be gone
  * when another shard gives them back, so they travel in a copy. */
 struct pins_return {
@@ -90,7 +91,8 @@ static void call_release(struct request *rq)
     }
 }
 
-/* ---- the answer ------------------------------------------------------------ */
+/* ---- the answer ------------------------------------------------------------
+ */
 static void hint_leader(struct fetch_call *call, struct fetch_part *part)
 {
     struct request *rq = call->rq;
@@ -115,8 +117,8 @@ static void hint_leader(struct fetch_call *call, struct fetch_part *part)
         }
     }
     if (out->node_endpoints == NULL) {
-        out->node_endpoints = api_alloc(rq, (size_t)call->n_parts,
-                                        sizeof *out->node_endpoints);
+        out->node_endpoints =
+            api_alloc(rq, (size_t)call->n_parts, sizeof *out->node_endpoints);
     }
     out->node_endpoints[out->n_node_endpoints++] =
         (struct fetch_response_node_endpoint){
@@ -161,8 +163,8 @@ static void part_answer(struct fetch_call *call, struct fetch_part *part)
         out->diverging_epoch.end_offset = f->diverging_end.v;
         return;
     }
-    out->records = (struct wire_records){
-        .n = f->bytes, .n_iov = f->n_iov, .iov = f->iov};
+    out->records =
+        (struct wire_records){.n = f->bytes, .n_iov = f->n_iov, .iov = f->iov};
 }
 
 static void call_answer(struct fetch_call *call)
@@ -193,7 +195,8 @@ static void call_answer(struct fetch_call *call)
     request_respond(rq, &fetch_response_message, &call->out);
 }
 
-/* ---- waiting ---------------------------------------------------------------- */
+/* ---- waiting ----------------------------------------------------------------
+ */
 static void unwait_start(struct shard_task *task)
 {
     struct fetch_lane *lane = task->arg;
@@ -258,9 +261,9 @@ static bool lane_has_enough(const struct fetch_lane *lane)
         if (p == NULL || !partition_role(p).is_leader) {
             return true; /* an error to be told */
         }
-        sum += partition_available(p, part->fetch.offset,
-                                   call->in.isolation_level,
-                                   part->fetch.max_bytes);
+        sum +=
+            partition_available(p, part->fetch.offset, call->in.isolation_level,
+                                part->fetch.max_bytes);
     }
     return call->n_lanes > 1 ? sum > 0 : sum >= call->in.min_bytes;
 }
@@ -350,7 +353,8 @@ static void call_abandoned(struct request *rq)
     env_defer(rq->shard->env, &call->wake);
 }
 
-/* ---- one round -------------------------------------------------------------- */
+/* ---- one round --------------------------------------------------------------
+ */
 static void round_ended(struct fetch_call *call)
 {
     int64_t bytes = 0;
@@ -462,7 +466,8 @@ static void round_begin(struct fetch_call *call)
     }
 }
 
-/* ---- taking the request apart ------------------------------------------------ */
+/* ---- taking the request apart
+ * ------------------------------------------------ */
 static void part_prepare(struct fetch_call *call,
                          const struct image_topic *topic,
                          enum kafka_error error,
@@ -482,8 +487,8 @@ static void part_prepare(struct fetch_call *call,
     if (error != KAFKA_NONE) {
         return;
     }
-    part->id = (struct group_id){.topic = topic->id,
-                                 .partition = in->partition};
+    part->id =
+        (struct group_id){.topic = topic->id, .partition = in->partition};
     part->fetch = (struct partition_fetch){
         .offset = {in->fetch_offset},
         .max_bytes = in->partition_max_bytes,
@@ -536,8 +541,8 @@ static void call_prepare(struct fetch_call *call)
         n += (size_t)in->topics[t].n_partitions;
     }
     call->parts = api_alloc(rq, n, sizeof *call->parts);
-    call->lanes = api_alloc(rq, broker_n_shards(rq->shard->broker),
-                            sizeof *call->lanes);
+    call->lanes =
+        api_alloc(rq, broker_n_shards(rq->shard->broker), sizeof *call->lanes);
     out->responses =
         api_alloc(rq, (size_t)in->n_topics, sizeof *out->responses);
     out->n_responses = in->n_topics;
@@ -546,8 +551,8 @@ static void call_prepare(struct fetch_call *call)
         struct fetch_response_topic *to = &out->responses[t];
         to->topic = ti->topic;
         to->topic_id = ti->topic_id;
-        to->partitions = api_alloc(rq, (size_t)ti->n_partitions,
-                                   sizeof *to->partitions);
+        to->partitions =
+            api_alloc(rq, (size_t)ti->n_partitions, sizeof *to->partitions);
         to->n_partitions = ti->n_partitions;
         const struct image_topic *topic = NULL;
         enum kafka_error e =
@@ -577,9 +582,8 @@ void api_fetch(struct request *rq)
         request_respond(rq, &fetch_response_message, &call->out);
         return;
     }
-    const int64_t most =
-        broker_config_int(broker_static_config(rq->shard->broker),
-                          "fetch.max.bytes");
+    const int64_t most = broker_config_int(
+        broker_static_config(rq->shard->broker), "fetch.max.bytes");
     if (in->max_bytes < 0 || in->max_bytes > most) {
         in->max_bytes = (int32_t)most;
     }

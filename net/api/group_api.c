@@ -42,8 +42,8 @@ struct wire_str group_api_keep(struct request *rq, struct text t)
         return WIRE_NULL_STR;
     }
     size_t n = (size_t)t.n;
-    return (struct wire_str){
-        .p = arena_copy(&rq->arena, n == 0 ? "" : t.p, n), .n = t.n};
+    return (struct wire_str){.p = arena_copy(&rq->arena, n == 0 ? "" : t.p, n),
+                             .n = t.n};
 }
 
 struct wire_bytes group_api_keep_bytes(struct request *rq, struct blob b)

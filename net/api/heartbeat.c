@@ -35,8 +35,7 @@ void api_heartbeat(struct request *rq)
     }
     struct broker_shard *owner = NULL;
     call->step.rq = rq;
-    call->error =
-        group_api_locate(rq, call->in.group_id, &call->index, &owner);
+    call->error = group_api_locate(rq, call->in.group_id, &call->index, &owner);
     if (call->error != KAFKA_NONE) {
         respond(&call->step);
         return;

@@ -39,8 +39,7 @@ static void serve_waits(struct broker_shard *s, enum kafka_error error)
         struct producer_id_wait *w = s->producer_id_waits;
         s->producer_id_waits = w->next;
         struct request *rq = w->rq;
-        respond(rq, error,
-                error == KAFKA_NONE ? s->producer_id_next++ : -1);
+        respond(rq, error, error == KAFKA_NONE ? s->producer_id_next++ : -1);
     }
     if (s->producer_id_waits != NULL) {
         ask_block(s);

@@ -29,14 +29,15 @@ static void joined(struct coordinator_join *join)
     out->leader = group_api_keep(rq, join->leader);
     out->member_id = group_api_keep(rq, join->out_member_id);
     out->skip_assignment = join->skip_assignment;
-    out->members =
-        api_alloc(rq, (size_t)join->n_members, sizeof *out->members);
+    out->members = api_alloc(rq, (size_t)join->n_members, sizeof *out->members);
     out->n_members = join->n_members;
     for (int i = 0; i < join->n_members; i++) {
-        out->members[i].member_id = group_api_keep(rq, join->members[i].member_id);
+        out->members[i].member_id =
+            group_api_keep(rq, join->members[i].member_id);
         out->members[i].group_instance_id =
             group_api_keep(rq, join->members[i].instance_id);
-        out->members[i].metadata = group_api_keep_bytes(rq, join->members[i].metadata);
+        out->members[i].metadata =
+            group_api_keep_bytes(rq, join->members[i].metadata);
     }
     shard_task_end(&call->step.task);
 }
@@ -59,8 +60,8 @@ void api_join_group(struct request *rq)
         api_alloc(rq, (size_t)in->n_protocols, sizeof *protocols);
     for (int i = 0; i < in->n_protocols; i++) {
         protocols[i].name = api_text(in->protocols[i].name);
-        protocols[i].metadata = (struct blob){
-            .p = in->protocols[i].metadata.p, .n = in->protocols[i].metadata.n};
+        protocols[i].metadata = (struct blob){.p = in->protocols[i].metadata.p,
+                                              .n = in->protocols[i].metadata.n};
     }
     call->join = (struct coordinator_join){
         .api_version = rq->api_version,
@@ -69,8 +70,8 @@ void api_join_group(struct request *rq)
         .instance_id = api_text(in->group_instance_id),
         .protocol_type = api_text(in->protocol_type),
         .client_id = api_text(rq->client_id),
-        .client_host = api_text(wire_str_of(
-            arena_printf(&rq->arena, "/%s", rq->client_host))),
+        .client_host = api_text(
+            wire_str_of(arena_printf(&rq->arena, "/%s", rq->client_host))),
         .reason = api_text(in->reason),
         .session_timeout_ms = in->session_timeout_ms,
         .rebalance_timeout_ms = in->rebalance_timeout_ms < 0

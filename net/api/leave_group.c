@@ -60,8 +60,8 @@ void api_leave_group(struct request *rq)
     for (int i = 0; i < n; i++) {
         members[i].member_id =
             api_text(one ? in->member_id : in->members[i].member_id);
-        members[i].instance_id = api_text(
-            one ? WIRE_NULL_STR : in->members[i].group_instance_id);
+        members[i].instance_id =
+            api_text(one ? WIRE_NULL_STR : in->members[i].group_instance_id);
         members[i].reason =
             api_text(one ? WIRE_NULL_STR : in->members[i].reason);
     }
@@ -70,8 +70,7 @@ void api_leave_group(struct request *rq)
         .group_id = api_text(in->group_id),
         .n_members = n,
         .members = members,
-        .member_errors =
-            api_alloc(rq, (size_t)n + 1, sizeof(enum kafka_error)),
+        .member_errors = api_alloc(rq, (size_t)n + 1, sizeof(enum kafka_error)),
         .cb = left,
         .arg = call,
     };

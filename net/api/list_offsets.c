@@ -1,4 +1,5 @@
-/* ListOffsets: each partition answers on its shard; "latest" is linearizable. */
+/* ListOffsets: each partition answers on its shard; "latest" is linearizable.
+ */
 #include "net/api/api.h"
 #include "schema/list_offsets.h"
 
@@ -61,16 +62,16 @@ static void part_start(struct shard_task *task)
 static bool timestamp_known(int64_t timestamp, int16_t version)
 {
     switch (timestamp) {
-    case -3:
-        return version >= 7;
-    case -4:
-        return version >= 8;
-    case -5:
-        return version >= 9;
-    case -6:
-        return version >= 11;
-    default:
-        return timestamp >= -2;
+        case -3:
+            return version >= 7;
+        case -4:
+            return version >= 8;
+        case -5:
+            return version >= 9;
+        case -6:
+            return version >= 11;
+        default:
+            return timestamp >= -2;
     }
 }
 
@@ -88,7 +89,8 @@ static void part_begin(struct list_call *call, const struct image_topic *topic,
                                 in->partition_index >= topic->n_partitions)) {
         error = KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
     }
-    if (error == KAFKA_NONE && !timestamp_known(in->timestamp, rq->api_version)) {
+    if (error == KAFKA_NONE &&
+        !timestamp_known(in->timestamp, rq->api_version)) {
         error = KAFKA_UNSUPPORTED_VERSION;
     }
     if (error != KAFKA_NONE) {
@@ -98,8 +100,8 @@ static void part_begin(struct list_call *call, const struct image_topic *topic,
     struct list_part *part = api_alloc(rq, 1, sizeof *part);
     part->call = call;
     part->out = out;
-    part->id = (struct group_id){.topic = topic->id,
-                                 .partition = in->partition_index};
+    part->id =
+        (struct group_id){.topic = topic->id, .partition = in->partition_index};
     part->list = (struct partition_list_offset){
         .timestamp = in->timestamp,
         .isolation = call->in.isolation_level,
@@ -134,8 +136,8 @@ void api_list_offsets(struct request *rq)
         const struct list_offsets_request_topic *ti = &in->topics[t];
         struct list_offsets_response_topic *to = &out->topics[t];
         to->name = ti->name;
-        to->partitions = api_alloc(rq, (size_t)ti->n_partitions,
-                                   sizeof *to->partitions);
+        to->partitions =
+            api_alloc(rq, (size_t)ti->n_partitions, sizeof *to->partitions);
         to->n_partitions = ti->n_partitions;
         const struct image_topic *topic = NULL;
         enum kafka_error e = api_find_topic(rq->shard, ti->name, NULL, &topic);

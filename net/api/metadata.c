@@ -75,8 +75,8 @@ static void answer_topic(struct request *rq, const struct metadata_request *in,
     out->is_internal = topic->internal;
     out->topic_authorized_operations =
         in->include_topic_authorized_operations ? TOPIC_OPERATIONS : INT32_MIN;
-    out->partitions = api_alloc(rq, (size_t)topic->n_partitions,
-                                sizeof *out->partitions);
+    out->partitions =
+        api_alloc(rq, (size_t)topic->n_partitions, sizeof *out->partitions);
     out->n_partitions = topic->n_partitions;
     for (int32_t p = 0; p < topic->n_partitions; p++) {
         answer_partition(rq, topic, p, &out->partitions[p]);
@@ -262,8 +262,8 @@ static void find_missing(struct metadata_call_state *call)
         }
     }
     if (n_unknown > 0 && !call->synced) {
-        call->step = (struct api_metadata_step){.then = sync_start,
-                                                .back = sync_back};
+        call->step =
+            (struct api_metadata_step){.then = sync_start, .back = sync_back};
         api_metadata_begin(rq, &call->step);
         return;
     }

@@ -14,8 +14,7 @@ static void respond(struct group_step *step)
     const struct coordinator_commit *commit = &call->commit;
     struct offset_commit_response out;
     offset_commit_response_init(&out);
-    out.topics =
-        api_alloc(rq, (size_t)call->in.n_topics, sizeof *out.topics);
+    out.topics = api_alloc(rq, (size_t)call->in.n_topics, sizeof *out.topics);
     out.n_topics = call->in.n_topics;
     int k = 0;
     for (int t = 0; t < call->in.n_topics; t++) {
@@ -23,8 +22,8 @@ static void respond(struct group_step *step)
         struct offset_commit_response_topic *to = &out.topics[t];
         to->name = ti->name;
         to->topic_id = ti->topic_id;
-        to->partitions = api_alloc(rq, (size_t)ti->n_partitions,
-                                   sizeof *to->partitions);
+        to->partitions =
+            api_alloc(rq, (size_t)ti->n_partitions, sizeof *to->partitions);
         to->n_partitions = ti->n_partitions;
         for (int p = 0; p < ti->n_partitions; p++, k++) {
             to->partitions[p].partition_index =
@@ -76,9 +75,9 @@ static void fill_offsets(struct commit_call *call, struct request *rq)
             o->leader_epoch = pi->committed_leader_epoch;
             o->metadata = api_text(pi->committed_metadata);
             o->error = e;
-            if (e == KAFKA_NONE && (pi->partition_index < 0 ||
-                                    pi->partition_index >=
-                                        topic->n_partitions)) {
+            if (e == KAFKA_NONE &&
+                (pi->partition_index < 0 ||
+                 pi->partition_index >= topic->n_partitions)) {
                 o->error = KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
             }
             if (e == KAFKA_NONE) { /* the image may change meanwhile */

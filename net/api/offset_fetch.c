@@ -35,8 +35,8 @@ static struct uuid topic_id_of(struct request *rq, struct text name)
     return topic == NULL ? (struct uuid){{0}} : topic->id;
 }
 
-static const struct coordinator_fetched_offset *
-offsets_of(const struct fetch_group *g, int *n)
+static const struct coordinator_fetched_offset *offsets_of(
+    const struct fetch_group *g, int *n)
 {
     if (g->fetch.error != KAFKA_NONE) {
         *n = 0;
@@ -133,8 +133,8 @@ static void answer_unknown_ids(struct request *rq, const struct fetch_group *g,
     if (g->fetch.error != KAFKA_NONE || g->in->n_topics <= 0) {
         return;
     }
-    struct offset_fetch_response_group_topic *all = api_alloc(
-        rq, (size_t)(out->n_topics + g->in->n_topics), sizeof *all);
+    struct offset_fetch_response_group_topic *all =
+        api_alloc(rq, (size_t)(out->n_topics + g->in->n_topics), sizeof *all);
     for (int t = 0; t < out->n_topics; t++) {
         all[t] = out->topics[t];
     }
@@ -197,8 +197,7 @@ static void fetched(struct coordinator_fetch *fetch)
     struct request *rq = g->call->rq;
     if (fetch->all && fetch->error == KAFKA_NONE) {
         g->n_kept = fetch->n_offsets;
-        g->kept =
-            api_alloc(rq, (size_t)fetch->n_offsets, sizeof *g->kept);
+        g->kept = api_alloc(rq, (size_t)fetch->n_offsets, sizeof *g->kept);
         for (int i = 0; i < fetch->n_offsets; i++) {
             g->kept[i] = fetch->offsets[i];
             g->kept[i].topic = keep(rq, fetch->offsets[i].topic);
@@ -317,8 +316,8 @@ static void call_go_on(struct fetch_call *call)
 {
     while (call->next < call->n_groups) {
         int i = call->next++;
-        bool asked = call->rq->api_version < 8 ? begin_old(call)
-                                               : begin_group(call, i);
+        bool asked =
+            call->rq->api_version < 8 ? begin_old(call) : begin_group(call, i);
         if (asked) {
             return;
         }
@@ -334,7 +333,6 @@ void api_offset_fetch(struct request *rq)
         return;
     }
     call->n_groups = rq->api_version < 8 ? 1 : call->in.n_groups;
-    call->groups =
-        api_alloc(rq, (size_t)call->n_groups, sizeof *call->groups);
+    call->groups = api_alloc(rq, (size_t)call->n_groups, sizeof *call->groups);
     call_go_on(call);
 }

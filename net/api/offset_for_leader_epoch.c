@@ -95,12 +95,11 @@ void api_offset_for_leader_epoch(struct request *rq)
     out->n_topics = in->n_topics;
     call->outstanding = 1;
     for (int t = 0; t < in->n_topics; t++) {
-        const struct offset_for_leader_epoch_request_topic *ti =
-            &in->topics[t];
+        const struct offset_for_leader_epoch_request_topic *ti = &in->topics[t];
         struct offset_for_leader_epoch_response_topic *to = &out->topics[t];
         to->topic = ti->topic;
-        to->partitions = api_alloc(rq, (size_t)ti->n_partitions,
-                                   sizeof *to->partitions);
+        to->partitions =
+            api_alloc(rq, (size_t)ti->n_partitions, sizeof *to->partitions);
         to->n_partitions = ti->n_partitions;
         const struct image_topic *topic = NULL;
         enum kafka_error e = api_find_topic(rq->shard, ti->topic, NULL, &topic);

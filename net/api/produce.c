@@ -163,8 +163,9 @@ static void part_cancel(struct shard_task *task)
         partition_produce_cancel(&part->produce);
         part->done = true;
         part->produce.error = KAFKA_REQUEST_TIMED_OUT;
-        part->produce.message = "not committed within the request's time-out; "
-                                "it may still be committed";
+        part->produce.message =
+            "not committed within the request's time-out; "
+            "it may still be committed";
         shard_task_end(&part->task);
     }
     shard_task_end(task);
@@ -258,8 +259,8 @@ static void call_prepare(struct produce_call *call)
         struct produce_response_topic *to = &out->responses[t];
         to->name = ti->name;
         to->topic_id = ti->topic_id;
-        to->partition_responses = api_alloc(
-            rq, (size_t)ti->n_partition_data, sizeof *to->partition_responses);
+        to->partition_responses = api_alloc(rq, (size_t)ti->n_partition_data,
+                                            sizeof *to->partition_responses);
         to->n_partition_responses = ti->n_partition_data;
         const struct image_topic *topic = NULL;
         enum kafka_error e =

@@ -98,9 +98,8 @@ static inline void boot(struct env *env, void *arg)
     w.options.env = env;
     w.c = coordinator_new(&w.options);
     w.shard = partition_shard_new(&options);
-    ck_assert_int_eq(partition_open(w.shard, &creation,
-                                    "__consumer_offsets-3", &config, &ops,
-                                    NULL, &w.p),
+    ck_assert_int_eq(partition_open(w.shard, &creation, "__consumer_offsets-3",
+                                    &config, &ops, NULL, &w.p),
                      ERR_OK);
     if (!w.stay_follower) {
         fake_lead(w.host, true);
@@ -205,7 +204,8 @@ static inline void restart(enum sim_crash how)
     run_ms(200);
 }
 
-/* ---- one request --------------------------------------------------------------- */
+/* ---- one request
+ * --------------------------------------------------------------- */
 enum kind { JOIN, SYNC, LEAVE, COMMIT, FETCH, DESCRIBE, DELETE };
 
 struct ask_member {
@@ -365,27 +365,27 @@ static inline void call_ask(struct env *env, void *arg)
     a->in_call = true;
     a->starts = sim_node_starts(w.node);
     switch (a->kind) {
-    case JOIN:
-        coordinator_join(w.c, &a->join);
-        break;
-    case SYNC:
-        coordinator_sync(w.c, &a->sync);
-        break;
-    case LEAVE:
-        coordinator_leave(w.c, &a->leave);
-        break;
-    case COMMIT:
-        coordinator_commit(w.c, &a->commit);
-        break;
-    case FETCH:
-        coordinator_fetch(w.c, &a->fetch);
-        break;
-    case DESCRIBE:
-        coordinator_describe(w.c, &a->describe);
-        break;
-    case DELETE:
-        coordinator_delete(w.c, &a->delete);
-        break;
+        case JOIN:
+            coordinator_join(w.c, &a->join);
+            break;
+        case SYNC:
+            coordinator_sync(w.c, &a->sync);
+            break;
+        case LEAVE:
+            coordinator_leave(w.c, &a->leave);
+            break;
+        case COMMIT:
+            coordinator_commit(w.c, &a->commit);
+            break;
+        case FETCH:
+            coordinator_fetch(w.c, &a->fetch);
+            break;
+        case DESCRIBE:
+            coordinator_describe(w.c, &a->describe);
+            break;
+        case DELETE:
+            coordinator_delete(w.c, &a->delete);
+            break;
     }
     a->in_call = false;
 }
@@ -408,7 +408,8 @@ static inline void ask_send(struct ask *a)
     sim_node_call(w.node, 0, call_ask, a);
 }
 
-/* ---- JoinGroup --------------------------------------------------------------------- */
+/* ---- JoinGroup
+ * --------------------------------------------------------------------- */
 /* `protocols` as "range,sticky"; metadata is the same for all of them. */
 static inline struct ask *join_new(const char *group, const char *member,
                                    const char *instance, int version,
@@ -425,8 +426,8 @@ static inline struct ask *join_new(const char *group, const char *member,
         size_t len = strcspn(at, ",");
         keep(a->names[n], sizeof a->names[n], at, (int32_t)len);
         a->protocols[n].name = txt(a->names[n]);
-        a->protocols[n].metadata = (struct blob){
-            .p = (const uint8_t *)a->text, .n = (int32_t)strlen(a->text)};
+        a->protocols[n].metadata = (struct blob){.p = (const uint8_t *)a->text,
+                                                 .n = (int32_t)strlen(a->text)};
         at += len + (at[len] == ',');
     }
     a->join = (struct coordinator_join){
@@ -463,7 +464,8 @@ static inline struct ask *join(const char *group, const char *member)
     return join_as(group, member, NULL, 3);
 }
 
-/* ---- SyncGroup and the others ------------------------------------------------------ */
+/* ---- SyncGroup and the others
+ * ------------------------------------------------------ */
 static inline struct ask *sync_new(const struct ask *joined)
 {
     struct ask *a = ask_new(SYNC, joined->group);
@@ -680,7 +682,8 @@ static inline const char *state_of(const char *group)
     return state;
 }
 
-/* ---- the whole state as text -------------------------------------------------------- */
+/* ---- the whole state as text
+ * -------------------------------------------------------- */
 static inline void dump_add(char *out, size_t size, const char *format, ...)
 {
     size_t n = strlen(out);
@@ -701,7 +704,8 @@ static inline void call_dump(struct env *env, void *arg)
     for (struct classic_group *g = gp->groups; g != NULL; g = g->hh.next) {
         dump_add(out, size, "%s %s gen %d type %s protocol %s leader %s\n",
                  g->id.p, classic_group_state(g), (int)g->generation,
-                 g->protocol_type.p, g->protocol.p == NULL ? "-" : g->protocol.p,
+                 g->protocol_type.p,
+                 g->protocol.p == NULL ? "-" : g->protocol.p,
                  g->leader.p == NULL ? "-" : g->leader.p);
         for (struct group_member *m = g->members; m != NULL; m = m->hh.next) {
             struct text sub = group_member_subscription(m, &g->protocol);

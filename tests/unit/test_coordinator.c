@@ -41,23 +41,29 @@ static struct ask *leader_of(struct ask **joined, int n)
     return NULL;
 }
 
-/* ---- hashing ----------------------------------------------------------------------- */
+/* ---- hashing
+ * ----------------------------------------------------------------------- */
 START_TEST(test_coordinator__partition_of)
 {
     /* as Java's String.hashCode has them */
     ck_assert_int_eq(coordinator_partition_of(txt("my-group"), 50), 36);
     ck_assert_int_eq(coordinator_partition_of(txt("g1"), 50), 42);
     ck_assert_int_eq(coordinator_partition_of(txt(""), 50), 0);
-    ck_assert_int_eq(coordinator_partition_of(txt("gr\xc3\xbc\xc3\x9f" "e"), 50),
+    ck_assert_int_eq(coordinator_partition_of(txt("gr\xc3\xbc\xc3\x9f"
+                                                  "e"),
+                                              50),
                      23);
     ck_assert_int_eq(
         coordinator_partition_of(txt("\xe6\x97\xa5\xe6\x9c\xac"), 50), 47);
-    ck_assert_int_eq(
-        coordinator_partition_of(txt("a\xf0\x9f\x98\x80" "b"), 50), 44);
+    ck_assert_int_eq(coordinator_partition_of(txt("a\xf0\x9f\x98\x80"
+                                                  "b"),
+                                              50),
+                     44);
 }
 END_TEST
 
-/* ---- joining ----------------------------------------------------------------------- */
+/* ---- joining
+ * ----------------------------------------------------------------------- */
 START_TEST(test_coordinator__one_member)
 {
     world_begin(1, 3000);
@@ -301,7 +307,8 @@ START_TEST(test_coordinator__size_limit)
 }
 END_TEST
 
-/* ---- rebalances -------------------------------------------------------------------- */
+/* ---- rebalances
+ * -------------------------------------------------------------------- */
 START_TEST(test_coordinator__join_rebalances)
 {
     struct ask *j[2], *k[3], *s[3];
@@ -559,7 +566,8 @@ START_TEST(test_coordinator__leave)
 }
 END_TEST
 
-/* ---- static members ---------------------------------------------------------------- */
+/* ---- static members
+ * ---------------------------------------------------------------- */
 static void static_stable(struct ask **j, int version)
 {
     struct ask *s[2];
@@ -712,7 +720,8 @@ START_TEST(test_coordinator__static_kept_through_rebalance)
 }
 END_TEST
 
-/* ---- commits ------------------------------------------------------------------------- */
+/* ---- commits
+ * ------------------------------------------------------------------------- */
 START_TEST(test_coordinator__commits)
 {
     struct ask *j[1];
@@ -759,8 +768,8 @@ START_TEST(test_coordinator__commits)
     /* a commit is as good as a heartbeat */
     for (int t = 0; t < 15; t++) {
         run_ms(1000);
-        ck_assert_int_eq(
-            outcome(commit("g", first->out_member, 1, "t", 0, t)), OK);
+        ck_assert_int_eq(outcome(commit("g", first->out_member, 1, "t", 0, t)),
+                         OK);
     }
     /* in PreparingRebalance the old generation may still commit */
     struct ask *other = join("g", "");
@@ -826,7 +835,8 @@ START_TEST(test_coordinator__commit_waits_and_is_told)
 }
 END_TEST
 
-/* ---- change of leaders ----------------------------------------------------------------- */
+/* ---- change of leaders
+ * ----------------------------------------------------------------- */
 START_TEST(test_coordinator__reload)
 {
     struct ask *j[3], *e[2];
@@ -984,7 +994,8 @@ START_TEST(test_coordinator__close_while_loading)
 }
 END_TEST
 
-/* ---- deleting and forgetting ------------------------------------------------------------ */
+/* ---- deleting and forgetting
+ * ------------------------------------------------------------ */
 START_TEST(test_coordinator__delete)
 {
     struct ask *j[1];
@@ -1119,7 +1130,9 @@ START_TEST(test_coordinator__topic_deleted)
 }
 END_TEST
 
-/* ---- listing ------------------------------------------------------------------------------ */
+/* ---- listing
+ * ------------------------------------------------------------------------------
+ */
 static void list_add(void *arg, const struct coordinator_group_view *v)
 {
     char *out = arg;

@@ -19,8 +19,8 @@
 struct client {
     int group;
     bool is_static;
-    struct ask *join;   /* the last, under way or answered */
-    struct ask *sync;   /* under way */
+    struct ask *join; /* the last, under way or answered */
+    struct ask *sync; /* under way */
     char member[NAME_MAX_BYTES];
     struct ask *joined; /* what it believes to be in */
 };
@@ -89,7 +89,8 @@ static struct generation *generation_of(const struct ask *a, unsigned of)
     return g;
 }
 
-/* ---- what answers must say --------------------------------------------------------- */
+/* ---- what answers must say
+ * --------------------------------------------------------- */
 static void check_join(const struct ask *a, unsigned of)
 {
     if (a->error != KAFKA_NONE) {
@@ -155,22 +156,22 @@ static void check_fetch(const struct ask *a, int i)
 static void check(const struct ask *a, int i)
 {
     switch (a->kind) {
-    case JOIN:
-        check_join(a, ask_leadership[i]);
-        break;
-    case SYNC:
-        check_sync(a);
-        break;
-    case COMMIT:
-        check_commit(a, i);
-        break;
-    case FETCH:
-        check_fetch(a, i);
-        break;
-    case LEAVE:
-    case DESCRIBE:
-    case DELETE:
-        break;
+        case JOIN:
+            check_join(a, ask_leadership[i]);
+            break;
+        case SYNC:
+            check_sync(a);
+            break;
+        case COMMIT:
+            check_commit(a, i);
+            break;
+        case FETCH:
+            check_fetch(a, i);
+            break;
+        case LEAVE:
+        case DESCRIBE:
+        case DELETE:
+            break;
     }
 }
 
@@ -189,7 +190,9 @@ static void look(void)
     }
 }
 
-/* ---- clients --------------------------------------------------------------------------- */
+/* ---- clients
+ * ---------------------------------------------------------------------------
+ */
 static void client_join(struct client *c, int number)
 {
     char instance[16];
@@ -211,16 +214,16 @@ static void client_after_join(struct client *c)
 {
     const struct ask *a = c->join;
     switch ((int)a->error) {
-    case KAFKA_NONE:
-    case KAFKA_MEMBER_ID_REQUIRED:
-        set(c->member, sizeof c->member, a->out_member);
-        break;
-    case KAFKA_UNKNOWN_MEMBER_ID:
-    case KAFKA_FENCED_INSTANCE_ID:
-        c->member[0] = '\0';
-        break;
-    default:
-        break;
+        case KAFKA_NONE:
+        case KAFKA_MEMBER_ID_REQUIRED:
+            set(c->member, sizeof c->member, a->out_member);
+            break;
+        case KAFKA_UNKNOWN_MEMBER_ID:
+        case KAFKA_FENCED_INSTANCE_ID:
+            c->member[0] = '\0';
+            break;
+        default:
+            break;
     }
     c->joined = a->error == KAFKA_NONE ? c->join : NULL;
     c->join = NULL;
@@ -300,7 +303,8 @@ static void fetch_step(void)
     remember(a, least);
 }
 
-/* ---- the world ------------------------------------------------------------------------- */
+/* ---- the world
+ * ------------------------------------------------------------------------- */
 static void crashed(void)
 {
     for (int i = n_seen; i < n_asks; i++) {

@@ -259,18 +259,18 @@ END_TEST
 
 START_TEST(test_side__chain_tells_histories_apart)
 {
-    uint64_t a = side_chain(0, (log_index){2}, (raft_term_t){1}, ENTRY_NOOP, 0,
-                            0);
-    ck_assert_uint_ne(a, side_chain(0, (log_index){2}, (raft_term_t){2},
-                                    ENTRY_NOOP, 0, 0));
-    ck_assert_uint_ne(a, side_chain(0, (log_index){3}, (raft_term_t){1},
-                                    ENTRY_NOOP, 0, 0));
-    ck_assert_uint_ne(a, side_chain(1, (log_index){2}, (raft_term_t){1},
-                                    ENTRY_NOOP, 0, 0));
-    ck_assert_uint_ne(a, side_chain(0, (log_index){2}, (raft_term_t){1},
-                                    ENTRY_DATA, 0, 0));
-    ck_assert_uint_ne(a, side_chain(0, (log_index){2}, (raft_term_t){1},
-                                    ENTRY_NOOP, 0, 1));
+    uint64_t a =
+        side_chain(0, (log_index){2}, (raft_term_t){1}, ENTRY_NOOP, 0, 0);
+    ck_assert_uint_ne(
+        a, side_chain(0, (log_index){2}, (raft_term_t){2}, ENTRY_NOOP, 0, 0));
+    ck_assert_uint_ne(
+        a, side_chain(0, (log_index){3}, (raft_term_t){1}, ENTRY_NOOP, 0, 0));
+    ck_assert_uint_ne(
+        a, side_chain(1, (log_index){2}, (raft_term_t){1}, ENTRY_NOOP, 0, 0));
+    ck_assert_uint_ne(
+        a, side_chain(0, (log_index){2}, (raft_term_t){1}, ENTRY_DATA, 0, 0));
+    ck_assert_uint_ne(
+        a, side_chain(0, (log_index){2}, (raft_term_t){1}, ENTRY_NOOP, 0, 1));
 }
 END_TEST
 
