@@ -28,6 +28,7 @@
 #include "base/mem.h"
 #include "partition/bytes.h"
 #include "partition/partition_impl.h"
+#include "partition/tail.h"
 
 #define MANIFEST_VERSION 1
 #define MANIFEST_HEAD 8
@@ -148,7 +149,7 @@ static enum err read_begin(void *sm, struct catchup_job *job)
         struct segment s = partition_segment_at(p, i);
         if (!range_within(&job->range, kind == TRANSFER_LOG
                                            ? s.bytes
-                                           : s.slots * SIDE_SLOT)) {
+                                           : side_offset(s.slots))) {
             return ERR_NOT_FOUND;
         }
     }
@@ -299,8 +300,8 @@ static void plan_parts(struct partition_transfer *t)
         uint64_t bytes = i == t->joint ? t->joint_bytes : 0;
         uint64_t slots = i == t->joint ? t->joint_slots : 0;
         add_part(t, file_number(s->base.v, TRANSFER_LOG), bytes, s->bytes);
-        add_part(t, file_number(s->base.v, TRANSFER_SIDE), slots * SIDE_SLOT,
-                 s->slots * SIDE_SLOT);
+        add_part(t, file_number(s->base.v, TRANSFER_SIDE),
+                 slots == 0 ? 0 : side_offset(slots), side_offset(s->slots));
     }
     if (t->state.snapshot_index.v != 0) {
         add_part(
@@ -579,6 +580,9 @@ static enum err verify_segment(struct partition_transfer *t, size_t i,
             i == t->joint && t->joint_slots > 0 ? t->joint_slots : 1;
         status = verify_batches(&v, from);
     }
+    if (status == ERR_OK && i + 1 == t->n_segments) {
+        status = tail_save(v.log.file, v.side.file, &t->state);
+    }
     if (status == ERR_OK) {
         status = sync_view(&v);
     }
@@ -711,6 +715,8 @@ static void receive_finish(void *sm, struct settle_job *job)
             }
         }
     }
+    /* The running replica's copy stays until the switch. */
+    t->state.tail_area = !p->settled.tail_area;
     job->upto = t->state.index;
     job->run = finish_run;
     job->arg = t;
@@ -732,7 +738,7 @@ static void cutting_run(struct env_work *work)
                              .segment = c->segment};
     if (segment_view_open(&v, true) == ERR_OK) {
         (void)!env_file_truncate(v.log.file, c->segment.bytes);
-        (void)!env_file_truncate(v.side.file, c->segment.slots * SIDE_SLOT);
+        (void)!env_file_truncate(v.side.file, side_offset(c->segment.slots));
     }
     segment_view_close(&v);
 }

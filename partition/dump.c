@@ -213,7 +213,7 @@ static enum err dump_segment(struct dump *d, int64_t base, bool last)
     status = env_file_open(d->env, path, ENV_FILE_READ, &v.side.file);
     if (status == ERR_OK) {
         status = env_file_size(v.side.file, &size);
-        v.segment.slots = size / SIDE_SLOT;
+        v.segment.slots = side_slots_in(size);
         check_head(d, &v);
         dump_entries(d, &v, last);
         env_file_close(v.side.file);

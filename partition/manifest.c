@@ -128,7 +128,7 @@ static enum err probe(struct env *env, const char *dir, int64_t base,
         status = env_file_size(v.side.file, &size);
     }
     if (status == ERR_OK) {
-        v.segment.slots = size / SIDE_SLOT;
+        v.segment.slots = side_slots_in(size);
         status = segment_read_head(&v, &head);
     }
     if (status == ERR_OK) {

@@ -7,6 +7,7 @@
 #include "base/crc32c.h"
 #include "base/mem.h"
 #include "partition/bytes.h"
+#include "partition/tail.h"
 
 void segment_path(char *path, const char *dir, int64_t number,
                   const char *suffix)
@@ -44,8 +45,8 @@ static enum err writer_flush(struct writer *w)
     }
     if (status == ERR_OK && w->slots.size > 0) {
         struct iovec iov = {w->slots.data, w->slots.size};
-        status =
-            env_file_pwritev(w->side, &iov, 1, w->side_from * SIDE_SLOT, false);
+        status = env_file_pwritev(w->side, &iov, 1, side_offset(w->side_from),
+                                  false);
     }
     w->n_iov = 0;
     w->log_from = w->s->to.position;
@@ -84,7 +85,7 @@ static enum err writer_close_segment(struct writer *w)
         status = cut_file(w->log, s->to.position);
     }
     if (status == ERR_OK) {
-        status = cut_file(w->side, s->to.slots * SIDE_SLOT);
+        status = cut_file(w->side, side_offset(s->to.slots));
     }
     if (status == ERR_OK) {
         status = env_file_sync(w->log);
@@ -127,10 +128,14 @@ static enum err writer_begin_segment(struct writer *w,
     }
     w->log = s->new_log;
     w->side = s->new_side;
-    w->log_from = w->side_from = 0;
+    w->log_from = 0;
+    w->side_from = 1;
     struct side_head head = {s->to.base, e->index, s->group, s->to.chain};
-    side_head_write(&head, writer_slot(w));
-    return ERR_OK;
+    uint8_t slot[SIDE_SLOT];
+    struct iovec iov = {slot, sizeof slot};
+    side_head_write(&head, slot);
+    s->to.slots = 1;
+    return env_file_pwritev(s->new_side, &iov, 1, 0, false);
 }
 
 /* Opens the active segment's files if the cache did not have them. */
@@ -275,12 +280,16 @@ enum err settle_write(struct settle *s)
     ASSERT(s->n_entries > 0);
     w->s = s;
     s->to = s->from;
+    s->to.tail_area = !s->from.tail_area;
     s->n_closed = s->n_closed_before;
     if (s->make_dir) {
         status = env_dir_make(s->env, s->dir);
     }
     if (status == ERR_OK) {
         status = settle_entries(w);
+    }
+    if (status == ERR_OK) {
+        status = tail_save(w->log, w->side, &s->to);
     }
     if (status == ERR_OK && s->n_closed > s->n_closed_before) {
         status = manifest_write(s->env, s->dir, s->closed, s->n_closed);
@@ -349,7 +358,7 @@ static enum err read_entry(struct segment_view *v, uint64_t *slot,
     const uint8_t *data;
     uint32_t size, back;
     enum err status =
-        read_whole(v->side.file, bytes, SIDE_SLOT, *slot * SIDE_SLOT);
+        read_whole(v->side.file, bytes, SIDE_SLOT, side_offset(*slot));
     if (status == ERR_OK && bytes[0] == SIDE_CONTINUATION) {
         status = side_continuation_read(bytes, &data, &size, &back);
         if (status == ERR_OK && back >= *slot) {
@@ -358,7 +367,7 @@ static enum err read_entry(struct segment_view *v, uint64_t *slot,
         if (status == ERR_OK) {
             *slot -= back;
             status =
-                read_whole(v->side.file, bytes, SIDE_SLOT, *slot * SIDE_SLOT);
+                read_whole(v->side.file, bytes, SIDE_SLOT, side_offset(*slot));
         }
     }
     return status == ERR_OK ? side_entry_read(bytes, out) : status;
@@ -490,7 +499,7 @@ static enum err cursor_fill(struct segment_view *v, struct side_cursor *c)
     c->from = c->next;
     c->count = n < CURSOR_SLOTS ? n : CURSOR_SLOTS;
     return read_whole(v->side.file, c->slots, (size_t)c->count * SIDE_SLOT,
-                      c->from * SIDE_SLOT);
+                      side_offset(c->from));
 }
 
 enum err side_cursor_next(struct segment_view *v, struct side_cursor *c,
@@ -628,7 +637,7 @@ enum err segment_read_payload(struct segment_view *v, uint64_t slot,
         const uint8_t *piece;
         uint32_t size, back;
         enum err status = read_whole(v->side.file, bytes, SIDE_SLOT,
-                                     (slot + 1 + i) * SIDE_SLOT);
+                                     side_offset(slot + 1 + i));
         if (status == ERR_OK) {
             status = side_continuation_read(bytes, &piece, &size, &back);
         }

@@ -30,6 +30,7 @@ struct log_state {
     uint64_t slots;          /* of the side file, with its head */
     int64_t running_max;     /* greatest timestamp in it, -1 none */
     int64_t first_timestamp; /* maximum timestamp of its first batch */
+    bool tail_area;          /* which of its copies of the tail is true */
     /* newest snapshot of producer state: holds all up to slot `snapshot_slot`
      * of the active segment; index 0: no file, there was no producer then */
     log_index snapshot_index;

@@ -3,7 +3,7 @@
  * after the last snapshot of producer state, nothing else.
  *
  * The blob in the checkpoint, big-endian:
- *    0 u16 version 1         2 u16 number of epochs   4 u32 zero
+ *    0 u16 version 1         2 u16 number of epochs   4 u32 tail area
  *    8 i64 log start        16 i64 next offset       24 u64 bytes ever
  *   32 u64 chain            40 i64 active base       48 u64 its .log bytes
  *   56 u64 its side slots   64 i64 its running maximum timestamp
@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "partition/bytes.h"
 #include "partition/partition_impl.h"
+#include "partition/tail.h"
 
 #define BLOB_VERSION 1
 #define BLOB_HEAD 104
@@ -46,6 +47,7 @@ uint32_t settled_encode(const struct log_state *s, kafka_offset log_start,
     }
     put_u16(blob, BLOB_VERSION);
     put_u16(blob + 2, n);
+    put_u32(blob + 4, s->tail_area ? 1 : 0);
     put_i64(blob + 8, log_start.v);
     put_i64(blob + 16, s->next.v);
     put_u64(blob + 24, s->bytes);
@@ -74,6 +76,7 @@ enum err settled_decode(const uint8_t *blob, uint32_t size, struct log_state *s,
     if (size != (uint32_t)BLOB_HEAD + (uint32_t)n * BLOB_EPOCH) {
         return ERR_CORRUPT;
     }
+    s->tail_area = get_u32(blob + 4) != 0;
     log_start->v = get_i64(blob + 8);
     s->next.v = get_i64(blob + 16);
     s->bytes = get_u64(blob + 24);
@@ -147,8 +150,11 @@ static enum err check_active(struct partition *p)
         status = env_file_size(v.side.file, &side_size);
     }
     if (status == ERR_OK && (log_size < p->settled.position ||
-                             side_size / SIDE_SLOT < p->settled.slots)) {
+                             side_slots_in(side_size) < p->settled.slots)) {
         status = ERR_CORRUPT;
+    }
+    if (status == ERR_OK) {
+        status = tail_repair(v.log.file, v.side.file, &p->settled, p->name);
     }
     if (status == ERR_OK) {
         status = segment_read_head(&v, &head);

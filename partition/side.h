@@ -5,8 +5,10 @@
  * timestamps, it is the index too: found by bisection, nothing derived to keep
  * in step or to rebuild.
  *
- * File NNNNNNNNNNNNNNNNNNNN.side (base offset of the segment, 20 digits) is a
- * sequence of slots of 104 bytes, big-endian; slot 0 is the head.
+ * File NNNNNNNNNNNNNNNNNNNN.side (base offset of the segment, 20 digits), all
+ * big-endian: the head at 0; two places for copies of tails (tail.h) at 4096 and
+ * 16384; from 28672 on slots of 104 bytes, numbered from 1. In front, so that
+ * writing one of these parts never touches a block of another.
  *
  *   head          0  u32 magic "FSID"   4  u16 version 1    6  u16 zero
  *                 8  i64 base offset   16  u64 index of the first entry
@@ -44,7 +46,23 @@
 
 #define SIDE_SLOT 104
 #define SIDE_VERSION 1
+#define SIDE_TAILS_AT 4096
+#define SIDE_TAIL_BYTES 12288
+#define SIDE_SLOTS_AT (SIDE_TAILS_AT + 2 * SIDE_TAIL_BYTES)
 #define SIDE_CONTINUATION_BYTES 88
+
+/* Where slot n >= 1 begins; of the number of slots (the head counted as slot 0)
+ * the size of the file. */
+static inline uint64_t side_offset(uint64_t slot)
+{
+    return SIDE_SLOTS_AT + (slot - 1) * SIDE_SLOT;
+}
+/* Slots in a file of this size, the head counted; 0 when not even that. */
+static inline uint64_t side_slots_in(uint64_t size)
+{
+    return size < SIDE_SLOTS_AT ? (size >= SIDE_SLOT ? 1 : 0)
+                                : 1 + (size - SIDE_SLOTS_AT) / SIDE_SLOT;
+}
 
 enum side_kind { SIDE_HEAD = 0, SIDE_ENTRY = 1, SIDE_CONTINUATION = 2 };
 

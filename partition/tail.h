@@ -1,0 +1,27 @@
+/* Copies of a segment's tail. Appending to a file writes its last block again,
+ * and a block whose write is interrupted may hold anything afterwards: also
+ * what was durable in it before. So with each settling the bytes of the last,
+ * not yet full block of .log and side file are written a second time, into one
+ * of two places of the side file, in turn, and become durable with the rest;
+ * the checkpoint says which place is true. A start puts the copy back where the
+ * blocks differ.
+ *
+ * A place, big-endian: u32 magic "FTAI", u32 CRC-32C of what follows, u64 log
+ * index, u64 position in the .log and u32 bytes of its tail, u64 slots and u32
+ * bytes of the side file's tail, then both tails. */
+#ifndef PARTITION_TAIL_H
+#define PARTITION_TAIL_H
+
+#include "partition/segment.h"
+
+/* Writes the copy for `state` into its state->tail_area; not synced. The tails
+ * are read back from the files. */
+MUST_USE enum err tail_save(struct env_file *log, struct env_file *side,
+                            const struct log_state *state);
+/* Puts the tails back if they are not as the copy has them; durable then.
+ * ERR_CORRUPT: the files are too short. A copy that is not whole is no error:
+ * then the tails were never written again. */
+MUST_USE enum err tail_repair(struct env_file *log, struct env_file *side,
+                              const struct log_state *state, const char *name);
+
+#endif
