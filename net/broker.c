@@ -14,8 +14,8 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "metadata/config_listeners.h"
+#include "metadata/identity.h"
 #include "net/connection.h"
-#include "net/identity.h"
 #include "net/listener.h"
 #include "net/shard.h"
 
@@ -474,7 +474,6 @@ static enum err peer_admit(void *arg, const struct uuid *cluster, node_id node,
 {
     struct broker_shard *s = arg;
     struct broker *b = s->broker;
-    const struct uuid *own = image_cluster_id(s->image);
     if (node == b->identity.node &&
         !uuid_equal(directory, &b->identity.directory)) {
         snprintf(why, why_size,
@@ -483,23 +482,14 @@ static enum err peer_admit(void *arg, const struct uuid *cluster, node_id node,
                  (int)node, b->addresses.peer_advertised);
         return ERR_REFUSED;
     }
-    if (!uuid_is_zero(cluster) && !uuid_is_zero(own) &&
-        !uuid_equal(cluster, own)) {
-        char theirs[UUID_TEXT_SIZE], ours[UUID_TEXT_SIZE];
-        uuid_format(cluster, theirs);
-        uuid_format(own, ours);
-        snprintf(why, why_size,
-                 "node %d belongs to cluster %s, this is cluster %s; check "
-                 "`seeds` and log.dirs",
-                 (int)node, theirs, ours);
-        return ERR_REFUSED;
+    if (s->index == 0 && b->metadata != NULL) {
+        return metadata_admit(b->metadata, cluster, node, directory, why,
+                              why_size);
     }
-    const struct image_broker *ib = image_broker(s->image, node);
-    if (ib != NULL && !uuid_equal(&ib->directory, directory)) {
-        snprintf(why, why_size,
-                 "node.id %d is registered with another data directory; a "
-                 "broker that lost its disk needs a new node.id",
-                 (int)node);
+    const struct image_broker *known = image_broker(s->image, node);
+    if (known != NULL && !uuid_equal(&known->directory, directory)) {
+        snprintf(why, why_size, "node.id %d has another data directory",
+                 (int)node); /* shard 0 tells the whole story */
         return ERR_REFUSED;
     }
     return ERR_OK;
@@ -538,14 +528,22 @@ static void peer_tell(struct broker *b, node_id node, bool up)
     }
 }
 
+static void peer_changed(struct broker_shard *s, node_id node, bool up)
+{
+    peer_tell(s->broker, node, up);
+    if (s->index == 0 && s->broker->metadata != NULL) {
+        metadata_peer_changed(s->broker->metadata, node);
+    }
+}
+
 static void peer_up(void *arg, node_id node)
 {
-    peer_tell(((struct broker_shard *)arg)->broker, node, true);
+    peer_changed(arg, node, true);
 }
 
 static void peer_down(void *arg, node_id node)
 {
-    peer_tell(((struct broker_shard *)arg)->broker, node, false);
+    peer_changed(arg, node, false);
 }
 
 static const struct transport_ops transport_callbacks = {
@@ -818,7 +816,8 @@ static bool open_data_dir(struct broker *b)
     }
     char why[1024];
     node_id node = (node_id)broker_config_int(b->config, "node.id");
-    e = identity_open(b->env, b->dir, node, &b->identity, why, sizeof why);
+    e = identity_load(b->env, b->dir, node, NULL, &b->identity, why,
+                      sizeof why);
     if (e != ERR_OK) {
         fail(b, "%s", why);
         return false;
