@@ -514,6 +514,25 @@ static bool complete_appends(struct group *g)
 
 static bool deliver_held(struct group *g);
 
+/* The core takes a commit index only as far as it has stored, and forgets the
+ * rest: without this a follower would learn of the newest commits with the next
+ * heartbeat. */
+static bool follow_commit(struct group *g)
+{
+    struct raft *r = &g->raft;
+    uint64_t upto =
+        g->commit_heard < r->last_stored ? g->commit_heard : r->last_stored;
+
+    if (r->state != RAFT_FOLLOWER || g->commit_term != r->current_term ||
+        upto <= r->commit_index)
+        return false;
+    r->commit_index = upto;
+    g->in_core++;
+    replicationApply(r);
+    g->in_core--;
+    return true;
+}
+
 /* Keeps the window small: what is settled and not wanted by a follower that
  * keeps up leaves memory. */
 static void shrink_window(struct group *g)
@@ -543,6 +562,7 @@ void group_run(struct group *g)
         g->again = io_complete_sends(g);
         io_open_gate(g);
         g->again |= complete_appends(g);
+        g->again |= follow_commit(g);
         g->again |= deliver_held(g);
         if (g->raft.state == RAFT_UNAVAILABLE)
             env_fatal(g->host->env, "raft group failed: %s",
@@ -629,20 +649,15 @@ void group_turn_end(struct group *g)
  * ------------------------------------------------------------------------------
  */
 
-/* Counts what an append would add to the log; false when there is no room. */
-static bool reserve_append(struct group *g, const struct message *m,
-                           const struct message_entry *entries)
+/* Reserves room for what the first `n` entries of an append would add to the
+ * log. */
+static bool reserve_first(struct group *g, const struct message *m,
+                          const struct message_entry *entries, uint32_t n)
 {
     uint64_t bytes = 0;
     uint32_t records = 0;
 
-    if (m->term < g->raft.current_term)
-        return true;
-    if (m->prev_index + m->n_entries > g->settled + LIMIT_RAFT_ENTRIES) {
-        g->wanted = true;
-        return false;
-    }
-    for (uint32_t i = 0; i < m->n_entries; i++) {
+    for (uint32_t i = 0; i < n; i++) {
         const struct message_entry *e = &entries[i];
         const struct entry_slot *slot =
             entry_table_at(&g->table, m->prev_index + 1 + i);
@@ -654,13 +669,40 @@ static bool reserve_append(struct group *g, const struct message *m,
         bytes += e->size;
         records++;
     }
-    if (records == 0)
-        return true;
-    if (!g->host->backend.reserve(g->host->backend_arg, bytes, records))
+    if (records > 0 &&
+        !g->host->backend.reserve(g->host->backend_arg, bytes, records))
         return false;
     g->reserved_bytes = bytes;
     g->reserved_records = records;
     return true;
+}
+
+/* Cuts an append after its first `n` entries. */
+static void cut_append(struct message *m, uint32_t n)
+{
+    m->n_entries = n;
+    if (m->commit > m->prev_index + n)
+        m->commit = m->prev_index + n; /* S13 */
+}
+
+/* Rule 4: room first. An append is cut to what there is room for; false when
+ * that is nothing. */
+static bool reserve_append(struct group *g, struct message *m,
+                           const struct message_entry *entries)
+{
+    uint32_t n = m->n_entries;
+
+    if (m->term < g->raft.current_term || n == 0)
+        return true;
+    if (m->prev_index + n > g->settled + LIMIT_RAFT_ENTRIES) {
+        g->wanted = true;
+        return false;
+    }
+    while (n > 0 && !reserve_first(g, m, entries, n))
+        n /= 2;
+    if (n > 0)
+        cut_append(m, n);
+    return n > 0;
 }
 
 static void unreserve(struct group *g)
@@ -776,6 +818,24 @@ static void note_before(struct group *g, const struct message *m)
     }
 }
 
+/* What the leader of this term said is committed, of what it shares with us. */
+static void note_commit(struct group *g, const struct message *m)
+{
+    uint64_t end = m->prev_index + m->n_entries;
+
+    if (m->type != MESSAGE_APPEND || m->term != g->raft.current_term ||
+        g->raft.state != RAFT_FOLLOWER ||
+        group_term_at(g, m->prev_index) != m->prev_term)
+        return;
+    if (g->commit_term != m->term)
+        g->commit_heard = 0;
+    g->commit_term = m->term;
+    if (end > m->commit)
+        end = m->commit;
+    if (end > g->commit_heard)
+        g->commit_heard = end;
+}
+
 static void note_match(struct group *g, replica_id from)
 {
     const struct raft *r = &g->raft;
@@ -842,9 +902,7 @@ static void strip_entries(struct group *g, struct message *m,
     g->unreserved = keep > 0;
     if (keep == 0)
         m->flags |= MESSAGE_QUIET;
-    m->n_entries = keep;
-    if (m->commit > m->prev_index + keep)
-        m->commit = m->prev_index + keep;
+    cut_append(m, keep);
 }
 
 static void deliver(struct group *g, struct message *m, const uint8_t *body,
@@ -878,6 +936,7 @@ static void deliver(struct group *g, struct message *m, const uint8_t *body,
         g->core_recv(&g->io, &in);
         g->in_core--;
         g->in_append = false;
+        note_commit(g, m);
         g->staged = NULL;
         g->unreserved = false;
         unreserve(g);
@@ -1189,10 +1248,26 @@ static void greet_tick(struct group *g)
     }
 }
 
+/* Where nothing is to be told, heartbeats may be rare: thousands of idle groups
+ * cost little, and brokers watch each other anyway. */
+static void pace_heartbeats(struct group *g)
+{
+    const struct raft_host_options *o = &g->host->options;
+    uint32_t rare = 2 * o->heartbeat_ms;
+    bool idle = rare <= o->election_ms / 2 && g->transfer_to == 0 &&
+                g->raft.commit_index == last_index(g);
+
+    for (int i = 0; i < g->n_peers && idle; i++)
+        idle = g->peers[i].match == last_index(g);
+    raft_set_heartbeat_timeout(&g->raft, idle ? rare : o->heartbeat_ms);
+}
+
 void group_tick(struct group *g)
 {
     if (g->life != GROUP_OPEN)
         return;
+    if (g->raft.state == RAFT_LEADER)
+        pace_heartbeats(g);
     if (g->raft.state == RAFT_LEADER)
         greet_tick(g);
     if (guard_tick(g)) {

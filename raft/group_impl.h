@@ -23,6 +23,7 @@ void logSnapshot(struct raft_log *log, raft_index last_index,
                  unsigned trailing);
 raft_term logTermOf(struct raft_log *log, raft_index index);
 int replicationProgress(struct raft *r, unsigned i);
+int replicationApply(struct raft *r);
 bool electionTimerExpired(struct raft *r);
 extern struct raft_tracer NoopTracer;
 /* Values of raft_progress.state. */
@@ -173,8 +174,9 @@ struct group {
     uint64_t uncommitted; /* bytes beyond the commit index */
     struct group_peer peers[GROUP_REPLICAS_MAX];
     int n_peers;
-    uint64_t round;                 /* newest read round begun */
-    uint64_t seen_term, seen_round; /* as follower */
+    uint64_t round;                     /* newest read round begun */
+    uint64_t seen_term, seen_round;     /* as follower */
+    uint64_t commit_term, commit_heard; /* as follower */
     struct group_read *reads, **reads_tail;
     struct group_role role;
     replica_id transfer_to; /* 0: none under way */

@@ -1,0 +1,362 @@
+/* Groups and hosts in the laboratory: proposing, leadership, reads, flow. */
+#include <check.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/sim/raft_lab_impl.h"
+
+enum { A, B, C };
+
+static struct lab *lab;
+
+static void setup(void)
+{
+    lab = lab_new(3, 1, GUARD_ALL);
+    lab_elect(lab, A);
+    lab_settle(lab);
+    lab_run(lab, 600);
+}
+
+static void teardown(void)
+{
+    ck_assert_msg(lab->violation == NULL, "%s", lab->violation);
+    lab_free(lab);
+}
+
+static struct group *group(int at)
+{
+    return lab->nodes[at].group;
+}
+
+/* ---- proposing
+ * ---------------------------------------------------------------- */
+
+START_TEST(ready_after_noop)
+{
+    struct group_role role = group_role(group(A));
+
+    ck_assert(role.is_leader && role.ready);
+    ck_assert_uint_eq(role.term.v, 2);
+    ck_assert_uint_eq(role.noop.v, 2);
+    ck_assert_int_eq(group_role(group(B)).leader, A);
+    ck_assert_int_eq(lab_propose(lab, B, "x"), ERR_NOT_LEADER);
+}
+END_TEST
+
+START_TEST(not_ready_before_noop)
+{
+    lab_crash(lab, A, 0);
+    lab_elect(lab, B);
+    while (lab_raft(lab, B)->state != RAFT_LEADER)
+        if (!lab_deliver(lab, -1, -1, 0)) {
+            lab_sync(lab, B);
+            lab_sync(lab, C);
+        }
+    ck_assert_int_eq(lab_propose(lab, B, "x"), ERR_NOT_READY);
+    lab_settle(lab);
+    ck_assert_int_eq(lab_propose(lab, B, "x"), ERR_OK);
+}
+END_TEST
+
+START_TEST(no_room)
+{
+    lab->nodes[A].full = true;
+    ck_assert_int_eq(lab_propose(lab, A, "x"), ERR_BUSY);
+    ck_assert_uint_eq(group_last_index(group(A)).v, 2);
+    lab->nodes[A].full = false;
+    ck_assert_int_eq(lab_propose(lab, A, "x"), ERR_OK);
+    ck_assert_int_eq(lab_propose_bytes(lab, A, (size_t)LIMIT_ENTRY_BYTES + 1),
+                     ERR_TOO_LARGE);
+}
+END_TEST
+
+START_TEST(uncommitted_is_bounded)
+{
+    size_t size = (size_t)(LIMIT_RAFT_UNCOMMITTED_BYTES / 4);
+    int n = 0;
+
+    lab->cut[A][B] = lab->cut[A][C] = true;
+    while (n < 100 && lab_propose_bytes(lab, A, size) == ERR_OK)
+        n++;
+    ck_assert_int_eq(n, 4);
+    memset(lab->cut, 0, sizeof lab->cut);
+    lab_run(lab, 1500);
+    ck_assert_int_eq(lab_propose_bytes(lab, A, size), ERR_OK);
+}
+END_TEST
+
+/* A follower without room takes nothing, says so by silence, and goes on. */
+START_TEST(follower_without_room)
+{
+    lab->nodes[B].full = true;
+    ck_assert_int_eq(lab_propose(lab, A, "x"), ERR_OK);
+    lab_settle(lab);
+    ck_assert_uint_eq(group_last_index(group(B)).v, 2);
+    ck_assert_uint_eq(group_commit_index(group(A)).v, 3); /* by C */
+    lab->nodes[B].full = false;
+    lab_run(lab, 1500);
+    ck_assert_uint_eq(lab->nodes[B].applied, 3);
+}
+END_TEST
+
+/* Followers hear of a commit in the same exchange, not with a heartbeat. */
+START_TEST(commit_is_told_at_once)
+{
+    ck_assert_int_eq(lab_propose(lab, A, "x"), ERR_OK);
+    lab_settle(lab); /* no time passes */
+    ck_assert_uint_eq(lab->nodes[B].applied, 3);
+    ck_assert_uint_eq(lab->nodes[C].applied, 3);
+    ck_assert_uint_eq(lab->nodes[A].told_durable, 3);
+}
+END_TEST
+
+/* acks=1 hears of its disk before the core does (pacing holds that back). */
+START_TEST(durable_before_commit)
+{
+    lab->cut[A][B] = lab->cut[A][C] = true;
+    ck_assert_int_eq(lab_propose(lab, A, "x"), ERR_OK);
+    ck_assert_int_eq(lab_propose(lab, A, "y"), ERR_OK);
+    lab_sync(lab, A);
+    ck_assert_uint_eq(lab->nodes[A].told_durable, 4);
+    ck_assert_uint_eq(lab->nodes[A].applied, 2);
+}
+END_TEST
+
+/* ---- leadership
+ * ----------------------------------------------------------------- */
+
+START_TEST(fails_over_quickly)
+{
+    int ms = 0;
+
+    lab_crash(lab, A, 0);
+    raft_host_peer_down(lab->nodes[B].host, A);
+    raft_host_peer_down(lab->nodes[C].host, A);
+    while (lab_leader(lab) < 0 && ms < 3000) {
+        lab_run(lab, 50);
+        ms += 50;
+    }
+    ck_assert_int_le(ms, 350);
+}
+END_TEST
+
+START_TEST(leadership_returns)
+{
+    lab_crash(lab, A, 0);
+    lab_run(lab, 8000);
+    ck_assert_int_ne(lab_leader(lab), A);
+    ck_assert_int_ne(lab_leader(lab), -1);
+    lab_up(lab, A);
+    lab_run(lab, 8000);
+    ck_assert_int_eq(lab_leader(lab), A);
+    ck_assert(group_role(group(A)).ready);
+}
+END_TEST
+
+START_TEST(transfers)
+{
+    ck_assert_int_eq(group_transfer(group(B), A), ERR_NOT_LEADER);
+    ck_assert_int_eq(group_transfer(group(A), C), ERR_OK);
+    ck_assert_int_eq(group_transfer(group(A), B), ERR_BUSY);
+    ck_assert_int_eq(lab_propose(lab, A, "x"), ERR_NOT_READY);
+    lab_run(lab, 200);
+    ck_assert_int_eq(lab_leader(lab), C);
+}
+END_TEST
+
+/* The message may be lost: it is sent again; when the target does not take
+ * over in time, the leader goes on. */
+START_TEST(transfer_is_lost)
+{
+    ck_assert_int_eq(group_transfer(group(A), C), ERR_OK);
+    lab_pass(lab, 50);
+    lab_tick(lab, A);
+    ck_assert(lab_drop(lab, A, C, MESSAGE_TIMEOUT_NOW));
+    for (int i = 0; i < 4; i++) {
+        lab_pass(lab, 50);
+        lab_tick(lab, A);
+    }
+    ck_assert_ptr_nonnull(lab_find(lab, A, C, MESSAGE_TIMEOUT_NOW));
+    for (int i = 0; i < 60; i++) {
+        lab_drop_all(lab, A, C, MESSAGE_TIMEOUT_NOW);
+        lab_run(lab, 0);
+        lab_pass(lab, 50);
+        lab_tick(lab, A);
+        lab_drop_all(lab, A, C, MESSAGE_TIMEOUT_NOW);
+        lab_settle(lab);
+    }
+    ck_assert_int_eq(lab_leader(lab), A);
+    ck_assert_int_eq(lab_propose(lab, A, "x"), ERR_OK);
+}
+END_TEST
+
+START_TEST(in_sync_replicas)
+{
+    struct group_replica_state r[GROUP_REPLICAS_MAX];
+
+    ck_assert_int_eq(group_replicas(group(A), r), 3);
+    for (int i = 0; i < 3; i++)
+        ck_assert(r[i].caught_up && r[i].reachable);
+    lab_crash(lab, C, 0);
+    for (int i = 0; i < 30; i++)
+        ck_assert_int_eq(lab_propose(lab, A, "x"), ERR_OK);
+    lab_run(lab, 12000);
+    ck_assert_int_eq(group_replicas(group(A), r), 3);
+    ck_assert(r[0].caught_up && r[1].caught_up);
+    ck_assert(!r[2].caught_up && !r[2].reachable);
+}
+END_TEST
+
+/* ---- reads
+ * ------------------------------------------------------------------------ */
+
+static enum err read_status;
+static int reads;
+
+static void read_done(struct group_read *read, enum err status)
+{
+    (void)read;
+    read_status = status;
+    reads++;
+}
+
+START_TEST(read_needs_a_round)
+{
+    struct group_read read = {.cb = read_done};
+
+    reads = 0;
+    lab_propose(lab, A, "x");
+    lab_settle(lab);
+    group_read_barrier(group(A), &read);
+    ck_assert_int_eq(reads, 0);
+    lab_turn(lab);
+    ck_assert_int_eq(reads, 0); /* nobody answered yet */
+    lab_settle(lab);
+    ck_assert_int_eq(reads, 1);
+    ck_assert_int_eq(read_status, ERR_OK);
+}
+END_TEST
+
+/* One who was deposed and does not know confirms nothing. */
+START_TEST(read_at_a_stale_leader)
+{
+    struct group_read read = {.cb = read_done};
+
+    reads = 0;
+    lab->cut[A][B] = lab->cut[B][A] = true;
+    lab->cut[A][C] = lab->cut[C][A] = true;
+    lab_elect(lab, B);
+    lab_settle(lab);
+    ck_assert_int_eq(lab_raft(lab, A)->state, RAFT_LEADER);
+    group_read_barrier(group(A), &read);
+    lab_run(lab, 1000);
+    ck_assert_int_eq(reads, 0);
+    memset(lab->cut, 0, sizeof lab->cut);
+    lab_run(lab, 2000);
+    ck_assert_int_eq(reads, 1);
+    ck_assert_int_eq(read_status, ERR_NOT_LEADER);
+}
+END_TEST
+
+START_TEST(read_at_a_follower)
+{
+    struct group_read read = {.cb = read_done};
+
+    reads = 0;
+    group_read_barrier(group(B), &read);
+    lab_turn(lab);
+    ck_assert_int_eq(reads, 1);
+    ck_assert_int_eq(read_status, ERR_NOT_LEADER);
+}
+END_TEST
+
+/* ---- one replica
+ * -------------------------------------------------------------------- */
+
+START_TEST(alone)
+{
+    struct lab *one = lab_new(1, 1, GUARD_ALL);
+    uint64_t term;
+
+    lab_settle(one);
+    ck_assert_int_eq(lab_propose(one, A, "x"), ERR_OK);
+    lab_settle(one);
+    ck_assert_uint_eq(one->nodes[A].applied, 3);
+    term = one->nodes[A].group->role.term.v;
+    lab_crash(one, A, 0);
+    lab_up(one, A);
+    lab_settle(one);
+    /* a new term for each incarnation: no two entries of one term differ */
+    ck_assert_uint_gt(one->nodes[A].group->role.term.v, term);
+    ck_assert_uint_eq(one->nodes[A].applied, 4);
+    ck_assert(one->violation == NULL);
+    lab_free(one);
+}
+END_TEST
+
+/* ---- vote and term must be durable before anybody hears of them
+ * ----------------------- */
+
+START_TEST(votes_wait_for_the_disk)
+{
+    lab_crash(lab, A, 0);
+    lab_elect(lab, B);
+    lab_deliver(lab, B, C, MESSAGE_VOTE);
+    lab_deliver(lab, C, B, MESSAGE_VOTE_RESULT);
+    /* B voted for itself in term 3, and nobody hears of it */
+    ck_assert_uint_eq(lab_raft(lab, B)->current_term, 3);
+    lab_drop_all(lab, B, A, 0);
+    ck_assert_ptr_null(lab_find(lab, B, C, MESSAGE_VOTE));
+    lab_sync(lab, B);
+    ck_assert_ptr_nonnull(lab_find(lab, B, C, MESSAGE_VOTE));
+    lab_deliver(lab, B, C, MESSAGE_VOTE);
+    ck_assert_uint_eq(lab_raft(lab, C)->voted_for, B + 1);
+    ck_assert_ptr_null(lab_find(lab, C, B, MESSAGE_VOTE_RESULT));
+    lab_sync(lab, C);
+    ck_assert_ptr_nonnull(lab_find(lab, C, B, MESSAGE_VOTE_RESULT));
+}
+END_TEST
+
+START_TEST(results_wait_for_the_disk)
+{
+    lab_propose(lab, A, "x");
+    lab_deliver(lab, A, B, MESSAGE_APPEND);
+    ck_assert_ptr_null(lab_find(lab, B, A, MESSAGE_APPEND_RESULT));
+    lab_sync(lab, B);
+    ck_assert_ptr_nonnull(lab_find(lab, B, A, MESSAGE_APPEND_RESULT));
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("group");
+    TCase *tc = tcase_create("laboratory");
+    SRunner *runner;
+    int failed;
+
+    tcase_add_checked_fixture(tc, setup, teardown);
+    tcase_add_test(tc, ready_after_noop);
+    tcase_add_test(tc, not_ready_before_noop);
+    tcase_add_test(tc, no_room);
+    tcase_add_test(tc, uncommitted_is_bounded);
+    tcase_add_test(tc, follower_without_room);
+    tcase_add_test(tc, commit_is_told_at_once);
+    tcase_add_test(tc, durable_before_commit);
+    tcase_add_test(tc, fails_over_quickly);
+    tcase_add_test(tc, leadership_returns);
+    tcase_add_test(tc, transfers);
+    tcase_add_test(tc, transfer_is_lost);
+    tcase_add_test(tc, in_sync_replicas);
+    tcase_add_test(tc, read_needs_a_round);
+    tcase_add_test(tc, read_at_a_stale_leader);
+    tcase_add_test(tc, read_at_a_follower);
+    tcase_add_test(tc, alone);
+    tcase_add_test(tc, votes_wait_for_the_disk);
+    tcase_add_test(tc, results_wait_for_the_disk);
+    suite_add_tcase(suite, tc);
+    runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
