@@ -517,6 +517,7 @@ static enum err flush_write(const struct wal_flush *flush)
 static void flush_run(struct env_work *work)
 {
     struct wal *wal = work->arg;
+    wal->work_crc = wal_flush_seal(wal->queue->data, &wal->work_header);
     wal->work_status = flush_write(wal->queue);
 }
 
@@ -528,9 +529,7 @@ static void flush_submit(struct wal *wal)
     if (wal->in_flight || flush == NULL) {
         return;
     }
-    struct wal_flush_header header = flush_header(wal, flush);
-    wal->prev_crc = wal_flush_seal(flush->data, &header);
-    wal->prev_position = flush->position;
+    wal->work_header = flush_header(wal, flush);
     wal->in_flight = true;
     env_timer_stop(&wal->attest_timer);
     wal->work = (struct env_work){
@@ -568,6 +567,8 @@ static void flush_done(struct env_work *work)
                   err_text(wal->work_status));
     }
     wal->in_flight = false;
+    wal->prev_crc = wal->work_crc;
+    wal->prev_position = wal->queue->position;
     flush_retire(wal);
     wal_flush(wal); /* the disk shall not wait for the callback below */
     if (!wal->in_flight && !wal->attested && !wal->closing) {

@@ -122,7 +122,10 @@ struct wal {
     struct wal_flush *open;
     struct wal_flush *queue, **queue_end;
     bool in_flight;
+    /* The write in flight: the queue's first flush, sealed by the worker. */
     struct env_work work;
+    struct wal_flush_header work_header;
+    uint32_t work_crc;
     enum err work_status;
     bool attested; /* the last flush written is an attestation */
     uint8_t *attest_block;

@@ -51,7 +51,10 @@ START_TEST(test_wal_crash__seeds)
 {
     const char *first = getenv("SEED");
     uint64_t from = first != NULL ? strtoull(first, NULL, 10) : 1;
-    uint64_t to = first != NULL ? from : 150;
+    const char *count = getenv("SEEDS");
+    uint64_t to = count != NULL   ? from + strtoull(count, NULL, 10) - 1
+                  : first != NULL ? from
+                                  : 150;
     uint64_t begun = 0, relogged = 0, moved = 0;
     for (uint64_t seed = from; seed <= to; seed++) {
         run_seed(seed, &begun, &relogged, &moved);
