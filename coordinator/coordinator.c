@@ -360,7 +360,7 @@ void coordinator_role_changed(struct coordinator *c, struct partition *p,
         gp = NULL;
     }
     if (gp == NULL) {
-        if (!leads) {
+        if (!leads || c->stopped) {
             return;
         }
         gp = partition_make(c, p, index);
@@ -485,12 +485,18 @@ struct coordinator *coordinator_new(const struct coordinator_options *options)
     return c;
 }
 
-void coordinator_free(struct coordinator *c)
+void coordinator_stop(struct coordinator *c)
 {
+    c->stopped = true;
     env_timer_stop(&c->sweep);
     while (c->partitions != NULL) {
         partition_close(c->partitions);
     }
+}
+
+void coordinator_free(struct coordinator *c)
+{
+    coordinator_stop(c);
     mem_free(c);
 }
 

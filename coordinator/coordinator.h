@@ -35,6 +35,11 @@ struct coordinator_options {
     int32_t offset_metadata_bytes_max;
 };
 struct coordinator *coordinator_new(const struct coordinator_options *options);
+/* The broker stops: everything parked is answered NOT_COORDINATOR, so that
+ * clients look for the next coordinator; from here on so is everything. */
+void coordinator_stop(struct coordinator *c);
+/* Answers what is parked; after the partitions' last callbacks, or before
+ * their next. */
 void coordinator_free(struct coordinator *c);
 
 /* Java's String.hashCode over the group id (UTF-8), & 0x7fffffff, % n. */

@@ -124,6 +124,7 @@ struct coordinator {
     struct coordinator_options options;
     struct group_partition *partitions; /* uthash */
     struct env_timer sweep;
+    bool stopped;
 };
 
 /* An answer on its way: outputs are copied into `arena`, the caller's callback

@@ -942,6 +942,7 @@ static void shard_stop_step(struct env_timer *timer)
         env_timer_start(&stop->timer, STOP_POLL_MS);
         return;
     }
+    coordinator_stop(s->coordinator); /* parked joins would be waited for */
     connections_close(s->connections, STOP_ANSWERS_MS, shard_connections_closed,
                       stop);
 }

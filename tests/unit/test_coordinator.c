@@ -931,6 +931,13 @@ static void call_close(struct env *env, void *arg)
     coordinator_partition_closed(w.c, w.p, INDEX); /* twice is fine */
 }
 
+static void call_just_stop(struct env *env, void *arg)
+{
+    (void)env;
+    (void)arg;
+    coordinator_stop(w.c);
+}
+
 static void call_delete_partition(struct env *env, void *arg)
 {
     (void)env;
@@ -970,6 +977,26 @@ START_TEST(test_coordinator__close_with_work_under_way)
     outcome(f);
     run_ms(60000); /* no timer is left */
     free(h);
+    free_all(j, 2);
+    world_end();
+}
+END_TEST
+
+START_TEST(test_coordinator__stop)
+{
+    struct ask *j[2];
+    world_begin(44, 100);
+    group_stable("g", 2, j);
+    struct ask *parked = join("g", "");
+    struct ask *c = commit("s", "", -1, "t", 1, 1);
+    sim_node_call(w.node, 0, call_just_stop, NULL);
+    ck_assert_int_eq(parked->done, 1);
+    ck_assert_int_eq(outcome(parked), KAFKA_NOT_COORDINATOR);
+    ck_assert_int_eq(outcome(c), OK); /* it was on its way */
+    lose_leadership();
+    gain_leadership();
+    run_ms(100);
+    ck_assert_int_eq(outcome(join("g", "")), KAFKA_NOT_COORDINATOR);
     free_all(j, 2);
     world_end();
 }
@@ -1189,6 +1216,7 @@ int main(void)
     tcase_add_test(tc, test_coordinator__reload);
     tcase_add_test(tc, test_coordinator__loading);
     tcase_add_loop_test(tc, test_coordinator__close_with_work_under_way, 0, 2);
+    tcase_add_test(tc, test_coordinator__stop);
     tcase_add_loop_test(tc, test_coordinator__close_while_loading, 0, 2);
     tcase_add_test(tc, test_coordinator__delete);
     tcase_add_test(tc, test_coordinator__join_while_deleted);

@@ -6,6 +6,7 @@
  *   and only the leader is shown the members;
  * - a member gets from SyncGroup what this generation's leader planned for it;
  * - who was told of a newer generation's existence cannot commit in an old one;
+ * - once clients behave and the broker stays, every group becomes stable;
  * - what was committed and acknowledged is never lost and never goes back: a
  *   fetch gives the newest acknowledged offset or a newer one that was sent. */
 #include "tests/unit/coordinator_world.h"
@@ -42,7 +43,7 @@ static int64_t ask_value[N_ASKS * 4]; /* of a commit; least of a fetch */
 static int ask_known[N_ASKS * 4];     /* newest generation known at the call */
 static int n_asks, n_seen;
 static unsigned leadership;
-static bool leading;
+static bool leading, behave;
 static int64_t acked[N_GROUPS][N_PARTITIONS], sent;
 static int newest[N_GROUPS]; /* told in this leadership */
 
@@ -227,7 +228,7 @@ static void client_after_join(struct client *c)
     }
     c->joined = a->error == KAFKA_NONE ? c->join : NULL;
     c->join = NULL;
-    if (c->joined != NULL && !prng_chance(prng, 1, 20)) {
+    if (c->joined != NULL && (behave || !prng_chance(prng, 1, 20))) {
         c->sync = sync_as(c->joined);
         remember(c->sync, 0);
     }
@@ -345,6 +346,51 @@ static void world_step(void)
     }
 }
 
+/* A client as it should be: joins until it is in, then heartbeats. */
+static void client_behave(struct client *c, int number)
+{
+    char instance[16];
+    snprintf(instance, sizeof instance, "static%d", number);
+    if (c->join != NULL && c->join->done) {
+        client_after_join(c);
+    } else if (c->sync != NULL && c->sync->done) {
+        c->joined = c->sync->error == KAFKA_NONE ? c->joined : NULL;
+        c->sync = NULL;
+    } else if (c->join == NULL && c->sync == NULL && c->joined == NULL) {
+        c->join = join_as(group_name(c->group), c->member,
+                          c->is_static ? instance : NULL, 5);
+        remember(c->join, 0);
+    } else if (c->join == NULL && c->sync == NULL) {
+        enum kafka_error e = heartbeat(c->joined);
+        if (e == KAFKA_UNKNOWN_MEMBER_ID || e == KAFKA_FENCED_INSTANCE_ID) {
+            c->member[0] = '\0';
+        }
+        c->joined = e == KAFKA_NONE ? c->joined : NULL;
+    }
+}
+
+static void all_become_stable(void)
+{
+    for (int i = 0; i < N_CLIENTS; i++) { /* they start anew */
+        clients[i].joined = clients[i].join = clients[i].sync = NULL;
+        clients[i].member[0] = '\0';
+    }
+    for (int ms = 0; ms < 60000; ms += 300) {
+        for (int i = 0; i < N_CLIENTS; i++) {
+            client_behave(&clients[i], i);
+        }
+        run_ms(300);
+        look();
+    }
+    for (int i = 0; i < N_CLIENTS; i++) {
+        ck_assert_ptr_nonnull(clients[i].joined);
+        ck_assert_int_eq(heartbeat(clients[i].joined), KAFKA_NONE);
+    }
+    for (int g = 0; g < N_GROUPS; g++) {
+        ck_assert_str_eq(state_of(group_name(g)), "Stable");
+    }
+}
+
 static int n_ok(void)
 {
     int n = 0;
@@ -387,6 +433,8 @@ START_TEST(test_coordinator_random__beside_model)
     run_ms(60000);
     look();
     ck_assert_int_eq(n_seen, n_asks);
+    behave = true;
+    all_become_stable();
     for (int g = 0; g < N_GROUPS; g++) {
         for (int p = 0; p < N_PARTITIONS; p++) {
             int64_t v = committed(group_name(g), "t", p);
