@@ -31,6 +31,7 @@ struct broker {
     struct env *env; /* of shard 0 */
     struct identity identity;
     struct broker_shard *shards[BROKER_SHARDS_MAX];
+    struct transport *transports[BROKER_SHARDS_MAX]; /* each sees all */
     unsigned n_up, n_stopped;
     struct metadata *metadata;
     struct listener *listeners[CONFIG_LISTENERS_MAX];
@@ -663,12 +664,11 @@ static void shard_is_up(struct env_post *post)
         return;
     }
     if (++b->n_up == b->options.n_shards) {
-        struct transport *all[BROKER_SHARDS_MAX];
         for (unsigned i = 0; i < b->n_up; i++) {
-            all[i] = b->shards[i]->transport;
+            b->transports[i] = b->shards[i]->transport;
         }
         for (unsigned i = 0; i < b->n_up; i++) {
-            transport_set_shards(all[i], all, b->n_up);
+            transport_set_shards(b->transports[i], b->transports, b->n_up);
         }
         start_metadata(b);
     }
