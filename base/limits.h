@@ -86,8 +86,11 @@
 /* Bytes of one chunk of the log buffer, hence of an ordinary flush: larger
  * writes are no faster, and a group's next record waits for this one. */
 #define LIMIT_LOG_CHUNK_BYTES ((uint32_t)1 << 20)
-/* Free chunks kept for the next use; more go back to the system. */
+/* Free chunks kept for the next use; more go back to the system slowly. */
 #define LIMIT_LOG_CHUNKS_FREE 4
+/* Bytes of the log buffer that stay filled, as the cache for peers and fetches
+ * at the tail; beyond it only what is not settled lies there. */
+#define LIMIT_LOG_BUFFER_LOW ((uint64_t)16 << 20)
 /* Bytes of the first log file, filled with zeros before the broker serves. */
 #define LIMIT_WAL_FIRST_FILE_BYTES ((uint64_t)4 << 20)
 /* The log falls idle: its last flush is attested this many ms later. */

@@ -1,7 +1,6 @@
 #include "raft/log_chunk.h"
 
 #include "base/assert.h"
-#include "base/limits.h"
 #include "base/mem.h"
 #include "raft/wal_format.h"
 
@@ -40,8 +39,7 @@ static void chunk_release(struct log_chunk *chunk)
     ASSERT(buffer->bytes_live >= chunk->size && buffer->n_live > 0);
     buffer->bytes_live -= chunk->size;
     buffer->n_live--;
-    if (buffer->closed || chunk->size != buffer->chunk_bytes ||
-        buffer->n_free >= LIMIT_LOG_CHUNKS_FREE) {
+    if (buffer->closed || chunk->size != buffer->chunk_bytes) {
         chunk_free(chunk);
     } else {
         chunk->next = buffer->free;
@@ -99,6 +97,9 @@ struct log_chunk *log_buffer_add(struct log_buffer *buffer, uint64_t bytes)
     if (chunk != NULL) {
         buffer->free = chunk->next;
         buffer->n_free--;
+        if (buffer->n_free_least > buffer->n_free) {
+            buffer->n_free_least = buffer->n_free;
+        }
         wal_pins_clear(&chunk->pins);
         chunk->n_runs = 0;
         chunk->fill = 0;
@@ -137,6 +138,19 @@ void log_buffer_drop(struct log_buffer *buffer, struct log_chunk *before)
     chunk->next = NULL;
     wal_pins_clear(&chunk->pins);
     log_chunk_unref(chunk);
+}
+
+void log_buffer_trim(struct log_buffer *buffer, uint32_t keep)
+{
+    uint32_t idle = buffer->n_free_least;
+    uint32_t n = idle > keep ? (idle - keep + 1) / 2 : 0;
+    for (; n > 0; n--) {
+        struct log_chunk *chunk = buffer->free;
+        buffer->free = chunk->next;
+        buffer->n_free--;
+        chunk_free(chunk);
+    }
+    buffer->n_free_least = buffer->n_free;
 }
 
 struct log_run *log_chunk_run(struct log_chunk *chunk, uint32_t from,

@@ -7,7 +7,8 @@
  * chunk until it is evicted; flushes, entries in a group's window, sends and
  * fetches hold others. A chunk is free again when the last reference drops,
  * and counts against the bound until then. Free chunks are used again last in,
- * first out, so that an idle broker touches few pages. */
+ * first out, so that an idle broker touches few pages; what the load does not
+ * need any more goes back to the system slowly. */
 #ifndef RAFT_LOG_CHUNK_H
 #define RAFT_LOG_CHUNK_H
 
@@ -44,6 +45,7 @@ struct log_buffer {
     struct log_chunk *oldest, *newest;
     struct log_chunk *free;
     uint32_t n_free;
+    uint32_t n_free_least; /* since the last trim */
     uint32_t n_live;
     bool closed;
     void (*released)(void *arg); /* a chunk became free */
@@ -61,6 +63,9 @@ struct log_chunk *log_buffer_add(struct log_buffer *buffer, uint64_t bytes);
 /* Drops the buffer's reference to the chunk after `before`; NULL: to the
  * oldest. */
 void log_buffer_drop(struct log_buffer *buffer, struct log_chunk *before);
+/* Gives half of the free chunks that were not used since the last call back to
+ * the system, but for `keep`. */
+void log_buffer_trim(struct log_buffer *buffer, uint32_t keep);
 /* Begins a run of frames at the chunk's fill, or goes on with the last one. */
 struct log_run *log_chunk_run(struct log_chunk *chunk, uint32_t from,
                               uint64_t generation);

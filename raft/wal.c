@@ -18,6 +18,8 @@
  * is more than one chunk looked through for what to move out of it in so much
  * time. */
 #define EVICT_AGAIN_MS 10
+/* Free chunks beyond those that are kept are looked at in this time. */
+#define TRIM_MS 1000
 
 static void turn_end(struct env_deferred *d);
 static void attest_due(struct env_timer *timer);
@@ -46,6 +48,7 @@ struct wal_group *wal_group_get(struct wal *wal, const struct group_id *id)
 void wal_group_truncate(struct wal *wal, struct wal_group *group,
                         log_index first)
 {
+    wal->evict_due = true;
     for (uint32_t k = 0; k < wal->n_used; k++) {
         wal_pins_truncate(&wal->used[k]->pins, group, first);
     }
@@ -81,7 +84,22 @@ void wal_pin(struct wal_group *group, struct log_chunk *chunk,
  */
 static void chunk_released(void *arg)
 {
-    wal_room_changed(arg);
+    struct wal *wal = arg;
+    wal_room_changed(wal);
+    if (wal->buffer->n_free > LIMIT_LOG_CHUNKS_FREE && !wal->closing &&
+        !env_timer_running(&wal->trim_timer)) {
+        env_timer_start(&wal->trim_timer, TRIM_MS);
+    }
+}
+
+/* Gives back chunks that the load does not need any more, slowly. */
+static void trim_due(struct env_timer *timer)
+{
+    struct wal *wal = timer->arg;
+    log_buffer_trim(wal->buffer, LIMIT_LOG_CHUNKS_FREE);
+    if (wal->buffer->n_free > LIMIT_LOG_CHUNKS_FREE) {
+        env_timer_start(&wal->trim_timer, TRIM_MS);
+    }
 }
 
 static bool chunk_is_settled(const struct log_chunk *chunk)
@@ -116,6 +134,9 @@ static bool chunk_let_go(struct wal *wal, struct log_chunk *chunk)
 static bool evict_one(struct wal *wal)
 {
     struct log_chunk *before = NULL;
+    if (!wal->evict_due) {
+        return false; /* nothing was settled since it was tried */
+    }
     struct log_chunk *chunk = wal->buffer->oldest;
     for (; chunk != wal->buffer->newest; chunk = chunk->next) {
         if (chunk_is_settled(chunk) && chunk_let_go(wal, chunk)) {
@@ -124,6 +145,7 @@ static bool evict_one(struct wal *wal)
         }
         before = chunk;
     }
+    wal->evict_due = false;
     return false;
 }
 
@@ -241,7 +263,10 @@ void wal_room_changed(struct wal *wal)
 
 static void room_due(struct env_timer *timer)
 {
-    wal_room_changed(timer->arg);
+    struct wal *wal = timer->arg;
+    wal->evict_due = true;
+    wal_turn_defer(wal);
+    wal_room_changed(wal);
 }
 
 /* ---- the open flush ------------------------------------------------------
@@ -301,6 +326,7 @@ static void flush_open(struct wal *wal, uint64_t need)
     }
     if (chunk_rest(wal) < bytes) {
         log_buffer_add(wal->buffer, bytes);
+        wal->evict_due = true; /* the one before it may hold nothing */
     }
     struct log_chunk *chunk = wal->buffer->newest;
     uint32_t from = (uint32_t)wal_align(chunk->fill, WAL_BLOCK);
@@ -703,8 +729,7 @@ static void turn_end(struct env_deferred *d)
         env_timer_start(&wal->room_timer, EVICT_AGAIN_MS);
         wal_move(wal);
     }
-    while (wal->buffer->bytes_live > wal->options.buffer_bytes_max &&
-           evict_one(wal)) {
+    while (wal->buffer->bytes_live > wal->buffer_bytes_low && evict_one(wal)) {
     }
     wal_flush(wal);
     if (is_idle(wal) && wal->oldest_wanted > wal->oldest) {
@@ -733,6 +758,7 @@ void wal_settled(struct wal *wal, const struct group_id *group, log_index index)
         return;
     }
     known->settled = index;
+    wal->evict_due = true;
     wal_turn_defer(wal);
     wal_room_changed(wal);
 }
@@ -802,7 +828,7 @@ static void sizes_settle(struct wal *wal)
     o->file_bytes = min_u64(o->file_bytes, o->bytes_max / 4);
     o->file_bytes = o->file_bytes < least ? least : o->file_bytes;
     o->file_bytes -= o->file_bytes % WAL_BLOCK;
-    o->buffer_bytes_max = min_u64(o->buffer_bytes_max, o->file_bytes / 2);
+    o->buffer_bytes_max = min_u64(o->buffer_bytes_max, o->bytes_max / 4);
     o->buffer_bytes_max =
         o->buffer_bytes_max < least ? least : o->buffer_bytes_max;
     wal->files_max = (uint32_t)(o->bytes_max / o->file_bytes);
@@ -826,14 +852,18 @@ static struct wal *wal_new(const struct wal_options *options,
         min_u64(LIMIT_LOG_CHUNK_BYTES, wal->options.buffer_bytes_max / 8);
     chunk = chunk < 2 * WAL_BLOCK ? 2 * WAL_BLOCK : chunk;
     chunk -= chunk % WAL_BLOCK;
+    wal->buffer_bytes_low =
+        min_u64(wal->options.buffer_bytes_max, LIMIT_LOG_BUFFER_LOW);
     wal->buffer = log_buffer_new((uint32_t)chunk, chunk_released, wal);
     wal->queue_end = &wal->queue;
+    wal->evict_due = true;
     wal->attest_block = mem_alloc_aligned(WAL_BLOCK, WAL_BLOCK);
     wal->turn = (struct env_deferred){.cb = turn_end, .arg = wal};
     wal->close_step = (struct env_deferred){.cb = close_step_due, .arg = wal};
     env_timer_init(wal->env, &wal->attest_timer, attest_due, wal);
     env_timer_init(wal->env, &wal->fill_timer, wal_fill_again, wal);
     env_timer_init(wal->env, &wal->room_timer, room_due, wal);
+    env_timer_init(wal->env, &wal->trim_timer, trim_due, wal);
     return wal;
 }
 
@@ -886,6 +916,7 @@ void wal_free(struct wal *wal)
     env_timer_stop(&wal->attest_timer);
     env_timer_stop(&wal->fill_timer);
     env_timer_stop(&wal->room_timer);
+    env_timer_stop(&wal->trim_timer);
     wal_recovered_free(wal->recovered, wal->n_recovered);
     wal->closing = true;
     log_buffer_close(wal->buffer);
@@ -935,5 +966,6 @@ void wal_close(struct wal *wal, void (*closed)(void *arg), void *arg)
     env_timer_stop(&wal->attest_timer);
     env_timer_stop(&wal->fill_timer);
     env_timer_stop(&wal->room_timer);
+    env_timer_stop(&wal->trim_timer);
     wal_close_step(wal);
 }

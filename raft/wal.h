@@ -21,8 +21,8 @@ struct wal_options {
     const char *dir;
     uint64_t file_bytes;       /* of one file; the first one is small */
     uint64_t bytes_max;        /* of all files */
-    uint64_t buffer_bytes_max; /* of the log buffer; at most half a file is
-                                * used */
+    uint64_t buffer_bytes_max; /* of the log buffer; at most bytes_max / 4 is
+                                * used, 16 MiB until load asks for more */
     /* What the newest readable checkpoint says of this log; all zero when
      * there is none. A log that does not fit it is ERR_CORRUPT. */
     struct wal_expect {

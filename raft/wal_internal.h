@@ -104,6 +104,9 @@ struct wal {
 
     struct wal_group *groups;
     struct log_buffer *buffer;
+    uint64_t buffer_bytes_low; /* settled chunks beyond it are evicted */
+    bool evict_due;            /* something was settled since it was tried */
+    struct env_timer trim_timer;
     uint64_t reserved_bytes, reserved_records;
     bool room_wanted, room_changed;
     struct env_timer room_timer;

@@ -181,8 +181,8 @@ void wal_relog(struct wal *wal)
         return;
     }
     /* It should fit into what is left of the newest file. What is not settled
-     * is at most half a file (the buffer's bound), so this frees more than it
-     * takes, if not in this file then in those behind it. */
+     * is at most a quarter of the log (the buffer's bound), so this frees more
+     * than it takes, if not in this file then in those behind it. */
     uint64_t limit = wal_file_limit(wal_file_current(wal));
     uint64_t end = wal_file_end(wal);
     uint64_t most = limit > end ? limit - end : 0;
@@ -268,6 +268,7 @@ void wal_move(struct wal *wal)
             }
         }
         log_chunk_unref(chunk);
+        wal->evict_due = true;
         wal_room_changed(wal);
     }
     mem_free(list.v);

@@ -237,6 +237,7 @@ START_TEST(test_wal__refuses_until_settled_but_terms_always_go)
         model_run_us(&m, 2000);
     }
     wal_stats(m.wal, &stats);
+    ck_assert_uint_le(stats.bytes_buffered, m.options.buffer_bytes_max + 16384);
     ck_assert_uint_gt(stats.files_begun, begun + 10); /* several laps ... */
     ck_assert_uint_le(stats.file_bytes, m.options.bytes_max + 98304);
     ck_assert_uint_gt(stats.bytes_relogged, 0); /* ... past a stuck group */
