@@ -127,6 +127,7 @@ class Starting:
         check("another node's data directory", self.other_node)
         check("a second broker with the same id", self.same_id)
         check("a known id with an empty directory", self.empty_directory)
+        check("keys from the environment", self.environment)
         check("one broker alone: start to the first record", self.first_record,
               1, 0.3)
         check("three brokers: start to the first record", self.first_record,
@@ -203,6 +204,33 @@ class Starting:
         finally:
             self.cluster.restart(node)
             self.cluster.wait_all()
+
+    def environment(self):
+        """As Kafka's container image maps them; -D comes later."""
+        d = self.scratch()
+        env = dict(os.environ, KAFKA_NUM_PARTITIONS="5",
+                   KAFKA_LISTENERS="PLAINTEXT://127.0.0.1:28960",
+                   FLOTILLA_PEER_LISTENER="127.0.0.1:28961",
+                   KAFKA_LOG_DIRS="/nonexistent/data",
+                   KAFKA_HEAP_OPTS="-Xmx1G")
+        server = subprocess.Popen(
+            [self.flotilla, "server", "-D", "log.dirs=%s/data" % d], env=env,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        try:
+            line = server.stdout.readline()
+            expect(line == b"ready: 127.0.0.1:28960\n", repr(line))
+            with open(os.path.join(d, "pid")) as f:
+                expect(int(f.read()) == server.pid, "pid file")
+            env = ["-b", "127.0.0.1:28960"]
+            run([self.flotilla, "produce", "five"] + env, stdin=b"x\n")
+            told = json.loads(run([self.flotilla, "topic", "describe", "five",
+                                   "-o", "json"] + env))
+            expect(len(told["partitions"]) == 5, repr(told))
+        finally:
+            server.terminate()
+            status = server.wait(30)
+        expect(status == 0, "status %d" % status)
+        expect(not os.path.exists(os.path.join(d, "pid")), "pid file is left")
 
     def first_record(self, n, limit):
         """From exec to an acknowledged record; the best of three, as others
