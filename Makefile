@@ -6,6 +6,8 @@ ifeq ($(origin CC),default)
 CC := gcc
 endif
 B ?= build
+# V=1 shows the commands.
+Q := $(if $(V),,@)
 OPT ?= -O2 -g
 WARN := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion \
   -Wsign-conversion -Wshadow -Wundef -Wmissing-prototypes -Wcast-qual -Wvla \
@@ -30,10 +32,12 @@ include $(wildcard make/*.mk)
 
 $(B)/libflotilla.a: $(LIB_OBJ) $(GEN_OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	@echo "  AR   $@"
+	$(Q)ar rcs $@ $^
 
 $(B)/flotilla: $(TOOL_OBJ) $(B)/libflotilla.a
-	$(CC) $(CFLAGS_ALL) -o $@ $(TOOL_OBJ) $(B)/libflotilla.a $(LIBS)
+	@echo "  LINK $@"
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $(TOOL_OBJ) $(B)/libflotilla.a $(LIBS)
 
 # Each unit test file is a program of its own (tests/unit/test_x.c), linked
 # with the library and with the simulator's environment.
@@ -41,15 +45,18 @@ SIM_LIB_OBJ := $(filter-out $(B)/tests/sim/main%.o,$(SIM_OBJ))
 UNIT_COMMON := $(filter-out $(B)/tests/unit/test_%.o,$(UNIT_OBJ))
 $(B)/unit/%: $(B)/tests/unit/%.o $(UNIT_COMMON) $(SIM_LIB_OBJ) $(B)/libflotilla.a
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS) $(TEST_LIBS)
+	@echo "  LINK $@"
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS) $(TEST_LIBS)
 UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 
 $(B)/sim_main: $(SIM_OBJ) $(B)/libflotilla.a
-	$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS)
+	@echo "  LINK $@"
+	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS)
 
 $(B)/%.o: %.c | $(GEN_HEADERS)
 	@mkdir -p $(@D)
-	$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	@echo "  CC   $<"
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 

@@ -825,10 +825,53 @@ static bool open_data_dir(struct broker *b)
     return true;
 }
 
+static void count_shard(void *arg, const char *name)
+{
+    unsigned *n = arg;
+    *n += strncmp(name, "shard-", 6) == 0;
+}
+
+/* Groups live on the shard that their id gives for this number of shards; with
+ * another number they would be looked for in the wrong log. */
+static bool check_shards(struct broker *b)
+{
+    unsigned found = 0;
+    enum err e = env_dir_list(b->env, b->dir, count_shard, &found);
+    if (e != ERR_OK) {
+        fail(b, "The data directory %s cannot be read: %s.", b->dir,
+             err_text(e));
+        return false;
+    }
+    if (found != 0 && found != b->options.n_shards) {
+        fail(b,
+             "The data in %s was written with %u shards, this broker is "
+             "configured with %u; set shards=%u.",
+             b->dir, found, b->options.n_shards, found);
+        return false;
+    }
+    return true;
+}
+
+/* All at once, so that a start that is cut off leaves no smaller number. */
+static bool make_shards(struct broker *b)
+{
+    for (unsigned i = b->options.n_shards; i-- > 0;) {
+        char dir[PATH_SIZE];
+        snprintf(dir, sizeof dir, "%s/shard-%u", b->dir, i);
+        enum err e = env_dir_make(b->env, dir);
+        if (e != ERR_OK) {
+            fail(b, "The directory %s cannot be made: %s.", dir, err_text(e));
+            return false;
+        }
+    }
+    return true;
+}
+
 static void begin(struct env_deferred *d)
 {
     struct broker *b = d->arg;
-    if (!read_listeners(b) || !open_data_dir(b)) {
+    if (!read_listeners(b) || !open_data_dir(b) || !check_shards(b) ||
+        !make_shards(b)) {
         return;
     }
     for (unsigned i = 0; i < b->options.n_shards; i++) {

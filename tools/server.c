@@ -1,5 +1,6 @@
 #include "tools/server.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -109,9 +110,27 @@ static void on_signal(void *arg, int signo)
 /* ---- running --------------------------------------------------------------
  */
 
+/* How many shards wrote what is there; 0: a new directory. */
+static int64_t shards_found(const char *dir)
+{
+    int64_t n = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
+        n += strncmp(e->d_name, "shard-", 6) == 0;
+    }
+    if (d != NULL) {
+        closedir(d);
+    }
+    return n;
+}
+
+/* As configured; else as many as the data has; else half the cores. */
 static unsigned shards_wanted(const struct broker_config *config)
 {
     int64_t n = broker_config_int(config, "shards");
+    if (n == 0) {
+        n = shards_found(broker_config_get(config, "log.dirs"));
+    }
     if (n == 0) {
         n = sysconf(_SC_NPROCESSORS_ONLN) / 2;
     }
