@@ -40,6 +40,9 @@
 /* Bytes that one fetch of one partition reads from a file at once; the next
  * one goes on. Larger reads are no faster. */
 #define LIMIT_FETCH_READ ((int32_t)4 << 20)
+/* The same when the memory of reads is used up: consumers that do not take
+ * their answers slow the others down but do not stop them. */
+#define LIMIT_FETCH_READ_SHORT ((size_t)64 << 10)
 /* Side slots that a restart reads again to know the producers: 3.4 MB. */
 #define LIMIT_PRODUCER_SLOTS 32768
 

@@ -140,9 +140,11 @@ static void read_drop(struct fetch_read *r)
 static void read_keep(struct fetch_read *r)
 {
     struct partition_fetch *req = r->req;
-    struct fetch_pins *pins = pins_new(r->partition->shard, 1);
+    struct partition_shard *shard = r->partition->shard;
+    struct fetch_pins *pins = pins_new(shard, 1);
     pins->data = r->data;
-    pins->budget = r->budget;
+    pins->budget = r->size; /* a first batch may be larger than was asked */
+    shard->read_bytes = shard->read_bytes - r->budget + r->size;
     pins->iov[0] = (struct iovec){r->data, r->size};
     req->pins = pins;
     req->iov = pins->iov;
@@ -187,16 +189,32 @@ static void read_done(struct env_work *work)
     partition_unref(p);
 }
 
-/* Begins a read if the memory for it is there. One is always allowed. */
+/* Takes memory for a read: all that was asked for, or when that is used up
+ * little, up to twice the bound. One read is always allowed. */
+static bool read_reserve(struct fetch_read *r)
+{
+    struct partition_shard *shard = r->partition->shard;
+    uint64_t max = shard->options.read_bytes_max;
+    if (shard->read_bytes > 0 && shard->read_bytes + r->max_bytes > max) {
+        if (r->max_bytes > LIMIT_FETCH_READ_SHORT) {
+            r->max_bytes = LIMIT_FETCH_READ_SHORT;
+        }
+        if (shard->read_bytes + r->max_bytes > 2 * max) {
+            return false;
+        }
+    }
+    r->budget = r->max_bytes;
+    shard->read_bytes += r->budget;
+    return true;
+}
+
+/* Begins a read if the memory for it is there. */
 static bool read_begin(struct fetch_read *r)
 {
     struct partition *p = r->partition;
-    struct partition_shard *shard = p->shard;
-    uint64_t max = shard->options.read_bytes_max;
-    if (shard->read_bytes > 0 && shard->read_bytes + r->budget > max) {
+    if (!read_reserve(r)) {
         return false;
     }
-    shard->read_bytes += r->budget;
     ASSERT(partition_segment_count(p) > 0); /* not in memory: settled */
     size_t i = partition_segment_find(p, r->offset);
     partition_view_take(p, i, &r->view);
@@ -230,7 +248,6 @@ static void fetch_file(struct partition *p, struct partition_fetch *req)
     r->offset = req->offset;
     r->max_bytes = max > 0 ? (size_t)max : 0;
     r->at_least_one = req->at_least_one;
-    r->budget = r->max_bytes;
     partition_ref(p);
     if (!list_empty(&p->shard->reads) || !read_begin(r)) {
         link_add(&p->shard->reads, &r->link);

@@ -39,7 +39,7 @@ struct partition_shard_options {
     struct raft_host *host;
     const char *dir;         /* partitions' directories lie here */
     uint32_t open_files_max; /* bound of the file cache */
-    uint64_t read_bytes_max; /* memory of file reads under way */
+    uint64_t read_bytes_max; /* memory of file reads, until released */
 };
 struct partition_shard *partition_shard_new(
     const struct partition_shard_options *options);

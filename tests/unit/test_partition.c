@@ -979,6 +979,66 @@ START_TEST(test_partition__torn_tail)
 }
 END_TEST
 
+/* ---- bound of reads ------------------------------------------------------ */
+static void held_cb(struct partition_fetch *req)
+{
+    *(bool *)req->arg = true;
+}
+
+static void call_hold(struct env *env, void *arg)
+{
+    (void)env;
+    ck_assert(!partition_fetch(w.p, arg));
+}
+
+static void call_release_fetch(struct env *env, void *arg)
+{
+    (void)env;
+    partition_fetch_release(arg);
+}
+
+/* Answers that nobody takes use the memory of reads up: others get little, then
+ * wait, and go on when one is released. */
+START_TEST(test_partition__reads_are_bounded)
+{
+    enum { FETCHES = 64 };
+    struct partition_fetch req[FETCHES];
+    bool done[FETCHES] = {false};
+    int n = 0;
+    world_begin(21);
+    for (int i = 0; i < 30; i++) {
+        (void)produce_plain(1, 1000, 50000);
+    }
+    settle_and_evict();
+    for (; n < FETCHES && (n == 0 || done[n - 1]); n++) {
+        req[n] = (struct partition_fetch){.max_bytes = 1 << 20,
+                                          .at_least_one = true,
+                                          .current_leader_epoch = -1,
+                                          .last_fetched_epoch = -1,
+                                          .cb = held_cb,
+                                          .arg = &done[n]};
+        sim_node_call(w.node, 0, call_hold, &req[n]);
+        run();
+        ck_assert_uint_le(w.shard->read_bytes, 2 << 20);
+        if (done[n]) {
+            ck_assert_int_eq(req[n].error, KAFKA_NONE);
+            ck_assert_int_ge(req[n].bytes, 50000);
+            ck_assert(n == 0 || req[n].bytes < 100000);
+        }
+    }
+    ck_assert_int_ge(n, 18);
+    ck_assert_int_lt(n, FETCHES);
+    sim_node_call(w.node, 0, call_release_fetch, &req[0]);
+    run();
+    ck_assert(done[n - 1]);
+    for (int i = 1; i < n; i++) {
+        sim_node_call(w.node, 0, call_release_fetch, &req[i]);
+    }
+    ck_assert_uint_eq(w.shard->read_bytes, 0);
+    world_end();
+}
+END_TEST
+
 /* A settle that fails for want of space is repeated, nothing is lost. */
 START_TEST(test_partition__settle_repeated)
 {
@@ -1303,6 +1363,7 @@ int main(void)
     tcase_add_test(tc, test_partition__min_insync);
     tcase_add_test(tc, test_partition__damage);
     tcase_add_test(tc, test_partition__torn_tail);
+    tcase_add_test(tc, test_partition__reads_are_bounded);
     tcase_add_test(tc, test_partition__settle_repeated);
     tcase_add_test(tc, test_partition__delete_and_waiters);
     tcase_add_test(tc, test_partition__append_time);
