@@ -200,7 +200,7 @@ class Starting:
             return self.refused(
                 ["--config", self.cluster.path(node, "server.properties"),
                  "-D", "log.dirs=%s/data" % self.scratch()],
-                "node.id %d" % node)
+                " %d " % node, "director")
         finally:
             self.cluster.restart(node)
             self.cluster.wait_all()
