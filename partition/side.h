@@ -6,9 +6,9 @@
  * in step or to rebuild.
  *
  * File NNNNNNNNNNNNNNNNNNNN.side (base offset of the segment, 20 digits), all
- * big-endian: the head at 0; two places for copies of tails (tail.h) at 4096 and
- * 16384; from 28672 on slots of 104 bytes, numbered from 1. In front, so that
- * writing one of these parts never touches a block of another.
+ * big-endian: the head at 0; two places for copies of tails (tail.h) at 4096
+ * and 16384; from 28672 on slots of 104 bytes, numbered from 1. In front, so
+ * that writing one of these parts never touches a block of another.
  *
  *   head          0  u32 magic "FSID"   4  u16 version 1    6  u16 zero
  *                 8  i64 base offset   16  u64 index of the first entry
