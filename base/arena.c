@@ -38,6 +38,25 @@ void arena_free(struct arena *a)
     arena_init(a, a->limit);
 }
 
+void arena_move(struct arena *to, struct arena *from)
+{
+    struct arena_chunk *oldest = from->chunk;
+    if (oldest == NULL) {
+        return;
+    }
+    while (oldest->previous != NULL) {
+        oldest = oldest->previous;
+    }
+    if (to->chunk == NULL) {
+        to->chunk = from->chunk;
+    } else { /* behind the newest, which is not full yet */
+        oldest->previous = to->chunk->previous;
+        to->chunk->previous = from->chunk;
+    }
+    to->used += from->used;
+    arena_init(from, from->limit);
+}
+
 static struct arena_chunk *chunk_add(struct arena *a, size_t size)
 {
     size_t want = a->chunk == NULL ? CHUNK_MIN : a->chunk->size * 2;

@@ -18,6 +18,9 @@ struct arena {
 void arena_init(struct arena *a, size_t limit);
 /* Gives everything back; the arena is then as after arena_init. */
 void arena_free(struct arena *a);
+/* What `from` has handed out belongs to `to` from now on, whose limit is not
+ * asked; `from` is empty. */
+void arena_move(struct arena *to, struct arena *from);
 
 /* `size` bytes, aligned for any object, undefined content; never NULL. The
  * caller has bounded `size` and how often it asks. */

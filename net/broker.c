@@ -506,10 +506,11 @@ struct peer_news {
 static void peer_news_arrived(struct env_post *post)
 {
     struct peer_news *news = post->arg;
-    if (news->up) {
-        raft_host_peer_up(news->shard->host, news->node);
-    } else {
-        raft_host_peer_down(news->shard->host, news->node);
+    struct raft_host *host = news->shard->host; /* NULL: stopped */
+    if (host != NULL && news->up) {
+        raft_host_peer_up(host, news->node);
+    } else if (host != NULL) {
+        raft_host_peer_down(host, news->node);
     }
     mem_free(news);
 }
@@ -517,7 +518,7 @@ static void peer_news_arrived(struct env_post *post)
 static void peer_tell(struct broker *b, node_id node, bool up)
 {
     for (unsigned i = 0; i < b->options.n_shards; i++) {
-        if (b->shards[i] == NULL || b->shards[i]->host == NULL) {
+        if (b->shards[i] == NULL) {
             continue;
         }
         struct peer_news *news = mem_zalloc(sizeof *news);
@@ -931,6 +932,7 @@ static void shard_stopped(struct env_post *post)
 static void shard_host_stopped(void *arg)
 {
     struct shard_stop *stop = arg;
+    stop->shard->host = NULL; /* freed with the stop */
     stop->post = (struct env_post){.cb = shard_stopped, .arg = stop};
     env_post(stop->shard->broker->env, &stop->post);
 }

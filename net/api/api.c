@@ -51,6 +51,7 @@ static void step_start(struct shard_task *task)
 static void step_finish(struct shard_task *task)
 {
     struct api_metadata_step *step = task->arg;
+    arena_move(&step->rq->arena, &step->arena);
     step->back(step);
     /* the request, and with it the step's memory, is gone from here on */
 }
@@ -61,7 +62,7 @@ void api_metadata_done(struct metadata_call *call)
     step->n_results = call->n_results;
     if (call->n_results > 0) {
         size_t bytes = (size_t)call->n_results * sizeof *call->results;
-        step->results = arena_copy(&step->rq->arena, call->results, bytes);
+        step->results = arena_copy(&step->arena, call->results, bytes);
     }
     shard_task_end(&step->task);
 }
@@ -69,6 +70,7 @@ void api_metadata_done(struct metadata_call *call)
 void api_metadata_begin(struct request *rq, struct api_metadata_step *step)
 {
     step->rq = rq;
+    arena_init(&step->arena, 0);
     step->task.start = step_start;
     step->task.finish = step_finish;
     step->task.arg = step;

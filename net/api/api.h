@@ -62,6 +62,7 @@ struct api_metadata_step {
     void (*then)(struct api_metadata_step *step, struct metadata *m);
     void (*back)(struct api_metadata_step *step);
     struct metadata_call call;
+    struct arena arena; /* what shard 0 adds to the request's */
     /* copied at the end of the call, so that they outlive it */
     struct metadata_topic_result *results;
     int n_results;

@@ -39,32 +39,33 @@ static void group_error(struct request *rq, enum kafka_error error,
 static void described(struct coordinator_describe *d)
 {
     struct describe_one *one = d->arg;
-    struct request *rq = one->call->rq;
+    struct group_step *step = &one->step;
     struct describe_groups_response_group *out = one->out;
     const struct coordinator_group_view *v = &d->view;
     if (v->error != KAFKA_NONE) {
-        group_error(rq, v->error, out);
+        group_error(step->rq, v->error, out);
         shard_task_end(&one->step.task);
         return;
     }
     out->error_message = WIRE_NULL_STR;
-    out->group_state = group_api_keep(rq, v->state);
-    out->protocol_type = group_api_keep(rq, v->protocol_type);
-    out->protocol_data = group_api_keep(rq, v->protocol);
+    out->group_state = group_api_keep(step, v->state);
+    out->protocol_type = group_api_keep(step, v->protocol_type);
+    out->protocol_data = group_api_keep(step, v->protocol);
     if (one->call->in.include_authorized_operations) {
         out->authorized_operations = GROUP_OPERATIONS;
     }
-    out->members = api_alloc(rq, (size_t)v->n_members, sizeof *out->members);
+    out->members =
+        group_api_alloc(step, (size_t)v->n_members, sizeof *out->members);
     out->n_members = v->n_members;
     for (int i = 0; i < v->n_members; i++) {
         const struct coordinator_member *m = &v->members[i];
         out->members[i] = (struct describe_groups_response_member){
-            .member_id = group_api_keep(rq, m->member_id),
-            .group_instance_id = group_api_keep(rq, m->instance_id),
-            .client_id = group_api_keep(rq, m->client_id),
-            .client_host = group_api_keep(rq, m->client_host),
-            .member_metadata = group_api_keep_bytes(rq, m->metadata),
-            .member_assignment = group_api_keep_bytes(rq, m->assignment),
+            .member_id = group_api_keep(step, m->member_id),
+            .group_instance_id = group_api_keep(step, m->instance_id),
+            .client_id = group_api_keep(step, m->client_id),
+            .client_host = group_api_keep(step, m->client_host),
+            .member_metadata = group_api_keep_bytes(step, m->metadata),
+            .member_assignment = group_api_keep_bytes(step, m->assignment),
         };
     }
     shard_task_end(&one->step.task);

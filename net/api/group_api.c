@@ -24,6 +24,7 @@ static void step_start(struct shard_task *task)
 static void step_finish(struct shard_task *task)
 {
     struct group_step *step = task->arg;
+    arena_move(&step->rq->arena, &step->arena);
     step->back(step);
 }
 
@@ -31,26 +32,32 @@ void group_api_begin(struct request *rq, struct group_step *step,
                      struct broker_shard *owner)
 {
     step->rq = rq;
+    arena_init(&step->arena, 0);
     step->task = (struct shard_task){
         .start = step_start, .finish = step_finish, .arg = step};
     shard_task_begin(&step->task, rq->shard, owner);
 }
 
-struct wire_str group_api_keep(struct request *rq, struct text t)
+void *group_api_alloc(struct group_step *step, size_t count, size_t size)
+{
+    return arena_array(&step->arena, count, size);
+}
+
+struct wire_str group_api_keep(struct group_step *step, struct text t)
 {
     if (t.n < 0) {
         return WIRE_NULL_STR;
     }
     size_t n = (size_t)t.n;
-    return (struct wire_str){.p = arena_copy(&rq->arena, n == 0 ? "" : t.p, n),
-                             .n = t.n};
+    return (struct wire_str){
+        .p = arena_copy(&step->arena, n == 0 ? "" : t.p, n), .n = t.n};
 }
 
-struct wire_bytes group_api_keep_bytes(struct request *rq, struct blob b)
+struct wire_bytes group_api_keep_bytes(struct group_step *step, struct blob b)
 {
     if (b.n <= 0) {
         return (struct wire_bytes){.p = NULL, .n = 0};
     }
-    return (struct wire_bytes){.p = arena_copy(&rq->arena, b.p, (size_t)b.n),
+    return (struct wire_bytes){.p = arena_copy(&step->arena, b.p, (size_t)b.n),
                                .n = b.n};
 }

@@ -16,15 +16,18 @@ enum kafka_error group_api_locate(struct request *rq, struct wire_str group,
 struct group_step {
     struct shard_task task;
     struct request *rq;
+    struct arena arena; /* of what `start` and its callbacks allocate: the
+                         * request's own stays with its shard */
     void (*start)(struct group_step *step, struct coordinator *c);
     void (*back)(struct group_step *step);
 };
 void group_api_begin(struct request *rq, struct group_step *step,
                      struct broker_shard *owner);
 
-/* Copies of what the coordinator shows during its callback. The arena belongs
- * to one thread at a time: a request has one step under way, never two. */
-struct wire_str group_api_keep(struct request *rq, struct text t);
-struct wire_bytes group_api_keep_bytes(struct request *rq, struct blob b);
+/* For the coordinator's shard: zeroed memory that lives as long as the request,
+ * and copies of what the coordinator shows during its callback. */
+void *group_api_alloc(struct group_step *step, size_t count, size_t size);
+struct wire_str group_api_keep(struct group_step *step, struct text t);
+struct wire_bytes group_api_keep_bytes(struct group_step *step, struct blob b);
 
 #endif

@@ -17,27 +17,28 @@ static void respond(struct group_step *step)
 static void joined(struct coordinator_join *join)
 {
     struct join_call *call = join->arg;
-    struct request *rq = call->step.rq;
+    struct group_step *step = &call->step;
     struct join_group_response *out = &call->out;
     out->error_code = (int16_t)join->error;
     out->generation_id = join->generation_id;
-    out->protocol_type = group_api_keep(rq, join->out_protocol_type);
-    out->protocol_name = group_api_keep(rq, join->protocol_name);
-    if (out->protocol_name.n < 0 && rq->api_version < 7) {
+    out->protocol_type = group_api_keep(step, join->out_protocol_type);
+    out->protocol_name = group_api_keep(step, join->protocol_name);
+    if (out->protocol_name.n < 0 && step->rq->api_version < 7) {
         out->protocol_name = WIRE_STR("");
     }
-    out->leader = group_api_keep(rq, join->leader);
-    out->member_id = group_api_keep(rq, join->out_member_id);
+    out->leader = group_api_keep(step, join->leader);
+    out->member_id = group_api_keep(step, join->out_member_id);
     out->skip_assignment = join->skip_assignment;
-    out->members = api_alloc(rq, (size_t)join->n_members, sizeof *out->members);
+    out->members =
+        group_api_alloc(step, (size_t)join->n_members, sizeof *out->members);
     out->n_members = join->n_members;
     for (int i = 0; i < join->n_members; i++) {
         out->members[i].member_id =
-            group_api_keep(rq, join->members[i].member_id);
+            group_api_keep(step, join->members[i].member_id);
         out->members[i].group_instance_id =
-            group_api_keep(rq, join->members[i].instance_id);
+            group_api_keep(step, join->members[i].instance_id);
         out->members[i].metadata =
-            group_api_keep_bytes(rq, join->members[i].metadata);
+            group_api_keep_bytes(step, join->members[i].metadata);
     }
     shard_task_end(&call->step.task);
 }

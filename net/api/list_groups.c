@@ -35,7 +35,7 @@ static bool filtered(const struct wire_str *filter, int n, struct wire_str v)
     return n > 0;
 }
 
-/* Runs on the lane's shard; the shards take turns, so the arena is safe. */
+/* Runs on the lane's shard. */
 static void list_one(void *arg, const struct coordinator_group_view *v)
 {
     struct list_lane *lane = arg;
@@ -49,17 +49,17 @@ static void list_one(void *arg, const struct coordinator_group_view *v)
     if (lane->n == lane->room) {
         lane->room = lane->room == 0 ? FIRST_ROOM : lane->room * 2;
         struct list_groups_response_group *more =
-            api_alloc(call->rq, (size_t)lane->room, sizeof *more);
+            group_api_alloc(&lane->step, (size_t)lane->room, sizeof *more);
         if (lane->n > 0) {
             memcpy(more, lane->groups, (size_t)lane->n * sizeof *more);
         }
         lane->groups = more;
     }
-    struct request *rq = call->rq;
+    struct group_step *step = &lane->step;
     lane->groups[lane->n++] = (struct list_groups_response_group){
-        .group_id = group_api_keep(rq, v->group_id),
-        .protocol_type = group_api_keep(rq, v->protocol_type),
-        .group_state = group_api_keep(rq, v->state),
+        .group_id = group_api_keep(step, v->group_id),
+        .protocol_type = group_api_keep(step, v->protocol_type),
+        .group_state = group_api_keep(step, v->state),
         .group_type = WIRE_STR("classic"),
     };
 }
@@ -92,7 +92,7 @@ static void respond(struct list_call *call)
     request_respond(rq, &list_groups_response_message, &out);
 }
 
-/* One shard after the other: they share the request's arena. */
+/* One shard after the other. */
 static void list_back(struct group_step *step)
 {
     struct list_lane *lane = (struct list_lane *)step;

@@ -183,10 +183,10 @@ static void respond(struct fetch_call *call)
 
 static void call_go_on(struct fetch_call *call);
 
-static struct text keep(struct request *rq, struct text t)
+static struct text keep(struct group_step *step, struct text t)
 {
     if (t.n > 0) {
-        t.p = arena_copy(&rq->arena, t.p, (size_t)t.n);
+        t.p = arena_copy(&step->arena, t.p, (size_t)t.n);
     }
     return t;
 }
@@ -194,18 +194,19 @@ static struct text keep(struct request *rq, struct text t)
 static void fetched(struct coordinator_fetch *fetch)
 {
     struct fetch_group *g = fetch->arg;
-    struct request *rq = g->call->rq;
+    struct group_step *step = &g->step;
     if (fetch->all && fetch->error == KAFKA_NONE) {
         g->n_kept = fetch->n_offsets;
-        g->kept = api_alloc(rq, (size_t)fetch->n_offsets, sizeof *g->kept);
+        g->kept =
+            group_api_alloc(step, (size_t)fetch->n_offsets, sizeof *g->kept);
         for (int i = 0; i < fetch->n_offsets; i++) {
             g->kept[i] = fetch->offsets[i];
-            g->kept[i].topic = keep(rq, fetch->offsets[i].topic);
-            g->kept[i].metadata = keep(rq, fetch->offsets[i].metadata);
+            g->kept[i].topic = keep(step, fetch->offsets[i].topic);
+            g->kept[i].metadata = keep(step, fetch->offsets[i].metadata);
         }
     } else if (fetch->error == KAFKA_NONE) {
         for (int i = 0; i < fetch->n_offsets; i++) {
-            fetch->offsets[i].metadata = keep(rq, fetch->offsets[i].metadata);
+            fetch->offsets[i].metadata = keep(step, fetch->offsets[i].metadata);
         }
     }
     shard_task_end(&g->step.task);

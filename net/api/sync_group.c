@@ -17,12 +17,12 @@ static void respond(struct group_step *step)
 static void synced(struct coordinator_sync *sync)
 {
     struct sync_call *call = sync->arg;
-    struct request *rq = call->step.rq;
+    struct group_step *step = &call->step;
     call->out.error_code = (int16_t)sync->error;
-    call->out.protocol_type = group_api_keep(rq, sync->out_protocol_type);
-    call->out.protocol_name = group_api_keep(rq, sync->out_protocol_name);
+    call->out.protocol_type = group_api_keep(step, sync->out_protocol_type);
+    call->out.protocol_name = group_api_keep(step, sync->out_protocol_name);
     if (sync->assignment.n > 0) {
-        call->out.assignment.p = arena_copy(&rq->arena, sync->assignment.p,
+        call->out.assignment.p = arena_copy(&step->arena, sync->assignment.p,
                                             (size_t)sync->assignment.n);
         call->out.assignment.n = sync->assignment.n;
     }
