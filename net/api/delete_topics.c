@@ -79,5 +79,12 @@ void api_delete_topics(struct request *rq)
     }
     call->step.then = delete_start;
     call->step.back = delete_back;
+    if (!broker_config_bool(broker_static_config(rq->shard->broker),
+                            "delete.topic.enable")) {
+        call->step.call.error = KAFKA_TOPIC_DELETION_DISABLED;
+        call->step.rq = rq;
+        delete_back(&call->step);
+        return;
+    }
     api_metadata_begin(rq, &call->step);
 }
