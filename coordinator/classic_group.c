@@ -59,8 +59,7 @@ void classic_group_forget_unused(struct classic_group *g)
     }
 }
 
-/* ---- the log
- * ----------------------------------------------------------------- */
+/* ---- the log ------------------------------------------------------------- */
 static void record_add(struct classic_group *g, struct batch_builder *b)
 {
     struct arena a;
@@ -153,8 +152,7 @@ void classic_group_restore(struct classic_group *g,
     g->state_since_ms = r->timestamp_ms;
 }
 
-/* ---- the plan
- * ------------------------------------------------------------------ */
+/* ---- the plan ------------------------------------------------------------ */
 /* Committed, or not. The group may have moved on, or be another one. */
 static void plan_written(struct group_write *w, enum kafka_error error)
 {
@@ -219,8 +217,7 @@ void classic_group_plan(struct classic_group *g,
     classic_group_write(g, plan_written, id);
 }
 
-/* ---- rebalancing
- * --------------------------------------------------------------- */
+/* ---- rebalancing --------------------------------------------------------- */
 static int32_t rebalance_timeout(const struct classic_group *g)
 {
     int32_t most = 0;
@@ -263,7 +260,12 @@ static void elect_leader(struct classic_group *g)
         if (group_member_leads(m)) {
             return;
         }
-        first = first == NULL ? m : first;
+        if (first == NULL) {
+            first = m;
+        }
+    }
+    if (first == NULL) {
+        UNREACHABLE("a generation of nobody");
     }
     bytes_set(&g->leader, first->id.p, first->id.n);
 }

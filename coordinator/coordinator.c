@@ -389,8 +389,7 @@ void coordinator_partition_closed(struct coordinator *c, struct partition *p,
     }
 }
 
-/* ---- writes
- * ------------------------------------------------------------------ */
+/* ---- writes -------------------------------------------------------------- */
 struct group_write *group_write_new(struct group_partition *gp)
 {
     struct group_write *w = mem_zalloc(sizeof *w);
@@ -460,8 +459,7 @@ void group_write_submit(struct group_write *w)
     partition_produce(w->gp->partition, &w->produce);
 }
 
-/* ---- the whole
- * --------------------------------------------------------------- */
+/* ---- the whole ----------------------------------------------------------- */
 static void sweep(struct env_timer *timer)
 {
     struct coordinator *c = timer->arg;

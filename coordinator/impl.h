@@ -2,10 +2,8 @@
 #ifndef COORDINATOR_IMPL_H
 #define COORDINATOR_IMPL_H
 
+#include "base/hash.h"
 #include "base/mem.h"
-#define uthash_malloc(size) mem_alloc(size)
-#define uthash_free(p, size) mem_free(p)
-#include <uthash.h>
 
 #include "base/arena.h"
 #include "base/env.h"
@@ -202,8 +200,7 @@ void classic_group_maybe_complete(struct classic_group *g);
 /* The member is gone; what it has parked is answered UNKNOWN_MEMBER_ID. */
 void classic_group_remove(struct classic_group *g, struct group_member *m);
 
-/* ---- member.c
- * ---------------------------------------------------------------- */
+/* ---- member.c ------------------------------------------------------------ */
 struct group_member *group_member_find(struct classic_group *g, struct text id);
 struct group_member *group_member_by_instance(struct classic_group *g,
                                               struct text instance);
@@ -237,8 +234,7 @@ bool classic_group_supports(struct classic_group *g,
                             const struct coordinator_join *req,
                             const struct group_member *except);
 
-/* ---- answer.c: to JoinGroup and SyncGroup, later
- * ------------------------------ */
+/* ---- answer.c: to JoinGroup and SyncGroup, later ------------------------- */
 void join_fill_error(struct answer *a, enum kafka_error error,
                      struct text member_id);
 void join_error(struct coordinator *c, struct coordinator_join *req,
@@ -251,8 +247,7 @@ void sync_error(struct coordinator *c, struct coordinator_sync *req,
                 enum kafka_error error);
 void sync_ok(struct group_member *m, struct coordinator_sync *req);
 
-/* ---- classic_sync.c
- * ------------------------------------------------------------ */
+/* ---- classic_sync.c ------------------------------------------------------ */
 /* UNKNOWN_MEMBER_ID, FENCED_INSTANCE_ID; `g` may be NULL. */
 enum kafka_error group_member_check(struct classic_group *g, struct text id,
                                     struct text instance,

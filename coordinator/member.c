@@ -4,8 +4,7 @@
 #include "base/log.h"
 #include "coordinator/impl.h"
 
-/* ---- members
- * ----------------------------------------------------------------- */
+/* ---- members ------------------------------------------------------------- */
 struct group_member *group_member_find(struct classic_group *g, struct text id)
 {
     struct group_member *m = NULL;
@@ -183,8 +182,7 @@ void group_member_dismiss(struct group_member *m, enum kafka_error why)
     }
 }
 
-/* ---- pending members
- * ----------------------------------------------------------- */
+/* ---- pending members ----------------------------------------------------- */
 void pending_member_free(struct pending_member *p)
 {
     env_timer_stop(&p->expiry);
@@ -223,8 +221,7 @@ struct pending_member *pending_member_find(struct classic_group *g,
     return p;
 }
 
-/* ---- the protocol
- * ------------------------------------------------------------ */
+/* ---- the protocol -------------------------------------------------------- */
 static bool member_knows(const struct group_member *m, struct text name)
 {
     for (int i = 0; i < m->n_protocols; i++) {

@@ -7,8 +7,7 @@
 /* Bytes of tombstones in one batch, far below what the log takes. */
 #define FORGET_BYTES ((size_t)256 << 10)
 
-/* ---- the table
- * ------------------------------------------------------------------ */
+/* ---- the table ----------------------------------------------------------- */
 /* Topic, NUL, partition: names of topics have no NUL. */
 static void offset_key(struct bytes *key, struct text topic, int32_t partition)
 {
@@ -82,8 +81,7 @@ void offset_apply(struct group_partition *gp, const struct offset_record *r,
     o->commit_timestamp_ms = r->commit_timestamp_ms;
 }
 
-/* ---- commit
- * --------------------------------------------------------------------- */
+/* ---- commit -------------------------------------------------------------- */
 static void commit_fire(struct answer *a)
 {
     struct coordinator_commit *req = a->req;
@@ -171,8 +169,7 @@ void coordinator_commit(struct coordinator *c, struct coordinator_commit *req)
     group_write_submit(w);
 }
 
-/* ---- fetch
- * ---------------------------------------------------------------------- */
+/* ---- fetch --------------------------------------------------------------- */
 static int by_topic(const void *a, const void *b)
 {
     const struct coordinator_fetched_offset *x = a;
@@ -256,8 +253,7 @@ void coordinator_fetch(struct coordinator *c, struct coordinator_fetch *req)
     group_read_barrier(partition_group(gp->partition), &req->barrier);
 }
 
-/* ---- describe
- * --------------------------------------------------------------------- */
+/* ---- describe ------------------------------------------------------------ */
 static void describe_fire(struct answer *a)
 {
     struct coordinator_describe *req = a->req;
@@ -334,8 +330,7 @@ void coordinator_describe(struct coordinator *c,
     group_read_barrier(partition_group(gp->partition), &req->barrier);
 }
 
-/* ---- forgetting
- * ------------------------------------------------------------------- */
+/* ---- forgetting ---------------------------------------------------------- */
 /* Tombstones for what is to be forgotten of one group, in as many batches as
  * needed. */
 struct forgetting {

@@ -3,13 +3,10 @@
 #include <stdlib.h>
 
 #include "base/assert.h"
+#include "base/hash.h"
 #include "base/limits.h"
 #include "base/mem.h"
 #include "metadata/record.h"
-
-#define uthash_malloc(size) mem_alloc(size)
-#define uthash_free(p, size) mem_free(p)
-#include <uthash.h>
 
 /* A topic with its place in the tables; `topic` first, so that a pointer to
  * one is a pointer to the other. */

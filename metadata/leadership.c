@@ -1,11 +1,8 @@
 #include "metadata/leadership.h"
 
+#include "base/hash.h"
 #include "base/limits.h"
 #include "base/mem.h"
-
-#define uthash_malloc(size) mem_alloc(size)
-#define uthash_free(p, size) mem_free(p)
-#include <uthash.h>
 
 /* A report sent is repeated after this long; it may have been lost with the
  * metadata leader it went to. */

@@ -4,14 +4,11 @@
 #include <stdio.h>
 
 #include "base/assert.h"
+#include "base/hash.h"
 #include "base/limits.h"
 #include "base/mem.h"
 #include "metadata/decide.h"
 #include "metadata/record.h"
-
-#define uthash_malloc(size) mem_alloc(size)
-#define uthash_free(p, size) mem_free(p)
-#include <uthash.h>
 
 /* ---- names of one request ------------------------------------------------ */
 struct seen_name {

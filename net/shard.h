@@ -3,11 +3,7 @@
 #ifndef NET_SHARD_H
 #define NET_SHARD_H
 
-#include "base/mem.h"
-#define uthash_malloc(size) mem_alloc(size)
-#define uthash_free(p, size) mem_free(p)
-#include <uthash.h>
-
+#include "base/hash.h"
 #include "coordinator/coordinator.h"
 #include "net/broker.h"
 

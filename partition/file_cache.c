@@ -1,8 +1,8 @@
 #include "partition/file_cache.h"
 
 #include "base/assert.h"
+#include "base/hash.h"
 #include "base/mem.h"
-#include "partition/hash.h"
 
 struct cached_file {
     struct file_key key;

@@ -4,9 +4,9 @@
 
 #include "base/assert.h"
 #include "base/crc32c.h"
+#include "base/hash.h"
 #include "base/mem.h"
 #include "partition/bytes.h"
-#include "partition/hash.h"
 
 struct state {
     int16_t epoch;

@@ -24,8 +24,7 @@
 /* A leader this young greets replicas that have not answered it yet. */
 #define GREET_MS 3000
 
-/* ---- looking
- * -------------------------------------------------------------------- */
+/* ---- looking ------------------------------------------------------------- */
 
 /* Starts far from zero: libraft takes 0 for "never". */
 uint64_t group_now(const struct group *g)
@@ -117,8 +116,7 @@ void group_config_at(const struct group *g, uint64_t index,
     }
 }
 
-/* ---- beginning and end
- * ------------------------------------------------------------ */
+/* ---- beginning and end --------------------------------------------------- */
 
 static int fsm_apply(struct raft_fsm *fsm, const struct raft_buffer *buf,
                      void **result)
@@ -330,8 +328,7 @@ uint64_t group_cut(struct group *g, uint64_t first)
     return position;
 }
 
-/* ---- telling the state machine
- * ------------------------------------------------------ */
+/* ---- telling the state machine ------------------------------------------- */
 
 static void notify_log(struct group *g)
 {
@@ -418,8 +415,7 @@ static void notify_role(struct group *g)
     g->again = true;
 }
 
-/* ---- linearizable reads
- * --------------------------------------------------------------- */
+/* ---- linearizable reads -------------------------------------------------- */
 
 static bool round_confirmed(struct group *g, uint64_t round)
 {
@@ -472,9 +468,7 @@ void group_read_barrier(struct group *g, struct group_read *read)
     group_want_turn(g);
 }
 
-/* ---- going on
- * ----------------------------------------------------------------------------
- */
+/* ---- going on ------------------------------------------------------------ */
 
 /* A leadership of this replica begins: nothing is known of the others yet. */
 static void check_leadership(struct group *g)
@@ -645,9 +639,7 @@ void group_turn_end(struct group *g)
     }
 }
 
-/* ---- messages
- * ------------------------------------------------------------------------------
- */
+/* ---- messages ------------------------------------------------------------ */
 
 /* Reserves room for what the first `n` entries of an append would add to the
  * log. */
@@ -1009,9 +1001,7 @@ void group_receive(struct group *g, node_id from, const uint8_t *body,
     group_run(g);
 }
 
-/* ---- proposing
- * ------------------------------------------------------------------------------
- */
+/* ---- proposing ----------------------------------------------------------- */
 
 static void apply_done(struct raft_apply *req, int status, void *result)
 {
@@ -1106,9 +1096,7 @@ enum err group_propose(struct group *g, enum entry_type type,
     return ERR_OK;
 }
 
-/* ---- leadership
- * --------------------------------------------------------------------------------
- */
+/* ---- leadership ---------------------------------------------------------- */
 
 void group_leader_gone(struct group *g)
 {
@@ -1284,9 +1272,7 @@ void group_tick(struct group *g)
     group_run(g);
 }
 
-/* ---- memory
- * --------------------------------------------------------------------------------------
- */
+/* ---- memory -------------------------------------------------------------- */
 
 bool group_is_held(const struct group *g, uint64_t upto)
 {
@@ -1327,9 +1313,7 @@ void group_evict(struct group *g, uint64_t upto)
     g->ops->evicted(g->sm, (log_index){upto});
 }
 
-/* ---- the public rest
- * -------------------------------------------------------------------------------
- */
+/* ---- the public rest ----------------------------------------------------- */
 
 const struct group_id *group_id(const struct group *g)
 {

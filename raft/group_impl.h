@@ -5,11 +5,9 @@
 
 #include <raft.h>
 
+#include "base/hash.h"
 #include "base/limits.h"
 #include "base/mem.h"
-#define uthash_malloc(size) mem_alloc(size)
-#define uthash_free(p, size) mem_free(p)
-#include <uthash.h>
 
 #include "raft/group.h"
 #include "raft/handle.h"

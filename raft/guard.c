@@ -318,8 +318,7 @@ static bool pre_vote_tick(struct group *g)
     return true;
 }
 
-/* ---- G10
- * --------------------------------------------------------------------- */
+/* ---- G10 ----------------------------------------------------------------- */
 
 /* What this append of the core becomes for a peer that is parked: at most a
  * heartbeat where the peer stands. */
@@ -430,8 +429,7 @@ static bool clip_after(struct group *g)
     return any;
 }
 
-/* ---- G11
- * --------------------------------------------------------------------- */
+/* ---- G11 ----------------------------------------------------------------- */
 
 /* The next probe comes at once, where the hint says, and not below the window
  * while a probe at its beginning may still do: the core would fall back to what
@@ -512,8 +510,7 @@ static bool reject_send(struct group *g, struct message *m)
     return true;
 }
 
-/* ---- the table
- * ----------------------------------------------------------------- */
+/* ---- the table ----------------------------------------------------------- */
 
 static const struct guard_rule rules[] = {
     {.id = GUARD_NOOP,
@@ -664,8 +661,7 @@ void guard_set_mask(struct raft_host *host, uint32_t mask)
     host->guard_mask = mask;
 }
 
-/* ---- the library
- * ---------------------------------------------------------------- */
+/* ---- the library --------------------------------------------------------- */
 
 static int check_init(struct raft_io *io, raft_id id, const char *address)
 {

@@ -12,8 +12,7 @@
  * handing over, at every tick. */
 #define TICK_PHASES 5u
 
-/* ---- vectors
- * ------------------------------------------------------------------- */
+/* ---- vectors ------------------------------------------------------------- */
 
 static void groups_push(struct group ***v, uint32_t *n, uint32_t *size,
                         struct group *g)
@@ -35,8 +34,7 @@ static void groups_drop(struct group **v, uint32_t *n, const struct group *g)
     *n = kept;
 }
 
-/* ---- libraft's memory
- * ------------------------------------------------------------ */
+/* ---- libraft's memory ---------------------------------------------------- */
 
 static void *heap_malloc(void *data, size_t size)
 {
@@ -84,8 +82,7 @@ static struct raft_heap heap = {
     .aligned_free = heap_aligned_free,
 };
 
-/* ---- waiting for the log
- * ------------------------------------------------------------ */
+/* ---- waiting for the log ------------------------------------------------- */
 
 void raft_host_wake_at(struct raft_host *host, struct group *g,
                        uint64_t position)
@@ -134,9 +131,7 @@ void raft_host_durable(struct raft_host *host, uint64_t position)
     }
 }
 
-/* ---- turns
- * ----------------------------------------------------------------------------
- */
+/* ---- turns --------------------------------------------------------------- */
 
 void raft_host_want_turn(struct raft_host *host)
 {
@@ -194,9 +189,7 @@ static void host_turn(struct env_deferred *d)
     host_store_turn(host);
 }
 
-/* ---- time
- * --------------------------------------------------------------------------------
- */
+/* ---- time ---------------------------------------------------------------- */
 
 void group_activate(struct group *g, uint64_t ms)
 {
@@ -248,9 +241,7 @@ static void ticker_fired(struct env_timer *timer)
     raft_host_tick(host);
 }
 
-/* ---- peers
- * --------------------------------------------------------------------------------
- */
+/* ---- peers --------------------------------------------------------------- */
 
 bool raft_host_is_down(const struct raft_host *host, node_id node)
 {
@@ -292,8 +283,7 @@ void raft_host_peer_down(struct raft_host *host, node_id node)
             group_leader_gone(host->groups[i]);
 }
 
-/* ---- messages for groups to come
- * ---------------------------------------------------------- */
+/* ---- messages for groups to come ----------------------------------------- */
 
 static void early_drop_oldest(struct raft_host *host)
 {
@@ -360,9 +350,7 @@ void raft_host_receive(struct raft_host *host, node_id from,
         early_keep(host, from, id, body, size);
 }
 
-/* ---- room
- * ---------------------------------------------------------------------------------
- */
+/* ---- room ---------------------------------------------------------------- */
 
 void raft_host_on_room(struct raft_host *host, struct group_room_wait *wait)
 {
@@ -390,9 +378,7 @@ void raft_host_room(struct raft_host *host)
     }
 }
 
-/* ---- groups
- * ----------------------------------------------------------------------------------
- */
+/* ---- groups -------------------------------------------------------------- */
 
 struct group *raft_host_find(struct raft_host *host, const struct group_id *id)
 {
@@ -530,8 +516,7 @@ void raft_host_delete(struct raft_host *host, struct group *g)
     host_store_deleted(host, &id);
 }
 
-/* ---- beginning and end
- * -------------------------------------------------------------------------- */
+/* ---- beginning and end --------------------------------------------------- */
 
 struct raft_host *raft_host_new_over(const struct raft_host_options *options,
                                      const struct raft_backend *backend,

@@ -7,8 +7,7 @@
 #include "raft/catchup_impl.h"
 #include "raft/io.h"
 
-/* ---- the log and the transport as the groups see them
- * -------------------------- */
+/* ---- the log and the transport as the groups see them -------------------- */
 
 static bool log_reserve(void *arg, uint64_t bytes, uint32_t records)
 {
@@ -77,8 +76,7 @@ static const struct raft_backend real_backend = {
     .send = net_send,
 };
 
-/* ---- what the log asks
- * ------------------------------------------------------------ */
+/* ---- what the log asks --------------------------------------------------- */
 
 static void on_durable(void *arg, uint64_t position)
 {
@@ -174,8 +172,7 @@ static void on_message(void *arg, node_id from, const struct group_id *group,
     raft_host_receive(arg, from, group, body, size);
 }
 
-/* ---- recovery
- * ------------------------------------------------------------------------ */
+/* ---- recovery ------------------------------------------------------------ */
 
 struct recovery {
     struct checkpoint checkpoint;
@@ -399,8 +396,7 @@ enum err raft_host_new(const struct raft_host_options *options,
     return ERR_OK;
 }
 
-/* ---- deleted groups
- * ---------------------------------------------------------------------- */
+/* ---- deleted groups ------------------------------------------------------ */
 
 void host_store_deleted(struct raft_host *host, const struct group_id *id)
 {
@@ -417,13 +413,13 @@ void host_store_deleted(struct raft_host *host, const struct group_id *id)
 void host_store_forget_deleted(struct raft_host *host, uint32_t n)
 {
     host->n_deleted -= n;
+    if (host->n_deleted == 0)
+        return; /* there may never have been a list */
     memmove(host->deleted, host->deleted + n,
             host->n_deleted * sizeof *host->deleted);
 }
 
-/* ---- stopping
- * ------------------------------------------------------------------------------
- */
+/* ---- stopping ------------------------------------------------------------ */
 
 static void stop_closed(void *arg)
 {

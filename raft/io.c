@@ -321,8 +321,7 @@ static int io_set_vote(struct raft_io *io, raft_id id)
     return 0;
 }
 
-/* ---- sending
- * ----------------------------------------------------------------- */
+/* ---- sending ------------------------------------------------------------- */
 
 static bool gate_closed(const struct group *g)
 {
@@ -609,8 +608,7 @@ bool io_complete_sends(struct group *g)
     return any;
 }
 
-/* ---- appending
- * ---------------------------------------------------------------- */
+/* ---- appending ----------------------------------------------------------- */
 
 /* The payload of the entry that is now to be appended. */
 static int append_payload(struct group *g, uint64_t index,
@@ -719,8 +717,7 @@ void io_complete_append(struct group *g)
     g->in_core--;
 }
 
-/* ---- the rest of the contract
- * --------------------------------------------------- */
+/* ---- the rest of the contract -------------------------------------------- */
 
 static int io_init_cb(struct raft_io *io, raft_id id, const char *address)
 {

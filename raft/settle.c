@@ -58,8 +58,7 @@ bool settle_busy(const struct raft_host *host)
     return host->settle != NULL;
 }
 
-/* ---- what is due
- * ---------------------------------------------------------------- */
+/* ---- what is due --------------------------------------------------------- */
 
 static void due_push(struct group *g)
 {
@@ -100,8 +99,7 @@ void settle_mark(struct group *g)
     settle_check(g);
 }
 
-/* ---- the round
- * -------------------------------------------------------------------- */
+/* ---- the round ----------------------------------------------------------- */
 
 static void item_run(struct env_work *work)
 {

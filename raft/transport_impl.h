@@ -6,11 +6,9 @@
 
 #include "raft/peer_conn.h"
 
+#include "base/hash.h"
 #include "base/limits.h"
 #include "base/mem.h"
-#define uthash_malloc(size) mem_alloc(size)
-#define uthash_free(p, size) mem_free(p)
-#include <uthash.h>
 #include <utlist.h>
 #include <stdatomic.h>
 

@@ -3,10 +3,8 @@
 #ifndef RAFT_WAL_INTERNAL_H
 #define RAFT_WAL_INTERNAL_H
 
+#include "base/hash.h"
 #include "base/mem.h"
-#define uthash_malloc(size) mem_alloc(size)
-#define uthash_free(p, size) mem_free(p)
-#include <uthash.h>
 
 #include "raft/log_chunk.h"
 #include "raft/wal.h"

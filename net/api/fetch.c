@@ -281,6 +281,7 @@ static void part_woken(struct partition_waiter *waiter)
             }
         }
     }
+    ASSERT(lane != NULL); /* every part is in one */
     if (lane->woken) {
         return;
     }
@@ -466,8 +467,7 @@ static void round_begin(struct fetch_call *call)
     }
 }
 
-/* ---- taking the request apart
- * ------------------------------------------------ */
+/* ---- taking the request apart -------------------------------------------- */
 static void part_prepare(struct fetch_call *call,
                          const struct image_topic *topic,
                          enum kafka_error error,

@@ -152,8 +152,7 @@ static void oracle_leads(struct cluster *c, int group, int node, uint64_t term)
     o->leader_of[term] = node + 1;
 }
 
-/* ---- the state machine: a file of fingerprints
- * --------------------------------- */
+/* ---- the state machine: a file of fingerprints --------------------------- */
 
 struct record {
     uint64_t index, term, print;
@@ -457,8 +456,7 @@ static void m_closed(void *sm)
     m->closed = true;
 }
 
-/* ---- catch-up of the state machine: its file is the whole state
- * ------------------ */
+/* ---- catch-up of the state machine: its file is the whole state ---------- */
 
 #define RANGE 8192
 
@@ -646,8 +644,7 @@ static const struct group_ops machine_ops = {
     .closed = m_closed,
 };
 
-/* ---- brokers
- * --------------------------------------------------------------------- */
+/* ---- brokers ------------------------------------------------------------- */
 
 static struct group_creation creation_of(const struct cluster *c, int group,
                                          int node)
@@ -794,8 +791,7 @@ static void boot(struct env *env, void *arg)
     env_timer_start(&n->work, 10);
 }
 
-/* ---- workload
- * --------------------------------------------------------------------- */
+/* ---- workload ------------------------------------------------------------ */
 
 struct cluster_read {
     struct group_read read;
@@ -870,8 +866,7 @@ static void work(struct env_timer *timer)
     env_timer_start(timer, prng_between(&c->prng, 2, 30));
 }
 
-/* ---- nemesis
- * ------------------------------------------------------------------------ */
+/* ---- nemesis ------------------------------------------------------------- */
 
 static struct cluster_node *any_node(struct cluster *c)
 {
@@ -997,9 +992,7 @@ static void strike(struct cluster *c)
     }
 }
 
-/* ---- checks
- * ----------------------------------------------------------------------------
- */
+/* ---- checks -------------------------------------------------------------- */
 
 static void check_store(struct cluster *c)
 {

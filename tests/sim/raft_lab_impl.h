@@ -636,8 +636,11 @@ void lab_forge(struct lab *lab, int from, int to, const struct message *m,
 {
     struct lab_message *out;
     size_t size = 4096;
+    static const struct message_entry none;
     size_t at;
 
+    if (entries == NULL)
+        entries = &none;
     for (uint32_t i = 0; i < m->n_entries; i++)
         size += entries[i].size;
     out = mem_zalloc(sizeof *out + size);

@@ -204,8 +204,7 @@ static inline void restart(enum sim_crash how)
     run_ms(200);
 }
 
-/* ---- one request
- * --------------------------------------------------------------- */
+/* ---- one request --------------------------------------------------------- */
 enum kind { JOIN, SYNC, LEAVE, COMMIT, FETCH, DESCRIBE, DELETE };
 
 struct ask_member {
@@ -408,8 +407,7 @@ static inline void ask_send(struct ask *a)
     sim_node_call(w.node, 0, call_ask, a);
 }
 
-/* ---- JoinGroup
- * --------------------------------------------------------------------- */
+/* ---- JoinGroup ----------------------------------------------------------- */
 /* `protocols` as "range,sticky"; metadata is the same for all of them. */
 static inline struct ask *join_new(const char *group, const char *member,
                                    const char *instance, int version,
@@ -464,8 +462,7 @@ static inline struct ask *join(const char *group, const char *member)
     return join_as(group, member, NULL, 3);
 }
 
-/* ---- SyncGroup and the others
- * ------------------------------------------------------ */
+/* ---- SyncGroup and the others -------------------------------------------- */
 static inline struct ask *sync_new(const struct ask *joined)
 {
     struct ask *a = ask_new(SYNC, joined->group);
@@ -682,8 +679,7 @@ static inline const char *state_of(const char *group)
     return state;
 }
 
-/* ---- the whole state as text
- * -------------------------------------------------------- */
+/* ---- the whole state as text --------------------------------------------- */
 static inline void dump_add(char *out, size_t size, const char *format, ...)
 {
     size_t n = strlen(out);

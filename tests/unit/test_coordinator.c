@@ -41,8 +41,7 @@ static struct ask *leader_of(struct ask **joined, int n)
     return NULL;
 }
 
-/* ---- hashing
- * ----------------------------------------------------------------------- */
+/* ---- hashing ------------------------------------------------------------- */
 START_TEST(test_coordinator__partition_of)
 {
     /* as Java's String.hashCode has them */
@@ -62,8 +61,7 @@ START_TEST(test_coordinator__partition_of)
 }
 END_TEST
 
-/* ---- joining
- * ----------------------------------------------------------------------- */
+/* ---- joining ------------------------------------------------------------- */
 START_TEST(test_coordinator__one_member)
 {
     world_begin(1, 3000);
@@ -307,8 +305,7 @@ START_TEST(test_coordinator__size_limit)
 }
 END_TEST
 
-/* ---- rebalances
- * -------------------------------------------------------------------- */
+/* ---- rebalances ---------------------------------------------------------- */
 START_TEST(test_coordinator__join_rebalances)
 {
     struct ask *j[2], *k[3], *s[3];
@@ -566,8 +563,7 @@ START_TEST(test_coordinator__leave)
 }
 END_TEST
 
-/* ---- static members
- * ---------------------------------------------------------------- */
+/* ---- static members ------------------------------------------------------ */
 static void static_stable(struct ask **j, int version)
 {
     struct ask *s[2];
@@ -720,8 +716,7 @@ START_TEST(test_coordinator__static_kept_through_rebalance)
 }
 END_TEST
 
-/* ---- commits
- * ------------------------------------------------------------------------- */
+/* ---- commits ------------------------------------------------------------- */
 START_TEST(test_coordinator__commits)
 {
     struct ask *j[1];
@@ -835,8 +830,7 @@ START_TEST(test_coordinator__commit_waits_and_is_told)
 }
 END_TEST
 
-/* ---- change of leaders
- * ----------------------------------------------------------------- */
+/* ---- change of leaders --------------------------------------------------- */
 START_TEST(test_coordinator__reload)
 {
     struct ask *j[3], *e[2];
@@ -1021,8 +1015,7 @@ START_TEST(test_coordinator__close_while_loading)
 }
 END_TEST
 
-/* ---- deleting and forgetting
- * ------------------------------------------------------------ */
+/* ---- deleting and forgetting --------------------------------------------- */
 START_TEST(test_coordinator__delete)
 {
     struct ask *j[1];
@@ -1157,9 +1150,7 @@ START_TEST(test_coordinator__topic_deleted)
 }
 END_TEST
 
-/* ---- listing
- * ------------------------------------------------------------------------------
- */
+/* ---- listing ------------------------------------------------------------- */
 static void list_add(void *arg, const struct coordinator_group_view *v)
 {
     char *out = arg;

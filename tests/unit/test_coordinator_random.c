@@ -90,8 +90,7 @@ static struct generation *generation_of(const struct ask *a, unsigned of)
     return g;
 }
 
-/* ---- what answers must say
- * --------------------------------------------------------- */
+/* ---- what answers must say ----------------------------------------------- */
 static void check_join(const struct ask *a, unsigned of)
 {
     if (a->error != KAFKA_NONE) {
@@ -191,9 +190,7 @@ static void look(void)
     }
 }
 
-/* ---- clients
- * ---------------------------------------------------------------------------
- */
+/* ---- clients ------------------------------------------------------------- */
 static void client_join(struct client *c, int number)
 {
     char instance[16];
@@ -304,8 +301,7 @@ static void fetch_step(void)
     remember(a, least);
 }
 
-/* ---- the world
- * ------------------------------------------------------------------------- */
+/* ---- the world ----------------------------------------------------------- */
 static void crashed(void)
 {
     for (int i = n_seen; i < n_asks; i++) {

@@ -62,8 +62,8 @@ static void on_begin(struct env_timer *timer)
     (void)timer;
     for (uint64_t k = 1; k <= ENTRIES; k++) {
         char text[32];
-        int n = snprintf(text, sizeof text, "entry %llu",
-                         (unsigned long long)k);
+        int n =
+            snprintf(text, sizeof text, "entry %llu", (unsigned long long)k);
         struct iovec iov = {text, (size_t)n};
         last = wal_append_entry(wal, &id, (log_index){k}, (raft_term_t){2},
                                 ENTRY_DATA, &iov, 1, NULL);
