@@ -3,6 +3,7 @@
  * in its partitions' lists until something moves or its time is up, then reads
  * once more. Sessions: always 0, every answer names every partition (KIP-227
  * allows it). */
+#include "base/assert.h"
 #include "base/mem.h"
 #include "net/api/api.h"
 #include "schema/fetch.h"
@@ -281,7 +282,9 @@ static void part_woken(struct partition_waiter *waiter)
             }
         }
     }
-    ASSERT(lane != NULL); /* every part is in one */
+    if (lane == NULL) {
+        UNREACHABLE("a part in no lane");
+    }
     if (lane->woken) {
         return;
     }
