@@ -118,10 +118,13 @@
 #define LIMIT_RPC_PENDING 1024
 
 /* ---- raft: catch-up ------------------------------------------------------ */
-/* Groups of a shard that receive at a time, and ranges that are read at a time
- * for others: memory for that many ranges of 1 MiB (four for each transfer). */
-#define LIMIT_CATCHUP_TRANSFERS 4
-#define LIMIT_CATCHUP_READS 16
+/* Groups of a shard that receive at a time: many small ones are quickly done,
+ * and settled in one round. */
+#define LIMIT_CATCHUP_TRANSFERS 64
+/* Ranges of 1 MiB that a shard has under way for them, and that it reads at a
+ * time for others: memory. */
+#define LIMIT_CATCHUP_FETCHES 16
+#define LIMIT_CATCHUP_READS 32
 /* Received by a shard: leaves the disks and the network of a busy cluster room
  * for what is being written. */
 #define LIMIT_CATCHUP_BYTES_PER_S ((uint64_t)128 << 20)

@@ -553,13 +553,37 @@ static enum err sync_view(struct segment_view *v)
     return status == ERR_OK ? env_file_sync(v->side.file) : status;
 }
 
+/* A segment without batches: nothing of its log was to be fetched, but the file
+ * belongs to it. */
+static enum err ensure_log(const struct partition_transfer *t,
+                           const struct segment *segment)
+{
+    char path[LIMIT_PATH];
+    struct env_file *file;
+    enum err status;
+    if (segment->bytes > 0) {
+        return ERR_OK;
+    }
+    segment_path(path, t->partition->dir, segment->base.v, "log");
+    status = env_file_open(t->partition->env, path,
+                           ENV_FILE_READ | ENV_FILE_WRITE | ENV_FILE_CREATE,
+                           &file);
+    if (status == ERR_OK) {
+        env_file_close(file);
+    }
+    return status;
+}
+
 /* One received segment; `w` is where the one before it ended. */
 static enum err verify_segment(struct partition_transfer *t, size_t i,
                                struct walk *w)
 {
     struct segment_view v = view_of(t, &t->segments[i]);
     struct side_head head;
-    enum err status = segment_view_open(&v, true);
+    enum err status = ensure_log(t, &t->segments[i]);
+    if (status == ERR_OK) {
+        status = segment_view_open(&v, true);
+    }
     if (status == ERR_OK) {
         status = segment_read_head(&v, &head);
     }

@@ -25,7 +25,7 @@
 #define ASK_TIMEOUT_MS 5000
 #define READ_TIMEOUT_MS 20000
 #define ROUNDS_MAX 8 /* manifests of one transfer before it switches anyway */
-#define FETCHES 4    /* ranges of one transfer under way */
+#define FETCHES 4    /* ranges of one transfer under way, at most */
 
 enum transfer_state { T_ASK, T_FETCH, T_CONFIRM, T_READY, T_END };
 
@@ -84,6 +84,14 @@ static bool is_working(const struct transfer *t)
     return false;
 }
 
+static void fetch_finish(struct fetch *f)
+{
+    f->t->g->host->n_fetching--;
+    mem_free(f->job.data);
+    f->job.data = NULL;
+    f->state = F_IDLE;
+}
+
 static void transfer_cancel(struct transfer *t)
 {
     struct transport *transport = t->g->host->options.transport;
@@ -98,9 +106,8 @@ static void transfer_cancel(struct transfer *t)
             transport_cancel(transport, &f->call);
         if (f->state == F_WRITING)
             continue; /* it ends by itself */
-        mem_free(f->job.data);
-        f->job.data = NULL;
-        f->state = F_IDLE;
+        if (f->state != F_IDLE)
+            fetch_finish(f);
     }
 }
 
@@ -159,8 +166,9 @@ void catchup_group_closing(struct group *g)
 
 /* ---- ranges -------------------------------------------------------------- */
 
-/* A bucket that fills with the allowed rate, up to a quarter of a second. */
-static bool take_tokens(struct raft_host *host, uint32_t size)
+/* Room for one more range under way, and the allowed rate not used up: a bucket
+ * that fills up to a quarter of a second. */
+static bool may_fetch(struct raft_host *host)
 {
     uint64_t now = env_now_ms(host->env);
     uint64_t rate = LIMIT_CATCHUP_BYTES_PER_S;
@@ -170,10 +178,13 @@ static bool take_tokens(struct raft_host *host, uint32_t size)
     if (host->catchup_tokens > rate / 4)
         host->catchup_tokens = rate / 4;
     host->catchup_tokens_ms = now;
-    if (host->catchup_tokens < size)
-        return false;
+    return host->catchup_tokens >= CATCHUP_RANGE_MAX &&
+           host->n_fetching < LIMIT_CATCHUP_FETCHES;
+}
+
+static void take_tokens(struct raft_host *host, uint32_t size)
+{
     host->catchup_tokens -= size;
-    return true;
 }
 
 static void fetch_again(struct fetch *f, bool have_bytes)
@@ -181,13 +192,6 @@ static void fetch_again(struct fetch *f, bool have_bytes)
     f->state = F_AGAIN;
     f->have_bytes = have_bytes;
     f->again_ms = group_now(f->t->g) + AGAIN_MS;
-}
-
-static void fetch_finish(struct fetch *f)
-{
-    mem_free(f->job.data);
-    f->job.data = NULL;
-    f->state = F_IDLE;
 }
 
 static void fetch_run(struct env_work *work)
@@ -320,10 +324,11 @@ static bool fetch_more(struct transfer *t)
 
         if (f->state == F_AGAIN && !fetch_retry(f))
             return false;
-        if (f->state == F_IDLE && !t->given_out &&
-            take_tokens(t->g->host, CATCHUP_RANGE_MAX)) {
+        if (f->state == F_IDLE && !t->given_out && may_fetch(t->g->host)) {
             if (ops_of(t)->receive_next(t->g->sm, &f->job.range)) {
                 ASSERT(is_range_sane(&f->job.range));
+                t->g->host->n_fetching++;
+                take_tokens(t->g->host, f->job.range.size);
                 fetch_call(f);
             } else {
                 t->given_out = true;

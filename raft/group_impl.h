@@ -259,7 +259,7 @@ struct raft_host {
     uint32_t n_down, down_size;
     /* catch-up */
     struct transfer *receiving;
-    uint32_t n_receiving, catchup_reads;
+    uint32_t n_receiving, n_fetching, catchup_reads;
     bool room_due; /* room may have been made */
     uint64_t catchup_tokens, catchup_tokens_ms, catchup_offer_ms;
     /* settling */
