@@ -769,12 +769,6 @@ END_TEST
 /* Random crashes, cuts and loads. FLOTILLA_SEEDS says how many runs. */
 START_TEST(test_catchup__random)
 {
-    const char *seeds = getenv("FLOTILLA_SEEDS");
-    const char *only = getenv("FLOTILLA_SEED");
-    if (only != NULL && _i != atoi(only))
-        return;
-    if (_i >= (seeds != NULL ? atoi(seeds) : 6))
-        return;
     start(100 + (uint64_t)_i);
     struct prng *prng = sim_prng(sim);
     sim_net_bandwidth(sim, 4 << 20);
@@ -808,7 +802,9 @@ int main(void)
     tcase_add_test(tc, test_catchup__never_takes_what_is_damaged);
     tcase_add_loop_test(tc, test_catchup__survives_crashes_of_both_sides, 0,
                         10);
-    tcase_add_loop_test(tc, test_catchup__random, 0, 1000);
+    const char *seeds = getenv("FLOTILLA_SEEDS");
+    tcase_add_loop_test(tc, test_catchup__random, 0,
+                        seeds != NULL ? atoi(seeds) : 6);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
     srunner_run_all(sr, CK_NORMAL);
