@@ -26,6 +26,7 @@ struct wal_file *wal_file_add(struct wal *wal, struct env_file *file,
     size_t n = wal->n_files + (size_t)1;
     added->number = wal->n_files + 1;
     added->bytes = bytes;
+    added->made = bytes;
     added->file = file;
     added->state = WAL_FILE_FREE;
     wal->files = mem_realloc(wal->files, n * sizeof(struct wal_file *));
@@ -177,12 +178,12 @@ bool wal_fill_possible(const struct wal *wal)
 }
 
 /* Fills with zeros, on a worker or blocking. */
-static enum err fill_zeros(struct env_file *file, uint64_t bytes)
+static enum err fill_zeros(struct env_file *file, uint64_t from, uint64_t bytes)
 {
     void *zeros = mem_alloc_aligned(WAL_BLOCK, FILL_STEP);
     enum err e = ERR_OK;
     memset(zeros, 0, FILL_STEP);
-    for (uint64_t at = 0; at < bytes && e == ERR_OK;) {
+    for (uint64_t at = from; at < bytes && e == ERR_OK;) {
         uint64_t rest = bytes - at;
         struct iovec iov = {zeros, rest < FILL_STEP ? rest : FILL_STEP};
         e = env_file_pwritev(file, &iov, 1, at, false);
@@ -203,7 +204,7 @@ static enum err fill_file(struct env *env, const char *dir, const char *path,
         *out = NULL;
         return e;
     }
-    e = fill_zeros(*out, bytes);
+    e = fill_zeros(*out, 0, bytes);
     if (e == ERR_OK) {
         e = env_dir_sync(env, dir); /* before wal.meta names it */
     }
@@ -217,23 +218,23 @@ static enum err fill_file(struct env *env, const char *dir, const char *path,
     return e;
 }
 
-/* What wal.meta says, with one more file of `more` bytes (0: none). */
-static uint8_t *meta_make(const struct wal *wal, uint64_t more, size_t *size)
+/* What wal.meta says when file `number` (0: none) has `bytes`. */
+static uint8_t *meta_make(const struct wal *wal, uint32_t number,
+                          uint64_t bytes, size_t *size)
 {
-    uint32_t n = wal->n_files + (more > 0);
-    uint64_t *bytes = mem_alloc(sizeof *bytes * (n + 1));
-    for (uint32_t k = 0; k < wal->n_files; k++) {
-        bytes[k] = wal->files[k]->bytes;
+    uint32_t n = wal->n_files + (number > wal->n_files);
+    uint64_t *sizes = mem_alloc(sizeof *sizes * (n + (size_t)1));
+    for (uint32_t k = 0; k < n; k++) {
+        sizes[k] = k + 1 == number ? bytes : wal->files[k]->made;
     }
-    bytes[wal->n_files] = more;
     struct wal_meta meta = {.log_id = wal->log_id,
                             .made_ms = wal->made_ms,
                             .n_files = n,
-                            .bytes = bytes};
+                            .bytes = sizes};
     *size = wal_meta_bytes(n);
     uint8_t *out = mem_alloc(*size);
     wal_meta_encode(&meta, out);
-    mem_free(bytes);
+    mem_free(sizes);
     return out;
 }
 
@@ -247,7 +248,7 @@ enum err wal_meta_write(struct wal *wal)
 {
     char path[512];
     size_t size;
-    uint8_t *bytes = meta_make(wal, 0, &size);
+    uint8_t *bytes = meta_make(wal, 0, 0, &size);
     wal_meta_path(wal->dir, path);
     enum err e = env_file_write_whole(wal->env, path, bytes, size);
     mem_free(bytes);
@@ -258,7 +259,7 @@ enum err wal_file_make_first(struct wal *wal)
 {
     char path[512];
     struct env_file *file;
-    uint64_t bytes = wal->options.file_bytes;
+    uint64_t bytes = wal_align(wal->options.file_bytes / 2, WAL_BLOCK);
     bytes =
         bytes < LIMIT_WAL_FIRST_FILE_BYTES ? bytes : LIMIT_WAL_FIRST_FILE_BYTES;
     wal_file_path(wal->dir, 1, path);
@@ -273,11 +274,44 @@ enum err wal_file_make_first(struct wal *wal)
 static void fill_run(struct env_work *work)
 {
     struct wal_fill *fill = work->arg;
-    fill->status =
-        fill_file(work->env, fill->dir, fill->path, fill->bytes, &fill->file);
+    if (fill->extends != NULL) {
+        fill->status =
+            fill_zeros(fill->extends->file, fill->extends->bytes, fill->bytes);
+    } else {
+        fill->status = fill_file(work->env, fill->dir, fill->path, fill->bytes,
+                                 &fill->file);
+    }
     if (fill->status == ERR_OK) {
         fill->status = env_file_write_whole(work->env, fill->meta_path,
                                             fill->meta, fill->meta_size);
+    }
+}
+
+static void fill_ok(struct wal *wal, struct wal_fill *fill)
+{
+    if (fill->extends == NULL) {
+        wal_file_add(wal, fill->file, fill->bytes);
+    } else {
+        wal->bytes_total += fill->bytes - fill->extends->bytes;
+        fill->extends->bytes = fill->bytes;
+        fill->extends->made = fill->bytes;
+    }
+}
+
+static void fill_failed(struct wal *wal, struct wal_fill *fill)
+{
+    if (fill->file != NULL) {
+        env_file_close(fill->file);
+    }
+    if (fill->status != ERR_NOSPACE) {
+        env_fatal(wal->env, "cannot make log file %s: %s", fill->path,
+                  err_text(fill->status));
+    }
+    /* Room comes by recycling, or when space does. */
+    log_warn("wal", "no space for another log file path=%s", fill->path);
+    wal->fill_wait = true;
+    if (!wal->closing) {
+        env_timer_start(&wal->fill_timer, FILL_AGAIN_MS);
     }
 }
 
@@ -286,22 +320,12 @@ static void fill_done(struct env_work *work)
     struct wal_fill *fill = work->arg;
     struct wal *wal = fill->wal;
     if (fill->status == ERR_OK) {
-        wal_file_add(wal, fill->file, fill->bytes);
-        wal_room_changed(wal);
+        fill_ok(wal, fill);
     } else {
-        if (fill->file != NULL) {
-            env_file_close(fill->file);
-        }
-        if (fill->status != ERR_NOSPACE) {
-            env_fatal(wal->env, "cannot make log file %s: %s", fill->path,
-                      err_text(fill->status));
-        }
-        /* Room comes by recycling, or when space does. */
-        log_warn("wal", "no space for another log file path=%s", fill->path);
-        wal->fill_wait = true;
-        if (!wal->closing) {
-            env_timer_start(&wal->fill_timer, FILL_AGAIN_MS);
-        }
+        fill_failed(wal, fill);
+    }
+    if (fill->extends != NULL) {
+        fill->extends->state = WAL_FILE_FREE;
     }
     wal->fill = NULL;
     mem_free(fill->meta);
@@ -309,6 +333,7 @@ static void fill_done(struct env_work *work)
     if (wal->closing) {
         wal_close_step(wal);
     } else {
+        wal_room_changed(wal);
         wal_turn_defer(wal);
     }
 }
@@ -328,23 +353,54 @@ static bool fill_needed(const struct wal *wal)
     return true;
 }
 
-void wal_fill_maybe(struct wal *wal)
+/* The small first file, when it is free and not needed soon. */
+static struct wal_file *fill_extends(const struct wal *wal)
 {
-    if (wal->fill != NULL || !wal_fill_possible(wal) || !fill_needed(wal)) {
-        return;
+    const struct wal_file *current = wal_file_current(wal);
+    uint64_t full = wal->options.file_bytes;
+    if (current->bytes < full || wal->file_at > current->bytes / 2) {
+        return NULL;
     }
-    wal->fill_asked = false;
+    for (uint32_t k = 0; k < wal->n_files; k++) {
+        struct wal_file *file = wal->files[k];
+        if (file->state == WAL_FILE_FREE && file->bytes < full &&
+            wal->bytes_total - file->bytes + full <= wal->options.bytes_max) {
+            return file;
+        }
+    }
+    return NULL;
+}
+
+static void fill_begin(struct wal *wal, struct wal_file *extends)
+{
+    uint32_t number = extends != NULL ? extends->number : wal->n_files + 1;
     struct wal_fill *fill = mem_zalloc(sizeof *fill);
     fill->wal = wal;
+    fill->extends = extends;
     fill->bytes = wal->options.file_bytes;
-    fill->meta = meta_make(wal, fill->bytes, &fill->meta_size);
-    wal_file_path(wal->dir, wal->n_files + 1, fill->path);
+    fill->meta = meta_make(wal, number, fill->bytes, &fill->meta_size);
+    wal_file_path(wal->dir, number, fill->path);
     wal_meta_path(wal->dir, fill->meta_path);
     memcpy(fill->dir, wal->dir, sizeof fill->dir);
     fill->work = (struct env_work){
         .run = fill_run, .done = fill_done, .arg = fill, .env = wal->env};
     wal->fill = fill;
     env_work_submit(wal->env, ENV_POOL_IO, &fill->work);
+}
+
+void wal_fill_maybe(struct wal *wal)
+{
+    if (wal->fill != NULL || wal->fill_wait) {
+        return;
+    }
+    struct wal_file *extends = fill_extends(wal);
+    if (extends != NULL) {
+        extends->state = WAL_FILE_FILLING;
+        fill_begin(wal, extends);
+    } else if (wal_fill_possible(wal) && fill_needed(wal)) {
+        wal->fill_asked = false;
+        fill_begin(wal, NULL);
+    }
 }
 
 void wal_fill_again(struct env_timer *timer)

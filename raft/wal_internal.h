@@ -27,11 +27,13 @@ enum wal_file_state {
     WAL_FILE_FREE,    /* may be written from the beginning */
     WAL_FILE_USED,    /* recovery needs it */
     WAL_FILE_RETIRED, /* free once a durable flush says so */
+    WAL_FILE_FILLING, /* free once it has its full size */
 };
 
 struct wal_file {
     uint32_t number;
     uint64_t bytes; /* usable, whole blocks */
+    uint64_t made;  /* that it surely has on disk; it may have grown */
     uint64_t generation;
     enum wal_file_state state;
     struct env_file *file;
@@ -51,7 +53,7 @@ struct wal_flush {
     struct wal_flush *next;
 };
 
-/* A file being filled with zeros by a worker. */
+/* A file being made, or made longer, by a worker. */
 struct wal_fill {
     struct env_work work;
     struct wal *wal;
@@ -61,6 +63,7 @@ struct wal_fill {
     uint64_t bytes;
     uint8_t *meta;
     size_t meta_size;
+    struct wal_file *extends; /* NULL: a new one, `file` once it is made */
     struct env_file *file;
     enum err status;
 };

@@ -102,8 +102,8 @@ static void setup(void)
 {
     model_begin(&m, 11);
     m.calm = true;
-    m.options.file_bytes = 96 << 10;
-    m.options.bytes_max = 8 * 96 << 10;
+    m.options.file_bytes = 128 << 10;
+    m.options.bytes_max = 8 * 128 << 10;
     m.options.buffer_bytes_max = 48 << 10;
     ck_assert_int_eq(model_open(&m), ERR_OK);
 }
@@ -239,7 +239,7 @@ START_TEST(test_wal__refuses_until_settled_but_terms_always_go)
     wal_stats(m.wal, &stats);
     ck_assert_uint_le(stats.bytes_buffered, m.options.buffer_bytes_max + 16384);
     ck_assert_uint_gt(stats.files_begun, begun + 10); /* several laps ... */
-    ck_assert_uint_le(stats.file_bytes, m.options.bytes_max + 98304);
+    ck_assert_uint_le(stats.file_bytes, m.options.bytes_max + 131072);
     ck_assert_uint_gt(stats.bytes_relogged, 0); /* ... past a stuck group */
     ck_assert_uint_ge(stats.files, files);
     uint64_t last = m.now.groups[0].last;
@@ -256,7 +256,7 @@ END_TEST
 
 START_TEST(test_wal__no_space_for_files_is_no_error)
 {
-    sim_disk_capacity(m.node, 220 << 10); /* two files */
+    sim_disk_capacity(m.node, 280 << 10); /* two files */
     in_node(write_some, NULL);
     for (int k = 0; k < 300; k++) {
         in_node(fill_up, NULL);
@@ -270,6 +270,7 @@ START_TEST(test_wal__no_space_for_files_is_no_error)
     for (int k = 0; k < 100; k++) {
         in_node(fill_up, NULL);
         model_run_us(&m, 50000);
+        in_node(settle_all, NULL);
     }
     struct wal_stats stats;
     wal_stats(m.wal, &stats);
