@@ -46,6 +46,7 @@ struct cluster_node {
     struct machine *machines[CLUSTER_GROUPS_MAX];
     struct env_timer work;
     bool may_fail; /* a disk fault was planted */
+    bool stopping;
 };
 
 struct cluster {
@@ -452,6 +453,7 @@ static void m_closed(void *sm)
 {
     struct machine *m = sm;
 
+    m->node->machines[m->at] = NULL;
     env_file_close(m->file);
     m->closed = true;
 }
@@ -760,6 +762,8 @@ static void boot_group(struct cluster_node *n, int at)
     e = raft_host_find(n->host, &creation.id) != NULL
             ? raft_host_open(n->host, &creation.id, &machine_ops, m, &m->group)
             : raft_host_create(n->host, &creation, &machine_ops, m, &m->group);
+    if (e == ERR_NOSPACE)
+        n->may_fail = true;
     if (e != ERR_OK && n->may_fail)
         env_fatal(n->host->env, "cannot open a group: %s", err_text(e));
     if (e != ERR_OK)
@@ -775,11 +779,14 @@ static void boot(struct env *env, void *arg)
     enum err e;
 
     n->host = NULL;
+    n->stopping = false;
     memset(n->machines, 0, sizeof n->machines);
     if (env_dir_make(env, "/data") != ERR_OK)
         env_fatal(env, "cannot make the directory");
     boot_transport(n, env);
     e = boot_host(n, env);
+    if (e == ERR_NOSPACE)
+        n->may_fail = true; /* a full disk is told, and tried again */
     if (e != ERR_OK && n->may_fail)
         env_fatal(env, "cannot start: %s", err_text(e));
     if (e != ERR_OK)
@@ -855,7 +862,7 @@ static void work(struct env_timer *timer)
     for (int i = 0; i < c->options.n_groups; i++) {
         struct machine *m = n->machines[i];
 
-        if (!m->role.is_leader)
+        if (m == NULL || !m->role.is_leader)
             continue;
         if (!c->healing && prng_chance(&c->prng, 1, 3))
             for (uint64_t k = prng_below(&c->prng, 4); k > 0; k--)
@@ -935,13 +942,67 @@ static void do_transfer(struct env *env, void *arg)
         sim_note(c->sim, "nemesis: transfer");
 }
 
+/* The process ends as SIGTERM ends it: what is settled by then is settled. */
+static void host_stopped(void *arg)
+{
+    struct cluster_node *n = arg;
+
+    sim_note(n->cluster->sim, "stopped");
+    n->host = NULL;
+    sim_node_crash(n->sim_node, SIM_KILL);
+    restart_later(n->cluster, n);
+}
+
+static void do_stop(struct env *env, void *arg)
+{
+    struct cluster_node *n = arg;
+    struct raft_host *host = n->host;
+
+    (void)env;
+    if (host == NULL || n->stopping)
+        return;
+    sim_note(n->cluster->sim, "nemesis: stop %d", n->at);
+    n->stopping = true;
+    env_timer_stop(&n->work);
+    raft_host_stop(host, (uint32_t)prng_between(&n->cluster->prng, 1, 500),
+                   host_stopped, n);
+}
+
+static uint64_t disk_bytes;
+
+static void add_file(void *arg, const char *path, uint64_t size)
+{
+    (void)arg, (void)path;
+    disk_bytes += size;
+}
+
+static void more_space(void *arg)
+{
+    struct cluster_node *n = arg;
+
+    sim_disk_capacity(n->sim_node, 0);
+}
+
+/* The disk is full for a while. */
+static void fill_disk(struct cluster *c, struct cluster_node *n)
+{
+    disk_bytes = 0;
+    sim_disk_list(n->sim_node, add_file, NULL);
+    sim_note(c->sim, "nemesis: disk of %d is full", n->at);
+    sim_disk_capacity(n->sim_node,
+                      disk_bytes + prng_below(&c->prng, 3) * 4096 + 1);
+    sim_at(c->sim,
+           sim_now_ns(c->sim) + prng_between(&c->prng, 100, 5000) * SIM_MS,
+           more_space, n);
+}
+
 static void strike(struct cluster *c)
 {
     struct cluster_node *a = any_node(c), *b = any_node(c);
     uint64_t now = sim_now_ns(c->sim);
     uint64_t ms = prng_between(&c->prng, 50, 4000);
 
-    switch (prng_below(&c->prng, 14)) {
+    switch (prng_below(&c->prng, 17)) {
         case 0:
         case 1:
             crash(c, a);
@@ -985,6 +1046,14 @@ static void strike(struct cluster *c)
         case 11:
             if (sim_node_up(a->sim_node))
                 sim_node_call(a->sim_node, 0, do_transfer, a);
+            break;
+        case 12:
+            if (sim_node_up(a->sim_node))
+                sim_node_call(a->sim_node, 0, do_stop, a);
+            break;
+        case 13:
+            if (sim_node_up(a->sim_node))
+                fill_disk(c, a);
             break;
         default:
             sim_net_heal_all(c->sim);

@@ -429,6 +429,9 @@ static void sync_settle(struct sim_disk *disk, struct op *sync)
             if (disk->any_lost && op->kind == OP_WRITE) {
                 clip_before(disk, op, op->offset, op->offset + op->size);
             }
+            if (disk->any_lost && op->kind == OP_TRUNCATE) {
+                clip_before(disk, op, op->size, UINT64_MAX);
+            }
             op_free(disk, op);
         }
         op = next;
@@ -970,7 +973,8 @@ enum err sim_file_pwritev(struct env_file *base, const struct iovec *iov,
 static void mark_lost(struct sim_disk *disk, struct op *sync)
 {
     for (struct op *op = disk->first; op != sync; op = op->next) {
-        op->lost = op->lost || sync_covers(sync, op);
+        /* names are the journal's: it tries again or the file system ends */
+        op->lost = op->lost || (!op_is_name(op) && sync_covers(sync, op));
     }
     disk->any_lost = true;
     op_free(disk, sync);
