@@ -1332,7 +1332,10 @@ struct group_role group_role(const struct group *g)
 
 log_index group_commit_index(const struct group *g)
 {
-    return (log_index){g->raft.commit_index};
+    uint64_t commit = g->raft.commit_index;
+
+    /* the core forgets it when it is started again, the group does not */
+    return (log_index){commit > g->applied ? commit : g->applied};
 }
 
 log_index group_last_index(const struct group *g)
