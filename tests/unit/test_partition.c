@@ -444,9 +444,23 @@ START_TEST(test_partition__acks)
     ck_assert_int_eq(f.n_batches, 0);
     sim_node_call(w.node, 0, call_release, NULL);
     run();
+    /* below the high watermark, but not beyond it */
+    sim_node_call(w.node, 0, call_hold_commit, NULL);
+    struct produced *fourth = batch_new(2, 5, 5, -1, -1, -1);
+    send(fourth);
+    run();
+    f = fetch(1, 1 << 20);
+    ck_assert_int_eq(f.n_batches, 2);
+    ck_assert_int_eq(f.last, 2);
+    ck_assert_int_eq(list_offset(-1), 3);
+    ck_assert_int_eq(list_offset(6), -1);
+    sim_node_call(w.node, 0, call_release, NULL);
+    run();
+    ck_assert(fourth->done);
+    batch_free(fourth);
     ck_assert(all->done && third->done);
     ck_assert_int_eq(all->req.base_offset.v, 1);
-    ck_assert_int_eq(partition_high_watermark(w.p).v, 3);
+    ck_assert_int_eq(partition_high_watermark(w.p).v, 5);
     batch_free(one);
     batch_free(all);
     batch_free(third);
@@ -635,6 +649,31 @@ static void call_lead(struct env *env, void *arg)
     fake_lead(w.host, true);
 }
 
+/* A term of which nothing is left after a truncation is no epoch. */
+START_TEST(test_partition__truncated_epoch)
+{
+    int32_t epoch;
+    kafka_offset end;
+    world_begin(22);
+    (void)produce_plain(2, 1, 1);
+    int32_t first = partition_leader_epoch(w.p);
+    w.host->hold_commit = true;
+    sim_node_call(w.node, 0, call_lead, NULL);
+    run();
+    int32_t lost = partition_leader_epoch(w.p);
+    log_index noop = w.p->last;
+    sim_node_call(w.node, 0, call_truncate, &noop);
+    run();
+    (void)produce_plain(1, 1, 1);
+    ck_assert_int_gt(lost, first);
+    ck_assert_int_eq(partition_offset_for_epoch(w.p, -1, lost, &epoch, &end),
+                     KAFKA_NONE);
+    ck_assert_int_eq(epoch, first);
+    ck_assert_int_eq(end.v, 2);
+    world_end();
+}
+END_TEST
+
 START_TEST(test_partition__role_and_epochs)
 {
     int32_t epoch;
@@ -817,6 +856,44 @@ START_TEST(test_partition__delete_records)
     settle_and_evict();
     ck_assert_int_eq(log_files(), 1);
     ck_assert_int_eq(produce_plain(1, 1, 1), 20);
+    world_end();
+}
+END_TEST
+
+static void call_settled(struct env *env, void *arg)
+{
+    (void)env;
+    (void)arg;
+    w.host->hold_settled = false;
+    fake_settle_done(&w.host->group->settle_work);
+}
+
+/* The log start moves while a settle is under way whose checkpoint does not say
+ * so: no file goes that this checkpoint needs. */
+START_TEST(test_partition__delete_while_settling)
+{
+    world_begin(23);
+    w.config.segment_bytes = 400;
+    partition_configure(w.p, &w.config);
+    for (int i = 0; i < 10; i++) {
+        (void)produce_plain(2, 1000 + i, 100);
+    }
+    settle_and_evict();
+    (void)produce_plain(2, 1000, 100);
+    int files = log_files();
+    w.host->hold_settled = true;
+    settle();
+    ck_assert_int_eq(delete_before(12).req.low_watermark.v, 12);
+    sim_node_call(w.node, 0, call_settled, NULL);
+    run();
+    ck_assert_int_ge(log_files(), files);
+    crash(SIM_DROP_ALL);
+    ck_assert_int_eq(partition_log_start(w.p).v, 12);
+    ck_assert_int_eq(read_all(12, 22, 1000), 5);
+    settle();
+    ck_assert_int_lt(log_files(), files);
+    crash(SIM_DROP_ALL);
+    ck_assert_int_eq(read_all(12, 22, 1000), 5);
     world_end();
 }
 END_TEST
@@ -1354,6 +1431,8 @@ int main(void)
     tcase_add_test(tc, test_partition__restart);
     tcase_add_test(tc, test_partition__idempotence);
     tcase_add_test(tc, test_partition__duplicate_and_truncation);
+    tcase_add_test(tc, test_partition__truncated_epoch);
+    tcase_add_test(tc, test_partition__delete_while_settling);
     tcase_add_test(tc, test_partition__role_and_epochs);
     tcase_add_test(tc, test_partition__list_offsets);
     tcase_add_test(tc, test_partition__delete_records);
