@@ -280,7 +280,8 @@ static enum err file_open(struct recover *r, uint32_t number, uint64_t bytes)
         env_file_close(file);
         return e;
     }
-    wal_file_add(r->wal, file, size - size % WAL_BLOCK);
+    /* What is beyond wal.meta's size may not be durable. */
+    wal_file_add(r->wal, file, size - size % WAL_BLOCK)->made = bytes;
     return ERR_OK;
 }
 
