@@ -33,6 +33,7 @@ part() {
 
 part "layers, headers, symbols" make --no-print-directory -s lint-layers \
     lint-headers lint-symbols
+part "checks of the tests" python3 tests/conformance/selftest.py
 part "unit tests" make --no-print-directory -s unit
 if [ -e make/sim.mk ]; then
     part "simulator" make --no-print-directory -s sim-seeds

@@ -8,11 +8,11 @@ import sys
 
 from harness import Cluster, External, Failed, Report, ROOT
 from suite_clients import Java, confluent
-from suite_flotilla import Starting, Verbs
+from suite_flotilla import Dev, Starting, Verbs
 from suite_kcat import Kcat
 from suite_wire import Wire
 
-SUITES = ("verbs", "kcat", "confluent", "java", "wire", "starts")
+SUITES = ("verbs", "kcat", "confluent", "java", "wire", "starts", "dev")
 
 
 def arguments():
@@ -47,6 +47,8 @@ def suites(args, report, cluster, flotilla, build):
         Wire(report, cluster, flotilla, replicas).all()
     if "starts" in only and ours:
         Starting(report, cluster, flotilla).all()
+    if "dev" in only and ours:
+        Dev(report, flotilla).all()
 
 
 def main():

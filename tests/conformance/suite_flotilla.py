@@ -251,3 +251,106 @@ class Starting:
             best = seconds if best is None else min(best, seconds)
         expect(best < limit, "%.2f s" % best)
         return "%.2f s" % best
+
+
+class Dev:
+    """What `flotilla dev` promises about its brokers."""
+
+    def __init__(self, report, flotilla):
+        self.report = report
+        self.flotilla = flotilla
+
+    def all(self):
+        self.report.suite("flotilla dev")
+        check = self.report.check
+        check("files, -D, ready line, end by Ctrl-C", self.files)
+        check("a dead broker is told of, not restarted; all dead: 1",
+              self.deaths)
+        check("brokers die with it", self.orphans)
+        check("--ephemeral leaves nothing", self.ephemeral)
+        check("data is kept over a restart", self.kept)
+
+    def cluster(self, port=28900):
+        return Cluster(os.path.dirname(self.flotilla), 3, port,
+                       ["num.partitions=7"])
+
+    def files(self):
+        c = self.cluster()
+        try:
+            told = c.start()
+            expect(told == "127.0.0.1:28900,127.0.0.1:28901,127.0.0.1:28902",
+                   told)
+            for node in (1, 2, 3):
+                with open(c.path(node, "server.properties")) as f:
+                    lines = f.read().split("\n")
+                for line in ("num.partitions=7", "node.id=%d" % node,
+                             "default.replication.factor=3",
+                             "listeners=PLAINTEXT://127.0.0.1:%d" % (
+                                 28899 + node),
+                             "peer.listener=127.0.0.1:%d" % (28902 + node)):
+                    expect(line in lines, "no %s in %r" % (line, lines))
+                expect(c.pid(node) and os.path.isdir(c.path(node, "data")) and
+                       os.path.exists(c.path(node, "broker.log")), "files")
+            c.dev.send_signal(2)
+            expect(c.dev.wait(30) == 0, "status %r" % c.dev.returncode)
+            expect(not any(c.pid(n) for n in (1, 2, 3)), "brokers live on")
+        finally:
+            c.stop()
+            c.remove()
+
+    def deaths(self):
+        c = self.cluster()
+        try:
+            c.start()
+            pid = c.kill(2)
+            said = c.err.next(5) or ""
+            expect("Broker 2 ended by signal 9" in said, said)
+            c.wait_dead(2, pid)
+            time.sleep(1)
+            expect(c.dev.poll() is None and not c.pid(2), "restarted, or over")
+            for node in (1, 3):
+                c.kill(node)
+            expect(c.dev.wait(10) == 1, "status %r" % c.dev.returncode)
+        finally:
+            c.stop()
+            c.remove()
+
+    def orphans(self):
+        c = self.cluster()
+        try:
+            c.start()
+            pids = {n: c.pid(n) for n in (1, 2, 3)}
+            c.dev.kill()
+            c.dev.wait()
+            for node, pid in pids.items():
+                c.wait_dead(node, pid, 5)
+        finally:
+            c.stop()
+            c.remove()
+
+    def ephemeral(self):
+        d = tempfile.mkdtemp(prefix="flotilla-ephemeral-")
+        dev = subprocess.Popen(
+            [self.flotilla, "dev", "-n", "1", "--port", "28900",
+             "--ephemeral"], env=dict(os.environ, TMPDIR=d),
+            stdout=subprocess.PIPE)
+        expect(dev.stdout.readline() == b"ready: 127.0.0.1:28900\n", "ready")
+        expect(len(os.listdir(d)) == 1, repr(os.listdir(d)))
+        dev.terminate()
+        expect(dev.wait(30) == 0, "status %r" % dev.returncode)
+        expect(os.listdir(d) == [], repr(os.listdir(d)))
+        os.rmdir(d)
+
+    def kept(self):
+        c = self.cluster()
+        try:
+            c.start()
+            args = ["-b", c.bootstrap]
+            run([self.flotilla, "produce", "kept"] + args, stdin=b"a\nb\n")
+            expect(c.stop() == 0, "status %r" % c.dev.returncode)
+            c.start()
+            out = run([self.flotilla, "consume", "kept", "-e"] + args)
+            expect(sorted(out.split()) == [b"a", b"b"], repr(out))
+        finally:
+            c.stop()
+            c.remove()
