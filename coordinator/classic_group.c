@@ -60,7 +60,7 @@ void classic_group_forget_unused(struct classic_group *g)
 }
 
 /* ---- the log ------------------------------------------------------------- */
-static void record_add(struct classic_group *g, struct batch_builder *b)
+void classic_group_record(struct classic_group *g, struct batch_builder *b)
 {
     struct arena a;
     arena_init(&a, 0);
@@ -103,7 +103,7 @@ void classic_group_write(struct classic_group *g,
     w->done = done;
     w->arg = arg;
     w->generation = g->generation;
-    record_add(g, &w->batch);
+    classic_group_record(g, &w->batch);
     group_write_submit(w);
 }
 
@@ -260,12 +260,7 @@ static void elect_leader(struct classic_group *g)
         if (group_member_leads(m)) {
             return;
         }
-        if (first == NULL) {
-            first = m;
-        }
-    }
-    if (first == NULL) {
-        UNREACHABLE("a generation of nobody");
+        first = first == NULL ? m : first;
     }
     bytes_set(&g->leader, first->id.p, first->id.n);
 }

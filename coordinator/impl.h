@@ -114,6 +114,13 @@ struct group_partition {
     kafka_offset load_at;
     int32_t load_epoch; /* in which the fetch was begun */
     bool fetching;
+    /* trim.c */
+    int n_writes; /* submitted, not answered */
+    bool trimming, trim_failed;
+    int trim_left; /* of the state's batches */
+    int32_t trim_epoch;
+    kafka_offset trim_from, trim_next;
+    struct partition_delete_records trim_request;
     struct classic_group *groups; /* uthash */
     UT_hash_handle hh;
 };
@@ -182,7 +189,8 @@ void classic_group_drop(struct classic_group *g, enum kafka_error why);
 void classic_group_forget_unused(struct classic_group *g);
 void classic_group_restore(struct classic_group *g,
                            const struct group_record *record);
-/* Writes what the group is now. */
+/* Adds what the group is now; or writes just that. */
+void classic_group_record(struct classic_group *g, struct batch_builder *b);
 void classic_group_write(struct classic_group *g,
                          void (*done)(struct group_write *w,
                                       enum kafka_error error),
@@ -255,6 +263,13 @@ enum kafka_error group_member_check(struct classic_group *g, struct text id,
 /* May this be committed? `g` may be NULL. */
 enum kafka_error classic_group_check_commit(
     struct classic_group *g, const struct coordinator_commit *req);
+
+/* ---- trim.c ----------------------------------------------------------------
+ */
+/* Begins to make the log shorter if it is due and nothing is on its way. */
+void coordinator_trim(struct group_partition *gp);
+void group_partition_ref(struct group_partition *gp);
+void group_partition_unref(struct group_partition *gp);
 
 /* offsets.c */
 void offset_apply(struct group_partition *gp, const struct offset_record *o,

@@ -37,7 +37,8 @@ struct world {
     struct coordinator *c;
 };
 static struct world w;
-static int n_answers; /* of all requests */
+static int64_t trim_records_min; /* of worlds begun from now on */
+static int n_answers;            /* of all requests */
 
 static inline struct text txt(const char *s)
 {
@@ -124,6 +125,7 @@ static inline void world_begin(uint64_t seed, uint32_t delay_ms)
         .group_size_max = INT32_MAX,
         .offsets_retention_ms = INT64_C(7) * 86400000,
         .offset_metadata_bytes_max = 4096,
+        .trim_records_min = trim_records_min,
     };
     sim_node_start(w.node, boot, NULL);
     run_ms(100);

@@ -1015,6 +1015,61 @@ START_TEST(test_coordinator__close_while_loading)
 }
 END_TEST
 
+START_TEST(test_coordinator__log_made_shorter)
+{
+    struct ask *j[2];
+    trim_records_min = 100;
+    world_begin(45, 100);
+    trim_records_min = 0;
+    group_stable("g", 2, j);
+    ck_assert_int_eq(outcome(commit("s", "", -1, "t", 7, 70)), OK);
+    ck_assert_int_eq(outcome(commit("old", "", -1, "t", 7, 70)), OK);
+    ck_assert_int_eq(outcome(delete_group("old")), OK);
+    int64_t offset = 0;
+    while (partition_log_start(w.p).v == 0) {
+        ck_assert_int_eq(
+            outcome(commit("g", j[0]->out_member, 1, "t", 0, ++offset)), OK);
+        ck_assert_int_eq(heartbeat(j[0]), OK);
+        ck_assert_int_eq(heartbeat(j[1]), OK);
+        ck_assert_int_lt(offset, 200);
+    }
+    ck_assert_int_ge(offset, 90);
+    run_ms(10);
+    for (int how = 0; how < 3; how++) {
+        /* one more commit behind it */
+        ck_assert_int_eq(
+            outcome(commit("g", j[0]->out_member, 1, "t", 0, ++offset)), OK);
+        char *before = dump();
+        if (how == 0) {
+            lose_leadership();
+            gain_leadership();
+        } else {
+            restart(how == 1 ? SIM_DROP_ALL : SIM_KILL);
+        }
+        run_ms(300);
+        char *after = dump();
+        ck_assert_str_eq(before, after);
+        ck_assert_int_eq(heartbeat(j[0]), OK);
+        ck_assert_int_eq(heartbeat(j[1]), OK);
+        ck_assert_int_eq(committed("g", "t", 0), offset);
+        ck_assert_int_eq(committed("s", "t", 7), 70);
+        ck_assert_str_eq(state_of("old"), "");
+        free(before);
+        free(after);
+    }
+    /* not while a group rebalances */
+    int64_t start = partition_log_start(w.p).v;
+    struct ask *third = join("g", "");
+    for (int i = 0; i < 150; i++) {
+        ck_assert_int_eq(outcome(commit("s", "", -1, "t", 7, i)), OK);
+    }
+    ck_assert_int_eq(partition_log_start(w.p).v, start);
+    world_end();
+    free(third);
+    free_all(j, 2);
+}
+END_TEST
+
 /* ---- deleting and forgetting --------------------------------------------- */
 START_TEST(test_coordinator__delete)
 {
@@ -1150,7 +1205,9 @@ START_TEST(test_coordinator__topic_deleted)
 }
 END_TEST
 
-/* ---- listing ------------------------------------------------------------- */
+/* ---- listing
+ * ------------------------------------------------------------------------------
+ */
 static void list_add(void *arg, const struct coordinator_group_view *v)
 {
     char *out = arg;
@@ -1209,6 +1266,7 @@ int main(void)
     tcase_add_loop_test(tc, test_coordinator__close_with_work_under_way, 0, 2);
     tcase_add_test(tc, test_coordinator__stop);
     tcase_add_loop_test(tc, test_coordinator__close_while_loading, 0, 2);
+    tcase_add_test(tc, test_coordinator__log_made_shorter);
     tcase_add_test(tc, test_coordinator__delete);
     tcase_add_test(tc, test_coordinator__join_while_deleted);
     tcase_add_test(tc, test_coordinator__expiry);
