@@ -1070,6 +1070,35 @@ START_TEST(test_coordinator__log_made_shorter)
 }
 END_TEST
 
+/* A commit is on its way while another one's end would begin it: the older
+ * value must not be written behind the newer one. */
+START_TEST(test_coordinator__log_made_shorter_behind_writes)
+{
+    trim_records_min = 100;
+    world_begin(46, 100);
+    trim_records_min = 0;
+    for (int i = 0; i < 99; i++) {
+        ck_assert_int_eq(outcome(commit("s", "", -1, "t", i % 2, i)), OK);
+    }
+    ck_assert_int_eq(partition_log_start(w.p).v, 0);
+    sim_disk_latency(w.node, 0, 50 * SIM_MS, 50 * SIM_MS);
+    struct ask *a = commit("s", "", -1, "t", 0, 1000);
+    run_ms(5);
+    struct ask *b = commit("s", "", -1, "t", 1, 1001);
+    while (a->done == 0) {
+        run_ms(1);
+    }
+    ck_assert_int_eq(b->done, 0);
+    run_ms(2000);
+    ck_assert_int_eq(outcome(a), OK);
+    ck_assert_int_eq(outcome(b), OK);
+    ck_assert_int_ge(partition_log_start(w.p).v, 101);
+    ck_assert_int_eq(committed("s", "t", 0), 1000);
+    ck_assert_int_eq(committed("s", "t", 1), 1001);
+    world_end();
+}
+END_TEST
+
 /* ---- deleting and forgetting --------------------------------------------- */
 START_TEST(test_coordinator__delete)
 {
@@ -1267,6 +1296,7 @@ int main(void)
     tcase_add_test(tc, test_coordinator__stop);
     tcase_add_loop_test(tc, test_coordinator__close_while_loading, 0, 2);
     tcase_add_test(tc, test_coordinator__log_made_shorter);
+    tcase_add_test(tc, test_coordinator__log_made_shorter_behind_writes);
     tcase_add_test(tc, test_coordinator__delete);
     tcase_add_test(tc, test_coordinator__join_while_deleted);
     tcase_add_test(tc, test_coordinator__expiry);

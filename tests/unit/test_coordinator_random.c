@@ -403,6 +403,9 @@ START_TEST(test_coordinator_random__beside_model)
     trim_records_min = _i % 4 == 3 ? 0 : 20;
     world_begin((uint64_t)_i * 7919 + 1, _i % 2 == 0 ? 0 : 500);
     prng = sim_prng(w.sim);
+    if (_i % 3 == 1) { /* many writes are on their way */
+        sim_disk_latency(w.node, 0, 40 * SIM_MS, 120 * SIM_MS);
+    }
     generations = calloc(N_ASKS, sizeof *generations);
     leading = true;
     for (int i = 0; i < N_CLIENTS; i++) {
