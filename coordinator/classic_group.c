@@ -260,7 +260,12 @@ static void elect_leader(struct classic_group *g)
         if (group_member_leads(m)) {
             return;
         }
-        first = first == NULL ? m : first;
+        if (first == NULL) {
+            first = m;
+        }
+    }
+    if (first == NULL) {
+        UNREACHABLE("a generation of nobody");
     }
     bytes_set(&g->leader, first->id.p, first->id.n);
 }
