@@ -129,8 +129,7 @@
  * for what is being written. */
 #define LIMIT_CATCHUP_BYTES_PER_S ((uint64_t)128 << 20)
 
-/* ---- net -------------------------------------------------------------------
- */
+/* ---- net ----------------------------------------------------------------- */
 /* Bytes read from a client at once; one piece of memory for all connections of
  * a shard. What 10 Gbit/s brings in 50 us. */
 #define LIMIT_READ_PIECE ((size_t)64 << 10)

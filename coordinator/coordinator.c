@@ -42,8 +42,7 @@ bool bytes_is(const struct bytes *b, struct text t)
     return text_equal(bytes_text(b), t);
 }
 
-/* ---- answers ---------------------------------------------------------------
- */
+/* ---- answers ------------------------------------------------------------- */
 void answer_now(struct answer *a)
 {
     a->fire(a);
@@ -89,8 +88,7 @@ void answer_send(struct coordinator *c, struct answer *a)
     env_defer(c->options.env, &a->deferred);
 }
 
-/* ---- groups ----------------------------------------------------------------
- */
+/* ---- groups -------------------------------------------------------------- */
 struct classic_group *classic_group_find(struct group_partition *gp,
                                          struct text id)
 {
@@ -140,8 +138,7 @@ static void groups_drop(struct group_partition *gp)
     }
 }
 
-/* ---- partitions ------------------------------------------------------------
- */
+/* ---- partitions ---------------------------------------------------------- */
 static struct group_partition *partition_of(struct coordinator *c,
                                             int32_t index)
 {
@@ -228,8 +225,7 @@ void group_partition_unref(struct group_partition *gp)
     }
 }
 
-/* ---- loading ----------------------------------------------------------------
- */
+/* ---- loading ------------------------------------------------------------- */
 static void load_went_live(struct group_partition *gp)
 {
     gp->live = true;

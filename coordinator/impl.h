@@ -178,8 +178,7 @@ struct group_write *group_write_new(struct group_partition *gp);
 void group_write_submit(struct group_write *w);
 void group_write_free(struct group_write *w); /* of one not submitted */
 
-/* ---- classic_group.c: states and rebalances --------------------------------
- */
+/* ---- classic_group.c: states and rebalances ------------------------------ */
 struct env *classic_group_env(const struct classic_group *g);
 const char *classic_group_state(const struct classic_group *g);
 void classic_group_timer_init(struct classic_group *g);

@@ -102,8 +102,7 @@ static void fail(struct broker *b, const char *format, ...)
     b->options.failed(b->options.arg, sentence);
 }
 
-/* ---- leaders known here ---------------------------------------------------
- */
+/* ---- leaders known here -------------------------------------------------- */
 /* A role change is told to every shard, so that each answers Metadata by the
  * newest the broker knows. */
 struct leader_news {
@@ -176,8 +175,7 @@ static void leader_tell(struct broker_shard *from, const struct group_id *id,
     }
 }
 
-/* ---- partitions of a shard ------------------------------------------------
- */
+/* ---- partitions of a shard ----------------------------------------------- */
 static void partition_role_told(void *arg, struct partition *p,
                                 const struct group_role *role)
 {
@@ -400,8 +398,7 @@ static void image_changed(void *arg, const struct image_change *change)
     }
 }
 
-/* ---- every shard's copy of the image --------------------------------------
- */
+/* ---- every shard's copy of the image ------------------------------------- */
 struct image_news {
     struct env_post post;
     struct broker_shard *shard;
@@ -467,8 +464,7 @@ static void metadata_refused(void *arg, const char *sentence)
     fail(arg, "%s", sentence);
 }
 
-/* ---- peers ----------------------------------------------------------------
- */
+/* ---- peers --------------------------------------------------------------- */
 static enum err peer_admit(void *arg, const struct uuid *cluster, node_id node,
                            const struct uuid *directory, char *why,
                            size_t why_size)
@@ -551,8 +547,7 @@ static void peer_down(void *arg, node_id node)
 static const struct transport_ops transport_callbacks = {
     .admit = peer_admit, .peer_up = peer_up, .peer_down = peer_down};
 
-/* ---- start ----------------------------------------------------------------
- */
+/* ---- start --------------------------------------------------------------- */
 static void address_of(const char *host, int32_t port, char *out, size_t size)
 {
     snprintf(out, size, strchr(host, ':') != NULL ? "[%s]:%d" : "%s:%d", host,
@@ -907,8 +902,7 @@ struct broker *broker_start(const struct broker_options *options)
     return b;
 }
 
-/* ---- stop ------------------------------------------------------------------
- */
+/* ---- stop ---------------------------------------------------------------- */
 /* Each shard by itself: hand the leaderships over, few at a time; answer what
  * is under way; flush and close. Then shard 0 tells the owner. */
 struct shard_stop {

@@ -565,9 +565,9 @@ static enum err ensure_log(const struct partition_transfer *t,
         return ERR_OK;
     }
     segment_path(path, t->partition->dir, segment->base.v, "log");
-    status = env_file_open(t->partition->env, path,
-                           ENV_FILE_READ | ENV_FILE_WRITE | ENV_FILE_CREATE,
-                           &file);
+    status =
+        env_file_open(t->partition->env, path,
+                      ENV_FILE_READ | ENV_FILE_WRITE | ENV_FILE_CREATE, &file);
     if (status == ERR_OK) {
         env_file_close(file);
     }

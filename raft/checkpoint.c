@@ -14,8 +14,7 @@
 #define HEADER 40
 #define GROUP_HEADER 72
 
-/* ---- bytes ---------------------------------------------------------------
- */
+/* ---- bytes --------------------------------------------------------------- */
 static size_t group_bytes_max(const struct checkpoint_group *g)
 {
     return GROUP_HEADER + WAL_CREATE_BYTES_MAX + (size_t)g->config_size +
@@ -155,8 +154,7 @@ const struct checkpoint_group *checkpoint_find(
     return NULL;
 }
 
-/* ---- files ---------------------------------------------------------------
- */
+/* ---- files --------------------------------------------------------------- */
 #define SEQS_MAX 64
 
 /* Sequence numbers of the files found, the highest ones. */

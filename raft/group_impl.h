@@ -285,8 +285,7 @@ struct raft_host {
         head[MESSAGE_HEAD_MAX + LIMIT_RAFT_APPEND_ENTRIES * MESSAGE_ENTRY_SIZE];
 };
 
-/* ---- group.c --------------------------------------------------------------
- */
+/* ---- group.c ------------------------------------------------------------- */
 /* Makes a group; life GROUP_FOUND. */
 struct group *group_new(struct raft_host *host,
                         const struct group_creation *creation);
@@ -346,8 +345,7 @@ void group_config_at(const struct group *group, uint64_t index,
                      struct group_config *out);
 uint64_t group_now(const struct group *group);
 
-/* ---- host.c ---------------------------------------------------------------
- */
+/* ---- host.c -------------------------------------------------------------- */
 /* A host over another backend than log and transport: for tests. */
 struct raft_host *raft_host_new_over(const struct raft_host_options *options,
                                      const struct raft_backend *backend,
@@ -371,8 +369,7 @@ void raft_host_want_turn(struct raft_host *host);
 
 void raft_host_add(struct raft_host *host, struct group *group);
 
-/* ---- settle.c -------------------------------------------------------------
- */
+/* ---- settle.c ------------------------------------------------------------ */
 /* Something of the group was applied. */
 void settle_mark(struct group *group);
 /* Begins a round when one is due. */

@@ -36,8 +36,7 @@ struct guard_rule {
     bool (*after)(struct group *g);
 };
 
-/* ---- helpers ----------------------------------------------------------------
- */
+/* ---- helpers ------------------------------------------------------------- */
 
 static uint64_t min64(uint64_t a, uint64_t b)
 {
@@ -85,8 +84,7 @@ static bool own_term_stored(struct group *g)
            group_term_at(g, r->last_stored) == r->current_term;
 }
 
-/* ---- G1 ---------------------------------------------------------------------
- */
+/* ---- G1 ------------------------------------------------------------------ */
 
 static enum guard_verdict noop_recv(struct group *g, const struct message *m)
 {
@@ -118,8 +116,7 @@ static bool noop_after(struct group *g)
     return true;
 }
 
-/* ---- G2 ---------------------------------------------------------------------
- */
+/* ---- G2 ------------------------------------------------------------------ */
 
 static bool ack_send(struct group *g, struct message *m)
 {
@@ -128,8 +125,7 @@ static bool ack_send(struct group *g, struct message *m)
     return true;
 }
 
-/* ---- G3 ---------------------------------------------------------------------
- */
+/* ---- G3 ------------------------------------------------------------------ */
 
 static enum guard_verdict drain_recv(struct group *g, const struct message *m)
 {
@@ -152,8 +148,7 @@ static bool drain_pending(const struct group *g)
     return false;
 }
 
-/* ---- G4 ---------------------------------------------------------------------
- */
+/* ---- G4 ------------------------------------------------------------------ */
 
 static enum guard_verdict campaign_recv(struct group *g,
                                         const struct message *m)
@@ -171,8 +166,7 @@ static bool campaign_tick(struct group *g)
     return false;
 }
 
-/* ---- G5 ---------------------------------------------------------------------
- */
+/* ---- G5 ------------------------------------------------------------------ */
 
 static enum guard_verdict vote_recv(struct group *g, const struct message *m)
 {
@@ -185,8 +179,7 @@ static enum guard_verdict vote_recv(struct group *g, const struct message *m)
     return GUARD_PASS;
 }
 
-/* ---- G6 ---------------------------------------------------------------------
- */
+/* ---- G6 ------------------------------------------------------------------ */
 
 static bool pacing_complete(struct group *g)
 {
@@ -196,8 +189,7 @@ static bool pacing_complete(struct group *g)
            r->commit_index >= r->last_stored || drain_pending(g);
 }
 
-/* ---- G7 ---------------------------------------------------------------------
- */
+/* ---- G7 ------------------------------------------------------------------ */
 
 static bool sender_known(struct group *g, replica_id from)
 {
@@ -263,8 +255,7 @@ static bool input_deliver(struct group *g, struct message *m,
     return true;
 }
 
-/* ---- G9 ---------------------------------------------------------------------
- */
+/* ---- G9 ------------------------------------------------------------------ */
 
 /* L6: a follower's leader that was silent for an election time-out, or whose
  * broker is gone, is no leader. L7: whoever is asked for a vote answers, also

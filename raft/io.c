@@ -6,8 +6,7 @@
 #include "base/assert.h"
 #include "raft/guard.h"
 
-/* ---- queues ---------------------------------------------------------------
- */
+/* ---- queues -------------------------------------------------------------- */
 
 void kept_link(struct kept_queue *queue, struct kept_message *kept)
 {
@@ -92,8 +91,7 @@ static void sends_push(struct group *g, struct raft_io_send *req,
     g->sends[g->n_sends++] = (struct send_done){req, cb};
 }
 
-/* ---- configurations --------------------------------------------------------
- */
+/* ---- configurations ------------------------------------------------------ */
 
 static void put64(uint8_t *p, uint64_t v)
 {
@@ -178,8 +176,7 @@ bool io_config_decode(const uint8_t *data, size_t size,
     return true;
 }
 
-/* ---- load ------------------------------------------------------------------
- */
+/* ---- load ---------------------------------------------------------------- */
 
 static struct raft_snapshot *load_snapshot(const struct group *g)
 {
@@ -299,8 +296,7 @@ static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
     return 0;
 }
 
-/* ---- term and vote ----------------------------------------------------------
- */
+/* ---- term and vote ------------------------------------------------------- */
 
 static int io_set_term(struct raft_io *io, raft_term term)
 {

@@ -25,8 +25,7 @@ static void turn_end(struct env_deferred *d);
 static void attest_due(struct env_timer *timer);
 static void close_step_due(struct env_deferred *d);
 
-/* ---- groups --------------------------------------------------------------
- */
+/* ---- groups -------------------------------------------------------------- */
 struct wal_group *wal_group_find(struct wal *wal, const struct group_id *id)
 {
     struct wal_group *group = NULL;
@@ -80,8 +79,7 @@ void wal_pin(struct wal_group *group, struct log_chunk *chunk,
     }
 }
 
-/* ---- log buffer ----------------------------------------------------------
- */
+/* ---- log buffer ---------------------------------------------------------- */
 static void chunk_released(void *arg)
 {
     struct wal *wal = arg;
@@ -188,8 +186,7 @@ static bool buffer_has_room(struct wal *wal, uint64_t need)
     return true;
 }
 
-/* ---- reserving -----------------------------------------------------------
- */
+/* ---- reserving ----------------------------------------------------------- */
 uint64_t wal_file_end(const struct wal *wal)
 {
     const struct wal_flush *open = wal->open;
@@ -269,8 +266,7 @@ static void room_due(struct env_timer *timer)
     wal_room_changed(wal);
 }
 
-/* ---- the open flush ------------------------------------------------------
- */
+/* ---- the open flush ------------------------------------------------------ */
 static bool flush_fits(const struct wal_flush *flush, uint64_t need)
 {
     return flush->chunk->fill + need <= flush->chunk->size &&
@@ -388,8 +384,7 @@ uint8_t *wal_append_frame(struct wal *wal, const struct wal_frame *frame,
     return out;
 }
 
-/* ---- appending -----------------------------------------------------------
- */
+/* ---- appending ----------------------------------------------------------- */
 uint64_t wal_append_entry(struct wal *wal, const struct group_id *group,
                           log_index index, raft_term_t term,
                           enum entry_type type, const struct iovec *payload,
@@ -510,8 +505,7 @@ void wal_place_drop(struct wal_place *place)
     }
 }
 
-/* ---- writing -------------------------------------------------------------
- */
+/* ---- writing ------------------------------------------------------------- */
 /* The header is complete once it is known what durable files may say. */
 static struct wal_flush_header flush_header(struct wal *wal,
                                             struct wal_flush *flush)
@@ -618,8 +612,7 @@ void wal_flush(struct wal *wal)
     flush_submit(wal);
 }
 
-/* ---- attestation ---------------------------------------------------------
- */
+/* ---- attestation --------------------------------------------------------- */
 static bool is_idle(const struct wal *wal)
 {
     return !wal->in_flight && wal->queue == NULL && wal->open == NULL;
@@ -673,8 +666,7 @@ enum err wal_attest_blocking(struct wal *wal)
     return e;
 }
 
-/* ---- the end of a turn ---------------------------------------------------
- */
+/* ---- the end of a turn --------------------------------------------------- */
 void wal_turn_defer(struct wal *wal)
 {
     if (!wal->closing) {
@@ -743,8 +735,7 @@ static void turn_end(struct env_deferred *d)
     }
 }
 
-/* ---- what the owner tells ------------------------------------------------
- */
+/* ---- what the owner tells ------------------------------------------------ */
 void wal_checkpointed(struct wal *wal, uint64_t seq)
 {
     ASSERT(seq >= wal->checkpoint_seq);
@@ -812,8 +803,7 @@ void wal_stats(const struct wal *wal, struct wal_stats *out)
                               .entries_moved = wal->entries_moved};
 }
 
-/* ---- opening and closing -------------------------------------------------
- */
+/* ---- opening and closing ------------------------------------------------- */
 static uint64_t min_u64(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;

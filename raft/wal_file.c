@@ -167,8 +167,7 @@ void wal_files_free_below(struct wal *wal, uint64_t oldest)
     }
 }
 
-/* ---- another file --------------------------------------------------------
- */
+/* ---- another file -------------------------------------------------------- */
 bool wal_fill_possible(const struct wal *wal)
 {
     return wal->fill != NULL ||

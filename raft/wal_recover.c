@@ -57,8 +57,7 @@ static enum err damaged(const struct recover *r, const struct wal_file *file,
     return ERR_CORRUPT;
 }
 
-/* ---- reading -------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------- */
 /* Bytes [at, at + size) of the file, whole blocks within it; valid until the
  * next call. */
 static enum err read_at(struct recover *r, struct wal_file *file, uint64_t at,
@@ -159,8 +158,7 @@ static enum err find_later(struct recover *r, struct wal_file *file,
     return ERR_OK;
 }
 
-/* ---- flushes -------------------------------------------------------------
- */
+/* ---- flushes ------------------------------------------------------------- */
 static enum err replay_flush(struct recover *r, struct wal_file *file,
                              uint64_t at, const struct wal_flush_header *header,
                              const uint8_t *data)
@@ -241,8 +239,7 @@ static enum err walk_file(struct recover *r, struct wal_file *before,
     return ERR_OK;
 }
 
-/* ---- files ---------------------------------------------------------------
- */
+/* ---- files --------------------------------------------------------------- */
 static void note_name(void *arg, const char *name)
 {
     struct recover *r = arg;
@@ -414,8 +411,7 @@ static enum err check_expected(struct recover *r)
     return ERR_OK;
 }
 
-/* ---- the chain -----------------------------------------------------------
- */
+/* ---- the chain ----------------------------------------------------------- */
 /* The files recovery needs: v[*from] .. v[n - 1]. */
 static enum err find_oldest(struct recover *r, struct wal_file **v, uint32_t n,
                             uint32_t *from)
@@ -528,8 +524,7 @@ static enum err recover_files(struct recover *r)
     return e;
 }
 
-/* ---- a new log -----------------------------------------------------------
- */
+/* ---- a new log ----------------------------------------------------------- */
 /* Does the file hold anything that looks like a flush? */
 static enum err file_is_blank(struct recover *r, struct wal_file *file,
                               bool *blank)

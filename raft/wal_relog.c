@@ -198,8 +198,7 @@ void wal_relog(struct wal *wal)
     wal_pins_clear(&oldest->pins);
 }
 
-/* ---- within the log buffer -----------------------------------------------
- */
+/* ---- within the log buffer ----------------------------------------------- */
 /* Copies a frame behind what the newest chunk holds; no flush is open. */
 static void move_one(struct wal *wal, const struct log_chunk *from,
                      const struct relog_entry *entry)

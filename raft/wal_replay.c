@@ -5,8 +5,7 @@
 #include "base/assert.h"
 #include "base/types.h"
 
-/* ---- groups --------------------------------------------------------------
- */
+/* ---- groups -------------------------------------------------------------- */
 static struct replay_group *group_get(struct replay *replay,
                                       const struct group_id *id)
 {
@@ -36,8 +35,7 @@ static enum err corrupt(struct replay *replay, const struct replay_group *group,
     return ERR_CORRUPT;
 }
 
-/* ---- configurations ------------------------------------------------------
- */
+/* ---- configurations ------------------------------------------------------ */
 static void configs_drop(struct replay_group *group, uint64_t first)
 {
     while (group->n_configs > 0 &&
@@ -59,8 +57,7 @@ static void configs_note(struct replay_group *group,
     memcpy(config->bytes, frame->payload, frame->size);
 }
 
-/* ---- entries -------------------------------------------------------------
- */
+/* ---- entries ------------------------------------------------------------- */
 static struct wal_recovered_entry *slot_of(struct replay_group *group,
                                            uint64_t index)
 {
@@ -183,8 +180,7 @@ static enum err replay_entry(struct replay *replay, struct replay_group *group,
     return ERR_OK;
 }
 
-/* ---- the other frames ----------------------------------------------------
- */
+/* ---- the other frames ---------------------------------------------------- */
 /* Entries from `first` on are gone; 0: the group is. */
 static void replay_cut(struct replay *replay, struct replay_group *group,
                        uint64_t first)
@@ -281,8 +277,7 @@ enum err replay_frame(struct replay *replay, struct wal_file *file,
     return corrupt(replay, group, "unknown frame type", frame->type);
 }
 
-/* ---- the end -------------------------------------------------------------
- */
+/* ---- the end ------------------------------------------------------------- */
 static enum err group_check(struct replay *replay, struct replay_group *group)
 {
     uint64_t term = 0;

@@ -28,8 +28,7 @@ struct cli {
     const char **arguments;
 };
 
-/* ---- what was given -------------------------------------------------------
- */
+/* ---- what was given ------------------------------------------------------ */
 
 int cli_n_arguments(const struct cli *cli)
 {
@@ -113,8 +112,7 @@ enum cli_output cli_output(const struct cli *cli)
     return OUTPUT_TABLE;
 }
 
-/* ---- errors ---------------------------------------------------------------
- */
+/* ---- errors -------------------------------------------------------------- */
 
 static void complain(const struct cli *cli, const char *format, va_list args)
 {
@@ -144,8 +142,7 @@ noreturn void cli_usage(const struct cli *cli, const char *format, ...)
     exit(EXIT_USAGE);
 }
 
-/* ---- help -----------------------------------------------------------------
- */
+/* ---- help ---------------------------------------------------------------- */
 
 static void print_command_help(const struct command *c)
 {
@@ -187,8 +184,7 @@ static void print_help(const struct command *commands)
         "done, 124 timed out.\n");
 }
 
-/* ---- parsing --------------------------------------------------------------
- */
+/* ---- parsing ------------------------------------------------------------- */
 
 static int n_options(const struct command *c)
 {

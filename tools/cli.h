@@ -56,8 +56,7 @@ struct command {
 /* Parses and runs `commands` (ended by name NULL) on main's arguments. */
 int cli_main(const struct command *commands, int argc, char **argv);
 
-/* ---- for the commands -----------------------------------------------------
- */
+/* ---- for the commands ---------------------------------------------------- */
 int cli_n_arguments(const struct cli *cli);
 const char *cli_argument(const struct cli *cli, int i);
 bool cli_has(const struct cli *cli, const char *option);

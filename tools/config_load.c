@@ -16,8 +16,7 @@
 
 extern char **environ;
 
-/* ---- paths and small files ------------------------------------------------
- */
+/* ---- paths and small files ----------------------------------------------- */
 
 char *path_absolute(const char *path)
 {
@@ -100,8 +99,7 @@ long pid_file_read(const char *path)
     return pid > 1 ? pid : 0;
 }
 
-/* ---- configuration --------------------------------------------------------
- */
+/* ---- configuration ------------------------------------------------------- */
 
 static void warn(void *arg, const char *sentence)
 {

@@ -50,8 +50,7 @@ static void on_interrupt(int signo)
     interrupted = 1;
 }
 
-/* ---- printing -------------------------------------------------------------
- */
+/* ---- printing ------------------------------------------------------------ */
 
 static json_t *headers_json(const rd_kafka_message_t *m)
 {
@@ -172,8 +171,7 @@ static void check_format(const struct consuming *c)
     }
 }
 
-/* ---- where to begin -------------------------------------------------------
- */
+/* ---- where to begin ------------------------------------------------------ */
 
 static bool parse_number(const char *text, int64_t *out)
 {
@@ -251,8 +249,7 @@ static int find_partitions(struct consuming *c)
     return status;
 }
 
-/* ---- reading --------------------------------------------------------------
- */
+/* ---- reading ------------------------------------------------------------- */
 
 /* Marks a partition; true when all that are read are at their end. */
 static bool mark(struct consuming *c, int32_t partition, bool at_end)

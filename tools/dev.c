@@ -59,8 +59,7 @@ struct dev {
     sigset_t signals;
 };
 
-/* ---- server.properties ----------------------------------------------------
- */
+/* ---- server.properties --------------------------------------------------- */
 
 static void put(FILE *f, const char *key, const char *value)
 {
@@ -130,8 +129,7 @@ static bool write_properties(const struct dev *dev, const struct dev_broker *b)
     return ok;
 }
 
-/* ---- processes ------------------------------------------------------------
- */
+/* ---- processes ----------------------------------------------------------- */
 
 /* In the child: becomes the broker. It dies with us whatever happens to us;
  * its own process group keeps Ctrl-C for us alone. */
@@ -287,8 +285,7 @@ static int look(struct dev *dev)
     return running;
 }
 
-/* ---- the whole ------------------------------------------------------------
- */
+/* ---- the whole ----------------------------------------------------------- */
 
 static bool all_ready(const struct dev *dev)
 {

@@ -11,8 +11,7 @@ const struct cli_option group_list_options[] = {
 const struct cli_option group_describe_options[] = {
     CLI_CLIENT_OPTIONS, CLI_OUTPUT_OPTION, CLI_WAIT_OPTION, {NULL}};
 
-/* ---- list -----------------------------------------------------------------
- */
+/* ---- list ---------------------------------------------------------------- */
 
 static int list_groups(const struct cli *cli, rd_kafka_event_t *event)
 {
@@ -71,8 +70,7 @@ int group_list_run(struct cli *cli)
     return status;
 }
 
-/* ---- describe -------------------------------------------------------------
- */
+/* ---- describe ------------------------------------------------------------ */
 
 static json_t *member_row(const rd_kafka_MemberDescription_t *m)
 {

@@ -40,8 +40,7 @@ struct server {
     char pid_path[LIMIT_PATH];
 };
 
-/* ---- what the broker tells ------------------------------------------------
- */
+/* ---- what the broker tells ----------------------------------------------- */
 
 static void on_ready(void *arg, struct broker *broker)
 {
@@ -107,8 +106,7 @@ static void on_signal(void *arg, int signo)
     broker_stop(s->broker);
 }
 
-/* ---- running --------------------------------------------------------------
- */
+/* ---- running ------------------------------------------------------------- */
 
 /* How many shards wrote what is there; 0: a new directory. */
 static int64_t shards_found(const char *dir)

@@ -9,8 +9,7 @@
 #include "tools/client.h"
 #include "tools/output.h"
 
-/* ---- create ---------------------------------------------------------------
- */
+/* ---- create -------------------------------------------------------------- */
 
 const struct cli_option topic_create_options[] = {
     CLI_CLIENT_OPTIONS,
@@ -106,8 +105,7 @@ int topic_create_run(struct cli *cli)
     return status;
 }
 
-/* ---- list -----------------------------------------------------------------
- */
+/* ---- list ---------------------------------------------------------------- */
 
 const struct cli_option topic_list_options[] = {
     CLI_CLIENT_OPTIONS,
@@ -173,8 +171,7 @@ int topic_list_run(struct cli *cli)
     return status;
 }
 
-/* ---- describe -------------------------------------------------------------
- */
+/* ---- describe ------------------------------------------------------------ */
 
 const struct cli_option topic_describe_options[] = {
     CLI_CLIENT_OPTIONS,
@@ -326,8 +323,7 @@ int topic_describe_run(struct cli *cli)
     return status;
 }
 
-/* ---- delete ---------------------------------------------------------------
- */
+/* ---- delete -------------------------------------------------------------- */
 
 const struct cli_option topic_delete_options[] = {
     CLI_CLIENT_OPTIONS,

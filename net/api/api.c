@@ -40,6 +40,23 @@ bool api_endpoint(const struct broker_shard *s, node_id node,
     return *out != NULL;
 }
 
+bool api_leader_hint(const struct broker_shard *s, const struct group_id *id,
+                     struct api_leader *out)
+{
+    const struct image_topic *topic = image_topic_by_id(s->image, &id->topic);
+    *out = (struct api_leader){.node = -1, .epoch = -1};
+    if (topic == NULL || id->partition >= topic->n_partitions) {
+        return false;
+    }
+    shard_leader_of(s, topic, id->partition, &out->node, &out->epoch);
+    return out->node >= 0 && api_endpoint(s, out->node, &out->broker);
+}
+
+uint32_t api_timeout_ms(int32_t given)
+{
+    return given < 0 ? 0 : (uint32_t)given;
+}
+
 static void step_start(struct shard_task *task)
 {
     struct api_metadata_step *step = task->arg;

@@ -54,6 +54,18 @@ enum kafka_error api_find_topic(const struct broker_shard *s,
 bool api_endpoint(const struct broker_shard *s, node_id node,
                   const struct image_broker **out);
 
+/* Who leads a partition instead, for answers that say so (KIP-951). */
+struct api_leader {
+    node_id node;
+    int32_t epoch;
+    const struct image_broker *broker; /* of the shard's image */
+};
+/* False when no leader is known, or not how clients reach it. */
+bool api_leader_hint(const struct broker_shard *s, const struct group_id *id,
+                     struct api_leader *out);
+/* A timeout as a client gave it; below zero is none at all. */
+uint32_t api_timeout_ms(int32_t given);
+
 /* Calls `then` on shard 0's thread, later `back` at home: for everything that
  * goes through the metadata. */
 struct api_metadata_step {

@@ -39,8 +39,7 @@ static void more_start(struct api_metadata_step *step, struct metadata *m)
     struct more_call *call = step->rq->handler_data;
     metadata_create_partitions(
         m, call->topics, call->in.n_topics, call->in.validate_only,
-        call->in.timeout_ms < 0 ? 0 : (uint32_t)call->in.timeout_ms,
-        &step->call);
+        api_timeout_ms(call->in.timeout_ms), &step->call);
 }
 
 void api_create_partitions(struct request *rq)

@@ -100,10 +100,9 @@ static void create_back(struct api_metadata_step *step)
 static void create_start(struct api_metadata_step *step, struct metadata *m)
 {
     struct create_call *call = step->rq->handler_data;
-    metadata_create_topics(
-        m, call->topics, call->in.n_topics, call->in.validate_only,
-        call->in.timeout_ms < 0 ? 0 : (uint32_t)call->in.timeout_ms,
-        &step->call);
+    metadata_create_topics(m, call->topics, call->in.n_topics,
+                           call->in.validate_only,
+                           api_timeout_ms(call->in.timeout_ms), &step->call);
 }
 
 void api_create_topics(struct request *rq)

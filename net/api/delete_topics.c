@@ -44,10 +44,8 @@ static void delete_back(struct api_metadata_step *step)
 static void delete_start(struct api_metadata_step *step, struct metadata *m)
 {
     struct delete_call *call = step->rq->handler_data;
-    metadata_delete_topics(
-        m, call->refs, call->n,
-        call->in.timeout_ms < 0 ? 0 : (uint32_t)call->in.timeout_ms,
-        &step->call);
+    metadata_delete_topics(m, call->refs, call->n,
+                           api_timeout_ms(call->in.timeout_ms), &step->call);
 }
 
 void api_delete_topics(struct request *rq)

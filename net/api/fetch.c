@@ -50,8 +50,7 @@ struct fetch_call {
 
 static void round_begin(struct fetch_call *call);
 
-/* ---- giving memory back ----------------------------------------------------
- */
+/* ---- giving memory back -------------------------------------------------- */
 /* Pins belong to the shard that took them; the request's memory may be gone
  * when another shard gives them back, so they travel in a copy. */
 struct pins_return {
@@ -92,41 +91,31 @@ static void call_release(struct request *rq)
     }
 }
 
-/* ---- the answer ------------------------------------------------------------
- */
+/* ---- the answer ---------------------------------------------------------- */
 static void hint_leader(struct fetch_call *call, struct fetch_part *part)
 {
-    struct request *rq = call->rq;
-    const struct image_topic *topic =
-        image_topic_by_id(rq->shard->image, &part->id.topic);
-    node_id leader = -1;
-    int32_t epoch = -1;
-    const struct image_broker *b = NULL;
-    if (topic == NULL || part->id.partition >= topic->n_partitions) {
+    struct api_leader to;
+    if (!api_leader_hint(call->rq->shard, &part->id, &to)) {
         return;
     }
-    shard_leader_of(rq->shard, topic, part->id.partition, &leader, &epoch);
-    if (leader < 0 || !api_endpoint(rq->shard, leader, &b)) {
-        return;
-    }
-    part->out->current_leader.leader_id = leader;
-    part->out->current_leader.leader_epoch = epoch;
+    part->out->current_leader.leader_id = to.node;
+    part->out->current_leader.leader_epoch = to.epoch;
     struct fetch_response *out = &call->out;
     for (int i = 0; i < out->n_node_endpoints; i++) {
-        if (out->node_endpoints[i].node_id == leader) {
+        if (out->node_endpoints[i].node_id == to.node) {
             return;
         }
     }
     if (out->node_endpoints == NULL) {
-        out->node_endpoints =
-            api_alloc(rq, (size_t)call->n_parts, sizeof *out->node_endpoints);
+        out->node_endpoints = api_alloc(call->rq, (size_t)call->n_parts,
+                                        sizeof *out->node_endpoints);
     }
     out->node_endpoints[out->n_node_endpoints++] =
         (struct fetch_response_node_endpoint){
-            .node_id = leader,
-            .host = api_copy(rq, b->host),
-            .port = b->port,
-            .rack = api_copy(rq, b->rack),
+            .node_id = to.node,
+            .host = api_copy(call->rq, to.broker->host),
+            .port = to.broker->port,
+            .rack = api_copy(call->rq, to.broker->rack),
         };
 }
 
@@ -196,8 +185,7 @@ static void call_answer(struct fetch_call *call)
     request_respond(rq, &fetch_response_message, &call->out);
 }
 
-/* ---- waiting ----------------------------------------------------------------
- */
+/* ---- waiting ------------------------------------------------------------- */
 static void unwait_start(struct shard_task *task)
 {
     struct fetch_lane *lane = task->arg;
@@ -357,8 +345,7 @@ static void call_abandoned(struct request *rq)
     env_defer(rq->shard->env, &call->wake);
 }
 
-/* ---- one round --------------------------------------------------------------
- */
+/* ---- one round ----------------------------------------------------------- */
 static void round_ended(struct fetch_call *call)
 {
     int64_t bytes = 0;

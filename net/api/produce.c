@@ -45,24 +45,15 @@ static void part_error(struct produce_response_partition *out,
 /* Tells the client who leads instead, so that it need not ask (KIP-951). */
 static void hint_leader(struct produce_call *call, struct produce_part *part)
 {
-    struct broker_shard *s = call->rq->shard;
-    const struct image_topic *topic =
-        image_topic_by_id(s->image, &part->id.topic);
-    if (topic == NULL || part->id.partition >= topic->n_partitions) {
+    struct api_leader to;
+    if (!api_leader_hint(call->rq->shard, &part->id, &to)) {
         return;
     }
-    node_id leader = -1;
-    int32_t epoch = -1;
-    shard_leader_of(s, topic, part->id.partition, &leader, &epoch);
-    const struct image_broker *b = NULL;
-    if (leader < 0 || !api_endpoint(s, leader, &b)) {
-        return;
-    }
-    part->out->current_leader.leader_id = leader;
-    part->out->current_leader.leader_epoch = epoch;
+    part->out->current_leader.leader_id = to.node;
+    part->out->current_leader.leader_epoch = to.epoch;
     struct produce_response *out = &call->out;
     for (int i = 0; i < out->n_node_endpoints; i++) {
-        if (out->node_endpoints[i].node_id == leader) {
+        if (out->node_endpoints[i].node_id == to.node) {
             return;
         }
     }
@@ -72,10 +63,10 @@ static void hint_leader(struct produce_call *call, struct produce_part *part)
     }
     out->node_endpoints[out->n_node_endpoints++] =
         (struct produce_response_node_endpoint){
-            .node_id = leader,
-            .host = api_copy(call->rq, b->host),
-            .port = b->port,
-            .rack = api_copy(call->rq, b->rack),
+            .node_id = to.node,
+            .host = api_copy(call->rq, to.broker->host),
+            .port = to.broker->port,
+            .rack = api_copy(call->rq, to.broker->rack),
         };
 }
 

@@ -15,8 +15,7 @@
 
 #define DIR "/data/raft"
 
-/* ---- what the oracle knows; its memory belongs to no node ------------------
- */
+/* ---- what the oracle knows; its memory belongs to no node ---------------- */
 
 struct seen_entry {
     uint64_t term;

@@ -9,8 +9,7 @@
 #include "base/crc32c.h"
 #include "base/mem.h"
 
-/* ---- clock ----------------------------------------------------------------
- */
+/* ---- clock --------------------------------------------------------------- */
 
 static uint64_t lab_now_ms(const struct env *env)
 {
@@ -35,8 +34,7 @@ static const struct env_ops lab_env = {
     .fatal = lab_fatal,
 };
 
-/* ---- log -------------------------------------------------------------------
- */
+/* ---- log ----------------------------------------------------------------- */
 
 static struct lab_record *record_add(struct lab_node *n, enum lab_kind kind)
 {

@@ -10,8 +10,7 @@
 
 static struct model m;
 
-/* ---- bytes ---------------------------------------------------------------
- */
+/* ---- bytes --------------------------------------------------------------- */
 START_TEST(test_format__frame_is_bound_to_its_place)
 {
     uint8_t bytes[128] = {0};
@@ -96,8 +95,7 @@ START_TEST(test_format__creation_and_meta)
 }
 END_TEST
 
-/* ---- a log ---------------------------------------------------------------
- */
+/* ---- a log --------------------------------------------------------------- */
 static void setup(void)
 {
     model_begin(&m, 11);
@@ -194,8 +192,7 @@ START_TEST(test_wal__largest_entries)
 }
 END_TEST
 
-/* ---- backpressure --------------------------------------------------------
- */
+/* ---- backpressure -------------------------------------------------------- */
 static void fill_up(struct env *env, void *arg)
 {
     (void)env, (void)arg;
@@ -302,8 +299,7 @@ START_TEST(test_wal__failed_write_ends_the_process)
 }
 END_TEST
 
-/* ---- damage --------------------------------------------------------------
- */
+/* ---- damage -------------------------------------------------------------- */
 #define FILE1 "/data/log/wal-00000001.log"
 #define FILE2 "/data/log/wal-00000002.log"
 

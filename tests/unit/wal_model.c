@@ -7,8 +7,7 @@
 #include "base/crc32c.h"
 #include "base/mem.h"
 
-/* ---- payloads ------------------------------------------------------------
- */
+/* ---- payloads ------------------------------------------------------------ */
 static uint64_t mix(int group, replica_id self, uint64_t index, uint64_t term)
 {
     uint64_t h = (uint64_t)group * 0x9e3779b97f4a7c15u + self;
@@ -45,8 +44,7 @@ static bool filled(const uint8_t *data, uint32_t size, uint64_t h)
     return true;
 }
 
-/* ---- the state -----------------------------------------------------------
- */
+/* ---- the state ----------------------------------------------------------- */
 struct group_id model_group_id(int group)
 {
     struct group_id id = {.partition = group};
@@ -102,8 +100,7 @@ static uint64_t settled_of(const struct model *m, int group, replica_id self)
                : 1;
 }
 
-/* ---- what the log asks ---------------------------------------------------
- */
+/* ---- what the log asks --------------------------------------------------- */
 static void on_durable(void *arg, uint64_t position)
 {
     struct model *m = arg;
@@ -218,8 +215,7 @@ static log_index on_settled(void *arg, const struct group_id *id,
     return (log_index){m->settled[id->partition]};
 }
 
-/* ---- inside the node -----------------------------------------------------
- */
+/* ---- inside the node ----------------------------------------------------- */
 void model_create(struct model *m, int group)
 {
     uint64_t position;
@@ -401,8 +397,7 @@ void model_work(struct model *m)
     m->relogged = stats.bytes_relogged;
 }
 
-/* ---- recovery ------------------------------------------------------------
- */
+/* ---- recovery ------------------------------------------------------------ */
 static const struct wal_recovered_group *found(
     const struct wal_recovered_group *v, size_t n, int group)
 {
