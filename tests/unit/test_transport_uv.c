@@ -2,6 +2,7 @@
  * and a broker of two shards on two threads. What needs a hostile network is
  * in test_transport.c. */
 #include <check.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -247,6 +248,157 @@ START_TEST(test_peer_down__when_it_is_gone)
 }
 END_TEST
 
+/* ---- two shards on two threads ------------------------------------------- */
+
+static struct env *envs[2];
+
+struct wide {
+    struct transport *t[2];
+    atomic_int ups[2], messages[2], served[2];
+};
+
+struct wide_shard {
+    struct wide *b;
+    unsigned shard;
+};
+
+static struct wide wides[2];
+static struct wide_shard wide_shards[2][2];
+
+static void wide_up(void *arg, node_id node)
+{
+    struct wide_shard *w = arg;
+    (void)node;
+    w->b->ups[w->shard]++;
+}
+
+static const struct transport_ops wide_ops = {.peer_up = wide_up};
+
+static void wide_raft(void *arg, node_id from, const struct group_id *group,
+                      const uint8_t *body, size_t size)
+{
+    struct wide_shard *w = arg;
+    (void)from;
+    (void)body;
+    ck_assert_uint_eq(size, 100);
+    ck_assert_uint_eq(group_id_shard(group, 2), w->shard);
+    w->b->messages[w->shard]++;
+}
+
+static void wide_serve(void *arg, struct rpc_request *request, node_id from,
+                       const uint8_t *body, size_t size)
+{
+    struct wide_shard *w = arg;
+    (void)from;
+    w->b->served[w->shard]++;
+    rpc_respond(request, ERR_OK, body, size);
+}
+
+static void wide_new(int node)
+{
+    for (unsigned s = 0; s < 2; s++) {
+        struct wide_shard *w = &wide_shards[node][s];
+        struct transport_options options = {
+            .env = envs[s],
+            .shard = s,
+            .n_shards = 2,
+            .node = node,
+            .directory = {{(uint8_t)(node + 1)}},
+            .queue_bytes_max = 1 << 20,
+        };
+        *w = (struct wide_shard){&wides[node], s};
+        wides[node].t[s] = transport_new(&options, &wide_ops, w);
+        transport_set_raft_handler(wides[node].t[s], wide_raft, w);
+        transport_serve(wides[node].t[s], RPC_COORDINATOR, wide_serve, w);
+        transport_serve(wides[node].t[s], RPC_CATCHUP, wide_serve, w);
+    }
+    for (unsigned s = 0; s < 2; s++)
+        transport_set_shards(wides[node].t[s], wides[node].t, 2);
+    ck_assert_int_eq(transport_listen(wides[node].t[0], "127.0.0.1:0"), ERR_OK);
+}
+
+static bool wide_is_up(void *arg)
+{
+    (void)arg;
+    return wides[0].ups[0] && wides[0].ups[1] && wides[1].ups[0] &&
+           wides[1].ups[1];
+}
+
+/* Work of one shard of broker 1, towards both shards of broker 0. */
+struct wide_work {
+    struct env_post post;
+    unsigned shard;
+    struct rpc_call calls[4];
+    atomic_int answers;
+};
+
+static void wide_answer(struct rpc_call *call, enum err status,
+                        const uint8_t *body, size_t size)
+{
+    struct wide_work *w = call->arg;
+    (void)body;
+    ck_assert_int_eq(status, ERR_OK);
+    ck_assert_uint_eq(size, 20);
+    w->answers++;
+}
+
+static void wide_do(struct env_post *post)
+{
+    struct wide_work *w = post->arg;
+    struct transport *t = wides[1].t[w->shard];
+    uint8_t body[100] = {5};
+    struct transport_piece piece = {.data = body, .size = sizeof body};
+    for (int i = 0; i < 50; i++) {
+        struct group_id group = {{{5}}, i};
+        ck_assert(transport_send_raft(t, 0, &group, &piece, 1));
+    }
+    for (int i = 0; i < 4; i++) {
+        body[16] = (uint8_t)i; /* the partition */
+        w->calls[i] = (struct rpc_call){.cb = wide_answer, .arg = w};
+        transport_call(t, 0, i < 2 ? RPC_CATCHUP : RPC_COORDINATOR, body, 20,
+                       5000, &w->calls[i]);
+    }
+}
+
+static struct wide_work works[2];
+
+static bool wide_is_done(void *arg)
+{
+    (void)arg;
+    return works[0].answers == 4 && works[1].answers == 4 &&
+           wides[0].messages[0] + wides[0].messages[1] == 100;
+}
+
+START_TEST(test_shards__on_two_threads)
+{
+    envs[0] = env = env_uv_new(NULL);
+    envs[1] = env_uv_new(NULL);
+    wide_new(0);
+    wide_new(1);
+    for (int node = 0; node < 2; node++)
+        for (unsigned s = 0; s < 2; s++)
+            transport_set_peer(wides[node].t[s], 1 - node,
+                               transport_listen_address(wides[1 - node].t[0]));
+    env_uv_thread_start(envs[1]);
+    ck_assert(run_until(wide_is_up, NULL));
+    for (unsigned s = 0; s < 2; s++) {
+        works[s].shard = s;
+        works[s].post = (struct env_post){.cb = wide_do, .arg = &works[s]};
+        env_post(envs[s], &works[s].post);
+    }
+    ck_assert(run_until(wide_is_done, NULL));
+    /* partitions go round the shards; half of the messages each */
+    ck_assert_int_eq(wides[0].messages[0], wides[0].messages[1]);
+    /* catch-up on the group's shard, everything else on the first */
+    ck_assert_int_eq(wides[0].served[1], 2);
+    ck_assert_int_eq(wides[0].served[0], 6);
+    env_uv_stop(envs[1]);
+    env_uv_thread_join(envs[1]);
+    env_uv_free(envs[0]);
+    env_uv_free(envs[1]);
+}
+END_TEST
+
 int main(void)
 {
     Suite *s = suite_create("transport_uv");
@@ -255,6 +407,10 @@ int main(void)
     tcase_set_timeout(tc, 30);
     tcase_add_test(tc, test_exchange__messages_and_calls);
     tcase_add_test(tc, test_peer_down__when_it_is_gone);
+    suite_add_tcase(s, tc);
+    tc = tcase_create("threads");
+    tcase_set_timeout(tc, 30);
+    tcase_add_test(tc, test_shards__on_two_threads);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
     srunner_run_all(sr, CK_NORMAL);
