@@ -1018,6 +1018,10 @@ static void note_uncommitted(struct group *g)
             ? entry_table_bytes(&g->table, r->commit_index, last_index(g))
             : 0;
 
+    if (bytes < g->uncommitted && g->host->room_head != NULL) {
+        g->host->room_due = true;
+        raft_host_want_turn(g->host);
+    }
     g->host->uncommitted += bytes - g->uncommitted;
     g->uncommitted = bytes;
 }
