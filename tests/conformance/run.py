@@ -72,12 +72,11 @@ def main():
             suites(args, report, cluster, flotilla, build)
     finally:
         status = cluster.stop()
-        failed = any(s[2] for s in report.suites)
-        if failed:
-            print(cluster.logs())
         if args.bootstrap_server is None and started:
             report.result("stop", "SIGTERM ends dev with 0", status == 0,
                           "status %r" % status)
+        if any(s[2] for s in report.suites):
+            print(cluster.logs())
         cluster.remove()
     return report.finish()
 
