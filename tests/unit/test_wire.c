@@ -1,5 +1,6 @@
 /* The wire's primitives, and base/arena. */
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "base/arena.h"
@@ -33,6 +34,36 @@ START_TEST(test_arena__limit_is_for_try_only)
     ck_assert_ptr_nonnull(arena_alloc(&a, 2000));
     arena_free(&a);
     ck_assert_uint_eq(a.limit, 1000);
+}
+END_TEST
+
+START_TEST(test_arena__moved_into_another)
+{
+    struct arena a, b;
+    size_t bytes = 0;
+    char *texts[40];
+    arena_init(&a, 0);
+    arena_init(&b, 0);
+    arena_move(&a, &b); /* nothing */
+    for (int i = 0; i < 40; i++) {
+        arena_alloc(&b, (size_t)i * 500);
+        texts[i] = arena_printf(&b, "text %d", i);
+        arena_alloc(i % 3 == 0 ? &a : &b, 100);
+        if (i % 7 == 6) {
+            bytes = a.used + b.used;
+            arena_move(&a, &b);
+            ck_assert_uint_eq(a.used, bytes);
+            ck_assert_uint_eq(b.used, 0);
+        }
+    }
+    arena_move(&a, &b);
+    for (int i = 0; i < 40; i++) {
+        char want[16];
+        snprintf(want, sizeof want, "text %d", i);
+        ck_assert_str_eq(texts[i], want);
+    }
+    arena_free(&b); /* has nothing of it any more */
+    arena_free(&a);
 }
 END_TEST
 
@@ -226,6 +257,7 @@ int main(void)
     TCase *tc = tcase_create("wire");
     tcase_add_test(tc, test_arena__aligned_and_kept);
     tcase_add_test(tc, test_arena__limit_is_for_try_only);
+    tcase_add_test(tc, test_arena__moved_into_another);
     tcase_add_test(tc, test_wire__numbers);
     tcase_add_test(tc, test_wire__varints);
     tcase_add_test(tc, test_wire__varints_too_long);
