@@ -12,6 +12,10 @@ OPT ?= -O2 -g
 WARN := -std=c11 -D_GNU_SOURCE -Wall -Wextra -Wpedantic -Wconversion \
   -Wsign-conversion -Wshadow -Wundef -Wmissing-prototypes -Wcast-qual -Wvla \
   -Wformat=2 -Wswitch-enum -Werror
+# librdkafka's macros use what clang calls an extension.
+ifneq ($(findstring clang,$(CC)),)
+WARN += -Wno-gnu-statement-expression
+endif
 CFLAGS_ALL := $(WARN) $(OPT) -fno-omit-frame-pointer $(SAN) -iquote . -iquote $(B)/gen
 RAFT_A := $(firstword $(wildcard /usr/lib/*/libraft.a))
 LIBS := $(RAFT_A) -luv -lisal -lz -lsnappy -llz4 -lzstd -lpopt \

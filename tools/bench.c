@@ -18,13 +18,13 @@ const struct cli_option bench_produce_options[] = {
     {"rate", 'r', "PER-SECOND", "at most so many a second (default: all out)"},
     {"acks", 0, "0|1|all", "when a record counts as written (default all)"},
     CLI_WAIT_OPTION,
-    {NULL}};
+    {0}};
 
 const struct cli_option bench_consume_options[] = {
     CLI_CLIENT_OPTIONS,
     CLI_OUTPUT_OPTION,
     {"records", 'n', "COUNT", "end after so many (default 100000)"},
-    {NULL}};
+    {0}};
 
 const char bench_produce_more[] =
     "A latency is the time from handing a record to the client until it is\n"

@@ -114,7 +114,8 @@ enum cli_output cli_output(const struct cli *cli)
 
 /* ---- errors -------------------------------------------------------------- */
 
-static void complain(const struct cli *cli, const char *format, va_list args)
+__attribute__((format(printf, 2, 0))) static void complain(
+    const struct cli *cli, const char *format, va_list args)
 {
     fflush(stdout);
     fprintf(stderr, "flotilla %s: ", cli->command->name);

@@ -7,7 +7,7 @@
 #include "tools/output.h"
 
 const struct cli_option cluster_status_options[] = {
-    CLI_CLIENT_OPTIONS, CLI_OUTPUT_OPTION, CLI_WAIT_OPTION, {NULL}};
+    CLI_CLIENT_OPTIONS, CLI_OUTPUT_OPTION, CLI_WAIT_OPTION, {0}};
 
 struct totals {
     int partitions, leaderless, under_replicated;
@@ -79,7 +79,7 @@ static void print_status(const struct cli *cli, json_t *status)
         {"CONTROLLER", "controller", false, false},
         {"LEADS", "leads", true, false},
         {"REPLICAS", "replicas", true, false},
-        {NULL}};
+        {0}};
     if (cli_output(cli) == OUTPUT_JSON) {
         output_json(status);
         return;

@@ -21,7 +21,7 @@ const struct cli_option consume_options[] = {
     {"format", 'f', "FORMAT", "of a record (default '%v\\n')"},
     {"json", 0, NULL, "one JSON object a line"},
     CLI_WAIT_OPTION,
-    {NULL}};
+    {0}};
 
 const char consume_more[] =
     "FORMAT knows %k key, %v value, %t topic, %p partition, %o offset,\n"

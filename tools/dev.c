@@ -32,7 +32,7 @@ const struct cli_option dev_options[] = {
     {"data", 0, "DIR", "where everything lies (default ./flotilla-data)"},
     {"ephemeral", 0, NULL, "use a temporary directory, removed at the end"},
     {"define", 'D', "KEY=VALUE", "a key of every broker's configuration"},
-    {NULL}};
+    {0}};
 
 const char dev_more[] =
     "Broker N listens on PORT+N-1 and keeps data, server.properties, pid and\n"

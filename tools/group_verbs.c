@@ -7,9 +7,9 @@
 #include "tools/output.h"
 
 const struct cli_option group_list_options[] = {
-    CLI_CLIENT_OPTIONS, CLI_OUTPUT_OPTION, CLI_WAIT_OPTION, {NULL}};
+    CLI_CLIENT_OPTIONS, CLI_OUTPUT_OPTION, CLI_WAIT_OPTION, {0}};
 const struct cli_option group_describe_options[] = {
-    CLI_CLIENT_OPTIONS, CLI_OUTPUT_OPTION, CLI_WAIT_OPTION, {NULL}};
+    CLI_CLIENT_OPTIONS, CLI_OUTPUT_OPTION, CLI_WAIT_OPTION, {0}};
 
 /* ---- list ---------------------------------------------------------------- */
 
@@ -18,7 +18,7 @@ static int list_groups(const struct cli *cli, rd_kafka_event_t *event)
     static const struct output_column columns[] = {
         {"GROUP", "group", false, false},
         {"STATE", "state", false, false},
-        {NULL}};
+        {0}};
     const rd_kafka_ListConsumerGroups_result_t *result =
         rd_kafka_event_ListConsumerGroups_result(event);
     size_t n, n_errors;
@@ -155,14 +155,14 @@ static void print_group(const struct cli *cli, json_t *group)
         {"CLIENT", "client", false, false},
         {"HOST", "host", false, false},
         {"PARTITIONS", "partitions", false, false},
-        {NULL}};
+        {0}};
     static const struct output_column offsets[] = {
         {"TOPIC", "topic", false, false},
         {"PARTITION", "partition", true, false},
         {"COMMITTED", "committed", true, false},
         {"END", "end", true, false},
         {"LAG", "lag", true, false},
-        {NULL}};
+        {0}};
     if (cli_output(cli) == OUTPUT_JSON) {
         output_json(group);
         return;

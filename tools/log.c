@@ -8,8 +8,8 @@
 #include "tools/output.h"
 
 const struct cli_option log_dump_options[] = {
-    {"json", 0, NULL, "one JSON object a line"}, CLI_OUTPUT_OPTION, {NULL}};
-const struct cli_option log_verify_options[] = {CLI_OUTPUT_OPTION, {NULL}};
+    {"json", 0, NULL, "one JSON object a line"}, CLI_OUTPUT_OPTION, {0}};
+const struct cli_option log_verify_options[] = {CLI_OUTPUT_OPTION, {0}};
 
 const char log_more[] =
     "PATH is the directory of a partition (DIR/broker-N/data/…/TOPIC-NUMBER) "

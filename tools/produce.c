@@ -18,7 +18,7 @@ const struct cli_option produce_options[] = {
     {"compression", 'z', "CODEC", "none, gzip, snappy, lz4 or zstd"},
     {"verbose", 'v', NULL, "print partition and offset of every record"},
     CLI_WAIT_OPTION,
-    {NULL}};
+    {0}};
 
 const char produce_more[] =
     "Every line is a record; the producer is idempotent unless --acks says "

@@ -25,7 +25,7 @@ const struct cli_option server_options[] = {
      "peer addresses of the brokers that form the cluster"},
     {"define", 'D', "KEY=VALUE", "a key of the configuration; the last wins"},
     {"strict-config", 0, NULL, "refuse unknown keys"},
-    {NULL}};
+    {0}};
 
 struct server {
     const struct cli *cli;

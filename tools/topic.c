@@ -20,7 +20,7 @@ const struct cli_option topic_create_options[] = {
     {"dry-run", 0, NULL, "only check whether it would be created"},
     CLI_OUTPUT_OPTION,
     CLI_WAIT_OPTION,
-    {NULL}};
+    {0}};
 
 static rd_kafka_NewTopic_t *new_topic(const struct cli *cli)
 {
@@ -112,7 +112,7 @@ const struct cli_option topic_list_options[] = {
     {"all", 'a', NULL, "internal topics as well"},
     CLI_OUTPUT_OPTION,
     CLI_WAIT_OPTION,
-    {NULL}};
+    {0}};
 
 static json_t *topic_row(const struct rd_kafka_metadata_topic *t)
 {
@@ -141,7 +141,7 @@ int topic_list_run(struct cli *cli)
         {"REPLICAS", "replicas", true, false},
         {"LEADERLESS", "leaderless", true, true},
         {"UNDER-REPLICATED", "under_replicated", true, true},
-        {NULL}};
+        {0}};
     int status = EXIT_FAILED;
     enum cli_output form = cli_output(cli);
     rd_kafka_t *rk = client_admin(cli);
@@ -178,7 +178,7 @@ const struct cli_option topic_describe_options[] = {
     {"all", 'a', NULL, "configuration at its default as well"},
     CLI_OUTPUT_OPTION,
     CLI_WAIT_OPTION,
-    {NULL}};
+    {0}};
 
 static json_t *numbers(const int32_t *list, int n)
 {
@@ -261,12 +261,12 @@ static void print_description(const struct cli *cli, json_t *topic)
         {"IN-SYNC", "in_sync", false, false},
         {"START", "start", true, false},
         {"END", "end", true, false},
-        {NULL}};
+        {0}};
     static const struct output_column configs[] = {
         {"KEY", "key", false, false},
         {"VALUE", "value", false, false},
         {"SOURCE", "source", false, false},
-        {NULL}};
+        {0}};
     if (cli_output(cli) == OUTPUT_JSON) {
         output_json(topic);
         return;
@@ -330,7 +330,7 @@ const struct cli_option topic_delete_options[] = {
     {"yes", 'y', NULL, "do not ask"},
     {"dry-run", 0, NULL, "only say what would be deleted"},
     CLI_WAIT_OPTION,
-    {NULL}};
+    {0}};
 
 static bool confirmed(const struct cli *cli)
 {

@@ -6,6 +6,7 @@ import queue
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -127,13 +128,31 @@ class Lines:
             return None
 
 
+def free_ports(first, n):
+    """The first of n ports in a row that nobody listens on: `first`, or one a
+    little above where another run has that."""
+    for port in range(first, first + 2000, 20):
+        try:
+            for p in range(port, port + n):
+                with socket.socket() as s:
+                    s.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                    s.bind(("127.0.0.1", p))
+            return port
+        except OSError:
+            pass
+    raise Failed("no %d free ports in a row above %d" % (n, first))
+
+
 class Cluster:
     """`flotilla dev` and its brokers; broker N listens on port + N - 1."""
 
     def __init__(self, build, n=3, port=29092, defines=(), data=None):
         self.binary = os.path.join(ROOT, build, "flotilla")
         self.n = n
-        self.port = port
+        if data and os.path.exists(os.path.join(data, "broker-1")):
+            self.port = port  # brokers keep their addresses
+        else:
+            self.port = free_ports(port, 2 * n)
         self.defines = list(defines)
         self.keep = data is not None
         self.data = data or tempfile.mkdtemp(prefix="flotilla-test-")

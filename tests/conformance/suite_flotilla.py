@@ -5,7 +5,7 @@ import subprocess
 import tempfile
 import time
 
-from harness import Cluster, expect, run, tail
+from harness import Cluster, expect, free_ports, run, tail
 
 
 class Verbs:
@@ -278,7 +278,7 @@ class Dev:
         c = self.cluster()
         try:
             told = c.start()
-            expect(told == "127.0.0.1:28900,127.0.0.1:28901,127.0.0.1:28902",
+            expect(told == c.bootstrap,
                    told)
             for node in (1, 2, 3):
                 with open(c.path(node, "server.properties")) as f:
@@ -330,11 +330,13 @@ class Dev:
 
     def ephemeral(self):
         d = tempfile.mkdtemp(prefix="flotilla-ephemeral-")
+        port = free_ports(28900, 2)
         dev = subprocess.Popen(
-            [self.flotilla, "dev", "-n", "1", "--port", "28900",
+            [self.flotilla, "dev", "-n", "1", "--port", str(port),
              "--ephemeral"], env=dict(os.environ, TMPDIR=d),
             stdout=subprocess.PIPE)
-        expect(dev.stdout.readline() == b"ready: 127.0.0.1:28900\n", "ready")
+        expect(dev.stdout.readline() == b"ready: 127.0.0.1:%d\n" % port,
+               "ready")
         expect(len(os.listdir(d)) == 1, repr(os.listdir(d)))
         dev.terminate()
         expect(dev.wait(30) == 0, "status %r" % dev.returncode)

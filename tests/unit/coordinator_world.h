@@ -682,7 +682,8 @@ static inline const char *state_of(const char *group)
 }
 
 /* ---- the whole state as text --------------------------------------------- */
-static inline void dump_add(char *out, size_t size, const char *format, ...)
+__attribute__((format(printf, 3, 4))) static inline void dump_add(
+    char *out, size_t size, const char *format, ...)
 {
     size_t n = strlen(out);
     va_list args;
