@@ -663,9 +663,8 @@ END_TEST
 START_TEST(test_catchup__a_slow_follower_in_sync_is_waited_for)
 {
     start(5);
-    sim_net_delay(sim, nodes[0].sim_node, nodes[2].sim_node, 20 * SIM_MS,
-                  25 * SIM_MS);
-    sim_net_bandwidth(sim, 8 << 20);
+    sim_net_delay(sim, nodes[0].sim_node, nodes[2].sim_node, 300 * SIM_MS,
+                  310 * SIM_MS);
     write_entries(4 * WINDOW);
     expect_equal();
     ck_assert_int_eq(nodes[2].begins, 0);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/limits.h"
 #include "base/mem.h"
 #include "raft/peer_frame.h"
 #include "tests/sim/sim_env.h"
@@ -633,6 +634,28 @@ START_TEST(test_call__unknown_kind_unknown_peer_too_large)
 }
 END_TEST
 
+START_TEST(test_call__too_many_wait_there)
+{
+    start_all();
+    static struct answered a[LIMIT_RPC_PENDING + 2];
+    memset(a, 0, sizeof a);
+    for (int i = 0; i < LIMIT_RPC_PENDING + 2; i++) {
+        a[i].timeout_ms = 60000;
+        begin_call(&a[i], &brokers[0], 1, RPC_FORMATION); /* never answered */
+    }
+    sim_run_for(sim, SIM_S);
+    for (int i = 0; i < LIMIT_RPC_PENDING; i++)
+        ck_assert_int_eq(a[i].calls, 0);
+    for (int i = LIMIT_RPC_PENDING; i < LIMIT_RPC_PENDING + 2; i++)
+        ck_assert_int_eq(a[i].status, ERR_BUSY);
+    /* one is answered: there is room for one */
+    rpc_respond(brokers[1].kept, ERR_OK, NULL, 0);
+    struct answered b = {.timeout_ms = 100};
+    sim_run_for(sim, 10 * SIM_MS);
+    ck_assert_int_eq(ask(&b, &brokers[0], 1, RPC_FORMATION), ERR_TIMEOUT);
+}
+END_TEST
+
 START_TEST(test_call__fails_when_the_peer_dies)
 {
     start_all();
@@ -1078,6 +1101,7 @@ int main(void)
     tcase_add_test(tc, test_call__times_out_and_the_late_answer_is_ignored);
     tcase_add_test(tc, test_call__cancelled_is_never_called_back);
     tcase_add_test(tc, test_call__unknown_kind_unknown_peer_too_large);
+    tcase_add_test(tc, test_call__too_many_wait_there);
     tcase_add_test(tc, test_call__fails_when_the_peer_dies);
     tcase_add_test(tc, test_seed__becomes_the_peer_and_can_be_called);
     tcase_add_test(tc, test_hello__another_cluster_is_refused);

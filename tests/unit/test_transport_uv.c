@@ -248,6 +248,36 @@ START_TEST(test_peer_down__when_it_is_gone)
 }
 END_TEST
 
+static void stall(struct env_timer *timer)
+{
+    uint64_t until = env_now_ns(env) + 900000000;
+    while (env_now_ns(env) < until)
+        ;
+    *(bool *)timer->arg = true;
+}
+
+static bool is_set(void *arg)
+{
+    return *(bool *)arg;
+}
+
+START_TEST(test_stall__of_ourselves_is_nobodys_silence)
+{
+    struct env_timer timer;
+    bool stalled = false;
+    env_timer_init(env, &timer, stall, &stalled);
+    env_timer_start(&timer, 20);
+    ck_assert(run_until(is_set, &stalled));
+    struct answered answer;
+    for (int i = 0; i < 50; i++) { /* some ticks */
+        ask(brokers[0].t, 1, RPC_COORDINATOR, 10, &answer);
+        ck_assert(run_until(is_answered, &answer));
+        ck_assert_int_eq(answer.status, ERR_FENCED);
+    }
+    ck_assert_int_eq(brokers[0].downs + brokers[1].downs, 0);
+}
+END_TEST
+
 /* ---- two shards on two threads ------------------------------------------- */
 
 static struct env *envs[2];
@@ -407,6 +437,7 @@ int main(void)
     tcase_set_timeout(tc, 30);
     tcase_add_test(tc, test_exchange__messages_and_calls);
     tcase_add_test(tc, test_peer_down__when_it_is_gone);
+    tcase_add_test(tc, test_stall__of_ourselves_is_nobodys_silence);
     suite_add_tcase(s, tc);
     tc = tcase_create("threads");
     tcase_set_timeout(tc, 30);
