@@ -48,4 +48,4 @@ lint-cppcheck: $(GEN_HEADERS)
 lint-tidy: $(GEN_HEADERS)
 	@echo clang-tidy
 	@$(CLANG_TIDY) --quiet $(LINT_C) -- -std=c11 -D_GNU_SOURCE -iquote . \
-	  -iquote $(B)/gen
+	  -iquote $(B)/gen 2>$(B)/tidy.err || { cat $(B)/tidy.err; exit 1; }
