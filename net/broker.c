@@ -134,7 +134,10 @@ static void leader_learn(struct broker_shard *s, const struct group_id *id,
         known->leader = leader;
         known->epoch = epoch;
     }
-    if (s->index == 0 && s->broker->metadata != NULL) {
+    /* told by the leader alone, and when it is ready: a follower hears of it
+     * a moment before it can append */
+    if (s->index == 0 && s->broker->metadata != NULL &&
+        leader == s->broker->identity.node) {
         metadata_report_leader(s->broker->metadata, id, leader, epoch);
     }
 }

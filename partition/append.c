@@ -206,8 +206,10 @@ static bool append(struct partition *p, struct partition_produce *req)
         }
     }
     enum err status = propose(p, req);
-    if (status == ERR_BUSY) {
-        return false;
+    bool hands_over =
+        status == ERR_NOT_READY && group_role(p->group).is_leader;
+    if (status == ERR_BUSY || hands_over) {
+        return false; /* handing over: the next leader's name comes soon */
     }
     if (status == ERR_OK) {
         wait_for_entry(p, req);

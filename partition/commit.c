@@ -5,6 +5,10 @@
 #include "partition/bytes.h"
 #include "partition/partition_impl.h"
 
+/* An election after a hand-over takes a few milliseconds, after a broker's
+ * death a few hundred. */
+#define LEADERLESS_MS 300
+
 /* ---- append and truncate ------------------------------------------------- */
 static void append_batch(struct partition *p, const struct group_entry *entry,
                          struct log_entry *e)
@@ -184,13 +188,25 @@ void partition_fail_waiting(struct partition *p, enum kafka_error error)
     partition_turn_later(p);
 }
 
+void partition_leaderless(struct env_timer *timer)
+{
+    partition_fail_waiting(timer->arg, KAFKA_NOT_LEADER_OR_FOLLOWER);
+}
+
 static void on_role_changed(void *sm, const struct group_role *role)
 {
     struct partition *p = sm;
     if (role->leader >= 0 && (int64_t)role->term.v > p->leader_epoch) {
         p->leader_epoch = (int32_t)role->term.v;
     }
-    if (!role->is_leader || role->term.v != p->led_term.v) {
+    if (!role->is_leader && role->leader < 0) {
+        /* The answer can soon name who leads now, which saves the client
+         * asking (and waiting between its questions). */
+        if (!env_timer_running(&p->leaderless)) {
+            env_timer_start(&p->leaderless, LEADERLESS_MS);
+        }
+    } else if (!role->is_leader || role->term.v != p->led_term.v) {
+        env_timer_stop(&p->leaderless);
         partition_fail_waiting(p, KAFKA_NOT_LEADER_OR_FOLLOWER);
     }
     p->led_term = role->is_leader ? role->term : (raft_term_t){0};
@@ -211,6 +227,7 @@ static void on_closed(void *sm)
         p->room = NULL;
     }
     p->wake = true;
+    env_timer_stop(&p->leaderless);
     partition_fail_waiting(p, KAFKA_NOT_LEADER_OR_FOLLOWER);
     partition_unref(p);
 }

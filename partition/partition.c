@@ -90,6 +90,7 @@ static struct partition *partition_new(struct partition_shard *shard,
     link_init(&p->deletes_done);
     link_init(&p->offsets_done);
     link_init(&p->waiters);
+    env_timer_init(p->env, &p->leaderless, partition_leaderless, p);
     p->turn.cb = partition_turn;
     p->turn.arg = p;
     link_add(&shard->partitions, &p->link);

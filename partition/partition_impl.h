@@ -108,6 +108,7 @@ struct partition {
     struct producers *producers;
     int32_t leader_epoch; /* newest term with a known leader, -1 */
     raft_term_t led_term; /* term that waiting requests belong to */
+    struct env_timer leaderless; /* they wait for the next leader's name */
 
     /* settled */
     struct log_state settled;
@@ -139,6 +140,8 @@ void partition_ref(struct partition *p);
 void partition_unref(struct partition *p);
 /* Calls back at the end of the loop turn what is ready then. */
 void partition_turn_later(struct partition *p);
+/* Nobody leads for too long: who waits is told so. */
+void partition_leaderless(struct env_timer *timer);
 /* The offset below which an isolation level may read. */
 kafka_offset partition_limit(const struct partition *p, int8_t isolation);
 /* Answers all produce requests and deletions that wait with `error`. */
