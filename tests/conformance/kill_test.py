@@ -93,17 +93,23 @@ class Producer(threading.Thread):
 
 
 class Member(threading.Thread):
-    """Reads as one of the group and commits what it read."""
+    """Reads as one of the group and commits what it read: one commit at a
+    time, as librdkafka sends one that failed again after newer ones."""
 
     def __init__(self, bootstrap):
         super().__init__(daemon=True)
         self.client = ck.Consumer({
             "bootstrap.servers": bootstrap, "group.id": GROUP,
             "auto.offset.reset": "earliest", "enable.auto.commit": False,
+            "on_commit": self.commit_done,
             "error_cb": lambda e: None, "log_level": 0})
+        self.committing = False
         self.reads = []   # (time, partition, offset, value)
         self.errors = []
         self.going = True
+
+    def commit_done(self, error, partitions):
+        self.committing = False
 
     def run(self):
         self.client.subscribe([TOPIC])
@@ -113,10 +119,11 @@ class Member(threading.Thread):
                 if m.error() is None:
                     self.reads.append((now(), m.partition(), m.offset(),
                                        m.value()))
-            if now() - committed > 0.5:
+            if now() - committed > 0.5 and not self.committing:
                 committed = now()
                 try:
                     self.client.commit(asynchronous=True)
+                    self.committing = True
                 except ck.KafkaException:
                     pass  # nothing new, or a rebalance
         self.client.close()
