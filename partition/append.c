@@ -206,8 +206,7 @@ static bool append(struct partition *p, struct partition_produce *req)
         }
     }
     enum err status = propose(p, req);
-    bool hands_over =
-        status == ERR_NOT_READY && group_role(p->group).is_leader;
+    bool hands_over = status == ERR_NOT_READY && group_role(p->group).is_leader;
     if (status == ERR_BUSY || hands_over) {
         return false; /* handing over: the next leader's name comes soon */
     }

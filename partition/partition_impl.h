@@ -106,8 +106,8 @@ struct partition {
     uint64_t end_bytes, applied_bytes; /* of all batches ever, up to there */
     struct epochs epochs;
     struct producers *producers;
-    int32_t leader_epoch; /* newest term with a known leader, -1 */
-    raft_term_t led_term; /* term that waiting requests belong to */
+    int32_t leader_epoch;        /* newest term with a known leader, -1 */
+    raft_term_t led_term;        /* term that waiting requests belong to */
     struct env_timer leaderless; /* they wait for the next leader's name */
 
     /* settled */
