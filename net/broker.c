@@ -40,6 +40,7 @@ struct broker {
     struct env_deferred begin;
     _Atomic bool hurry;
     bool failed, ready, stopping;
+    bool metadata_handed_over;
     char dir[PATH_SIZE - 256];
     char address[LIMIT_ADDRESS + 16];
     char waiting[512];
@@ -941,8 +942,9 @@ static void shard_connections_closed(void *arg)
                    stop);
 }
 
-/* Begins to hand a group over; true while it may still succeed. */
-static bool hand_over_one(struct group *g, int *begun)
+/* Begins to hand a group over; true while it may still succeed. Each group is
+ * handed over once: brokers that stop together would else pass it round. */
+static bool hand_over_one(struct group *g, bool *handed_over, int *begun)
 {
     if (!group_role(g).is_leader || group_creation(g)->n_replicas < 2) {
         return false;
@@ -950,9 +952,14 @@ static bool hand_over_one(struct group *g, int *begun)
     if (*begun >= STOP_TRANSFERS_AT_ONCE) {
         return true;
     }
-    enum err e = group_transfer(g, -1);
-    *begun += e == ERR_OK || e == ERR_BUSY;
-    return e == ERR_OK || e == ERR_BUSY; /* else nobody is there to take it */
+    enum err e = *handed_over ? ERR_BUSY : group_transfer(g, -1);
+    if (*handed_over || e != ERR_OK) {
+        /* under way; or it came back; or nobody is there to take it */
+        return e == ERR_BUSY && group_is_handing_over(g);
+    }
+    *handed_over = true;
+    *begun += 1;
+    return true;
 }
 
 /* How many groups of this shard wait for another leader. */
@@ -964,12 +971,13 @@ static int hand_over(struct broker_shard *s)
     struct shard_partition *next = NULL;
     HASH_ITER(hh, s->partitions, sp, next)
     {
-        waiting += hand_over_one(partition_group(sp->partition), &begun);
+        waiting += hand_over_one(partition_group(sp->partition),
+                                 &sp->handed_over, &begun);
     }
     struct metadata *m = s->index == 0 ? s->broker->metadata : NULL;
     struct group *g = m == NULL ? NULL : metadata_group(m);
     if (g != NULL) {
-        waiting += hand_over_one(g, &begun);
+        waiting += hand_over_one(g, &s->broker->metadata_handed_over, &begun);
     }
     return waiting;
 }

@@ -14,6 +14,7 @@ struct shard_partition {
     struct partition *partition;
     struct broker_shard *shard;
     bool offsets_topic;
+    bool handed_over; /* while stopping */
     UT_hash_handle hh;
 };
 

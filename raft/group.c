@@ -1153,6 +1153,11 @@ static struct group_peer *best_target(struct group *g)
     return best;
 }
 
+bool group_is_handing_over(const struct group *g)
+{
+    return g->transfer_to != 0;
+}
+
 enum err group_transfer(struct group *g, node_id target)
 {
     struct group_peer *to = NULL;

@@ -238,5 +238,7 @@ int group_replicas(const struct group *group,
 /* Hands leadership to a replica on `target` (-1: the best one). Asynchronous;
  * role_changed tells. ERR_NOT_LEADER, ERR_BUSY (one is under way). */
 MUST_USE enum err group_transfer(struct group *group, node_id target);
+/* Whether a transfer is under way. */
+bool group_is_handing_over(const struct group *group);
 
 #endif
