@@ -17,4 +17,5 @@ $(GEN_DIR)/.stamp: net/schema/generate.py $(SCHEMA)
 $(GEN_H) $(GEN_C): $(GEN_DIR)/.stamp
 	@:
 $(GEN_OBJ): $(GEN_DIR)/%.o: $(GEN_DIR)/%.c
-	$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<
+	@echo "  CC   $<"
+	$(Q)$(CC) $(CFLAGS_ALL) -MMD -MP -c -o $@ $<

@@ -7,9 +7,6 @@ import time
 from harness import expect, run
 
 
-NOT_LEADER = 6
-
-
 def crc32c(data):
     crc = 0xffffffff
     for byte in data:
@@ -140,16 +137,6 @@ class Wire:
         return hosts[leader]
 
     def produce(self, records):
-        """(error, offset) of the partition's leader, which may move."""
-        end = time.monotonic() + 5
-        while True:
-            answer = self.produce_once(records)
-            if answer[0] != NOT_LEADER or time.monotonic() > end:
-                return answer
-            time.sleep(0.02)
-            self.address = self.leader()
-
-    def produce_once(self, records):
         body = struct.pack(">hhii", -1, -1, 10000, 1) + text(self.topic) + \
             struct.pack(">iii", 1, 0, len(records)) + records
         got = self.answer(self.frame(0, 3, body))
