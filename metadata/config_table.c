@@ -541,7 +541,9 @@ const struct config_key config_broker_table[] = {
         "Longest time records wait in the write-ahead log before they move "
         "to their segment."),
     STATIC("shards", INT, "0", 0, 256, NULL,
-        "Threads that serve partitions; 0: half of the cores."),
+        "Threads that serve partitions; 0: as many as the data directory was "
+        "written with, half of the cores for a new one. Another number takes "
+        "effect at the next start, which moves the logs."),
     NO_OP("socket.listen.backlog.size", INT, "50", true, 1, INT32_MAX, NULL,
         NOTHING),
     NO_OP("socket.receive.buffer.bytes", INT, "102400", true, -1, INT32_MAX,

@@ -16,6 +16,7 @@
 #include "metadata/config_listeners.h"
 #include "metadata/identity.h"
 #include "net/connection.h"
+#include "net/layout.h"
 #include "net/listener.h"
 #include "net/shard.h"
 
@@ -30,6 +31,7 @@ struct broker {
     const struct broker_config *config;
     struct env *env; /* of shard 0 */
     struct identity identity;
+    struct layout layout; /* of the shards' directories */
     struct broker_shard *shards[BROKER_SHARDS_MAX];
     struct transport *transports[BROKER_SHARDS_MAX]; /* each sees all */
     unsigned n_up, n_stopped;
@@ -664,6 +666,13 @@ static void shard_is_up(struct env_post *post)
         return;
     }
     if (++b->n_up == b->options.n_shards) {
+        e = b->layout.recorded ? ERR_OK
+                               : layout_record(b->env, b->dir, &b->layout);
+        if (e != ERR_OK) {
+            fail(b, "the data directory %s cannot be written: %s", b->dir,
+                 err_text(e));
+            return;
+        }
         for (unsigned i = 0; i < b->n_up; i++) {
             b->transports[i] = b->shards[i]->transport;
         }
@@ -679,7 +688,7 @@ static enum err shard_open(struct broker_shard *s)
     struct broker *b = s->broker;
     const struct broker_config *c = b->config;
     char dir[PATH_SIZE], partitions[PATH_SIZE];
-    snprintf(dir, sizeof dir, "%s/shard-%u", b->dir, s->index);
+    layout_shard_dir(&b->layout, b->dir, s->index, dir);
     snprintf(partitions, sizeof partitions, "%s/partitions", b->dir);
     enum err e = env_dir_make(s->env, dir);
     if (e == ERR_OK) {
@@ -703,6 +712,7 @@ static enum err shard_open(struct broker_shard *s)
     struct raft_host_options ho = {
         .env = s->env,
         .dir = dir,
+        .log_must_exist = b->layout.recorded,
         .shard = s->index,
         .node = b->identity.node,
         .directory = b->identity.directory,
@@ -825,53 +835,22 @@ static bool open_data_dir(struct broker *b)
     return true;
 }
 
-static void count_shard(void *arg, const char *name)
+/* The shards' directories are known: each begins on its own thread. */
+static void layout_known(void *arg, const struct layout *layout,
+                         const char *sentence)
 {
-    unsigned *n = arg;
-    *n += strncmp(name, "shard-", 6) == 0;
-}
-
-/* Groups live on the shard that their id gives for this number of shards; with
- * another number they would be looked for in the wrong log. */
-static bool check_shards(struct broker *b)
-{
-    unsigned found = 0;
-    enum err e = env_dir_list(b->env, b->dir, count_shard, &found);
-    if (e != ERR_OK) {
-        fail(b, "The data directory %s cannot be read: %s.", b->dir,
-             err_text(e));
-        return false;
+    struct broker *b = arg;
+    if (layout == NULL) {
+        fail(b, "%s", sentence);
+        return;
     }
-    if (found != 0 && found != b->options.n_shards) {
+    b->layout = *layout;
+    if (!layout->recorded && b->identity.state == IDENTITY_FORMED) {
         fail(b,
-             "The data in %s was written with %u shards, this broker is "
-             "configured with %u; set shards=%u.",
-             b->dir, found, b->options.n_shards, found);
-        return false;
-    }
-    return true;
-}
-
-/* All at once, so that a start that is cut off leaves no smaller number. */
-static bool make_shards(struct broker *b)
-{
-    for (unsigned i = b->options.n_shards; i-- > 0;) {
-        char dir[PATH_SIZE];
-        snprintf(dir, sizeof dir, "%s/shard-%u", b->dir, i);
-        enum err e = env_dir_make(b->env, dir);
-        if (e != ERR_OK) {
-            fail(b, "The directory %s cannot be made: %s.", dir, err_text(e));
-            return false;
-        }
-    }
-    return true;
-}
-
-static void begin(struct env_deferred *d)
-{
-    struct broker *b = d->arg;
-    if (!read_listeners(b) || !open_data_dir(b) || !check_shards(b) ||
-        !make_shards(b)) {
+             "The data directory %s has lost its file `shards`, and perhaps "
+             "more; restore it, or replace this broker's disk by an empty one "
+             "under a new node.id.",
+             b->dir);
         return;
     }
     for (unsigned i = 0; i < b->options.n_shards; i++) {
@@ -889,6 +868,24 @@ static void begin(struct env_deferred *d)
         start->post = (struct env_post){.cb = shard_begin, .arg = start};
         env_post(b->shards[i]->env, &start->post);
     }
+}
+
+static void begin(struct env_deferred *d)
+{
+    struct broker *b = d->arg;
+    const struct broker_config *c = b->config;
+    if (!read_listeners(b) || !open_data_dir(b)) {
+        return;
+    }
+    struct layout_options options = {
+        .env = b->env,
+        .dir = b->dir,
+        .n_shards = b->options.n_shards,
+        .log_buffer_bytes = (uint64_t)broker_config_int(c, "log.buffer.bytes"),
+        .wal_file_bytes = (uint64_t)broker_config_int(c, "wal.file.bytes"),
+        .wal_bytes_max = (uint64_t)broker_config_int(c, "wal.bytes.max"),
+    };
+    layout_adopt(&options, layout_known, b);
 }
 
 struct broker *broker_start(const struct broker_options *options)

@@ -137,6 +137,7 @@ struct transport;
 struct raft_host_options {
     struct env *env;
     const char *dir; /* of this shard: log files, checkpoints */
+    bool log_must_exist; /* it was made before: ERR_LOST when it is missing */
     unsigned shard;
     node_id node;
     struct uuid directory;
@@ -153,7 +154,8 @@ struct raft_host_options {
 
 /* Recovers the shard's log and checkpoint (blocking; before serving). Then
  * raft_host_recovered lists every group found; the owner opens each with
- * raft_host_open or deletes it. ERR_CORRUPT with a log line that says where. */
+ * raft_host_open or deletes it. ERR_CORRUPT with a log line that says where;
+ * ERR_LOST: there is no log where one must be. */
 MUST_USE enum err raft_host_new(const struct raft_host_options *options,
                                 struct raft_host **out);
 void raft_host_recovered(struct raft_host *host,

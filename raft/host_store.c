@@ -322,6 +322,7 @@ static enum err open_log(struct raft_host *host, struct recovery *r)
     struct wal_options options = {
         .env = host->env,
         .dir = host->dir,
+        .must_exist = host->options.log_must_exist,
         .file_bytes = host->options.wal_file_bytes,
         .bytes_max = host->options.wal_bytes_max,
         .buffer_bytes_max = host->options.log_buffer_bytes,

@@ -742,6 +742,12 @@ void wal_checkpointed(struct wal *wal, uint64_t seq)
     wal->checkpoint_seq = seq;
 }
 
+void wal_relies_on(struct wal *wal, uint64_t seq)
+{
+    ASSERT(wal->is_new);
+    wal->checkpoint_seq = wal->checkpoint_wanted = wal->checkpoint = seq;
+}
+
 void wal_settled(struct wal *wal, const struct group_id *group, log_index index)
 {
     struct wal_group *known = wal_group_find(wal, group);

@@ -23,6 +23,7 @@ struct wal_options {
     uint64_t bytes_max;        /* of all files */
     uint64_t buffer_bytes_max; /* of the log buffer; at most bytes_max / 4 is
                                 * used, 16 MiB until load asks for more */
+    bool must_exist; /* this log was made before; ERR_LOST if it is missing */
     /* What the newest readable checkpoint says of this log; all zero when
      * there is none. A log that does not fit it is ERR_CORRUPT. */
     struct wal_expect {
@@ -163,6 +164,9 @@ uint64_t wal_durable_position(const struct wal *wal);
 /* Checkpoint `seq` is durable; called before the wal_settled that follow from
  * it. The log remembers the newest checkpoint its recycling relied on. */
 void wal_checkpointed(struct wal *wal, uint64_t seq);
+/* For a log that begins behind checkpoint `seq`, which is durable: what the
+ * log does not hold is settled there. Before the first append. */
+void wal_relies_on(struct wal *wal, uint64_t seq);
 /* Everything of the group up to `index` is settled by a durable checkpoint. */
 void wal_settled(struct wal *wal, const struct group_id *group,
                  log_index index);

@@ -572,6 +572,13 @@ static enum err make_log(struct recover *r)
 {
     struct wal *wal = r->wal;
     enum err e = check_unmade(r);
+    if (e == ERR_OK && wal->options.must_exist) {
+        log_error("wal",
+                  "there is no log in %s, but there was one: what it held is "
+                  "lost",
+                  wal->dir);
+        e = ERR_LOST;
+    }
     if (e != ERR_OK) {
         return e;
     }

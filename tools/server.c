@@ -1,6 +1,5 @@
 #include "tools/server.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
@@ -13,6 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "net/broker.h"
+#include "net/layout.h"
 #include "tools/config_load.h"
 
 /* People want to know what a start waits for, soon and then now and then. */
@@ -108,26 +108,16 @@ static void on_signal(void *arg, int signo)
 
 /* ---- running ------------------------------------------------------------- */
 
-/* How many shards wrote what is there; 0: a new directory. */
-static int64_t shards_found(const char *dir)
+/* As configured; else as many as the data has; else half the cores. A layout
+ * that cannot be read is for the broker to complain about. */
+static unsigned shards_wanted(struct env *env,
+                              const struct broker_config *config)
 {
-    int64_t n = 0;
-    DIR *d = opendir(dir);
-    for (struct dirent *e; d != NULL && (e = readdir(d)) != NULL;) {
-        n += strncmp(e->d_name, "shard-", 6) == 0;
-    }
-    if (d != NULL) {
-        closedir(d);
-    }
-    return n;
-}
-
-/* As configured; else as many as the data has; else half the cores. */
-static unsigned shards_wanted(const struct broker_config *config)
-{
+    struct layout layout = {0};
     int64_t n = broker_config_int(config, "shards");
-    if (n == 0) {
-        n = shards_found(broker_config_get(config, "log.dirs"));
+    if (n == 0 && layout_read(env, broker_config_get(config, "log.dirs"),
+                              &layout) == ERR_OK) {
+        n = layout.n_shards;
     }
     if (n == 0) {
         n = sysconf(_SC_NPROCESSORS_ONLN) / 2;
@@ -154,6 +144,8 @@ static bool prepare_directory(struct server *s)
 static void serve(struct server *s)
 {
     struct env_uv_options shard0 = {.on_signal = on_signal, .arg = s};
+    s->envs[0] = env_uv_new(&shard0);
+    s->n_shards = shards_wanted(s->envs[0], s->config);
     struct broker_options options = {.n_shards = s->n_shards,
                                      .config = s->config,
                                      .ready = on_ready,
@@ -161,7 +153,7 @@ static void serve(struct server *s)
                                      .stopped = on_stopped,
                                      .arg = s};
     for (unsigned i = 0; i < s->n_shards; i++) {
-        s->envs[i] = env_uv_new(i == 0 ? &shard0 : NULL);
+        s->envs[i] = i == 0 ? s->envs[0] : env_uv_new(NULL);
         options.envs[i] = s->envs[i];
     }
     s->broker = broker_start(&options);
@@ -192,7 +184,6 @@ int server_run(struct cli *cli)
         return EXIT_FAILED;
     }
     if (prepare_directory(&s)) {
-        s.n_shards = shards_wanted(s.config);
         serve(&s);
         if (pid_file_read(s.pid_path) == (long)getpid()) {
             unlink(s.pid_path);

@@ -1149,15 +1149,21 @@ enum err sim_dir_list(struct env *env, const char *path,
     if (!dir_exists(disk, clean)) {
         return ERR_NOT_FOUND;
     }
+    /* all names first: each may change the directory */
+    char **names = mem_alloc((disk->seen.size + 1) * sizeof *names);
+    size_t n = 0;
     for (size_t i = 0; i < disk->seen.size; i++) {
         const char *child = disk->seen.all[i].path;
         if (is_child_of(child, clean) && !path_is_root(child)) {
             const char *slash = strrchr(child, '/');
-            char *name = sim_strdup(slash == NULL ? child : slash + 1);
-            each(arg, name); /* which may change the directory */
-            mem_free(name);
+            names[n++] = sim_strdup(slash == NULL ? child : slash + 1);
         }
     }
+    for (size_t i = 0; i < n; i++) {
+        each(arg, names[i]);
+        mem_free(names[i]);
+    }
+    mem_free(names);
     return ERR_OK;
 }
 
