@@ -574,6 +574,21 @@ static enum err ensure_log(const struct partition_transfer *t,
     return status;
 }
 
+/* A transfer makes no copy of the tail on its way: it does now. */
+static enum err save_tail(const struct partition_transfer *t,
+                          const struct segment_view *v)
+{
+    uint8_t block[ENV_BLOCK_SIZE];
+    size_t size = t->state.position % ENV_BLOCK_SIZE, got = 0;
+    enum err status = env_file_pread(v->log.file, block, size,
+                                     t->state.position - size, &got);
+    if (status == ERR_OK && got < size) {
+        status = ERR_CORRUPT;
+    }
+    return status == ERR_OK ? tail_save(v->side.file, &t->state, block)
+                            : status;
+}
+
 /* One received segment; `w` is where the one before it ended. */
 static enum err verify_segment(struct partition_transfer *t, size_t i,
                                struct walk *w)
@@ -605,7 +620,7 @@ static enum err verify_segment(struct partition_transfer *t, size_t i,
         status = verify_batches(&v, from);
     }
     if (status == ERR_OK && i + 1 == t->n_segments) {
-        status = tail_save(v.log.file, v.side.file, &t->state);
+        status = save_tail(t, &v);
     }
     if (status == ERR_OK) {
         status = sync_view(&v);

@@ -7,7 +7,8 @@
 
 #include "base/env.h"
 
-enum file_kind { FILE_LOG, FILE_SIDE };
+/* FILE_LOG is read, FILE_LOG_DIRECT is written past the page cache. */
+enum file_kind { FILE_LOG, FILE_SIDE, FILE_LOG_DIRECT };
 
 struct file_key {
     uint64_t owner; /* number of the partition in the shard */

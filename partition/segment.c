@@ -26,33 +26,77 @@ static enum err open_file(struct env *env, const char *dir, kafka_offset base,
 }
 
 /* ---- settling ------------------------------------------------------------ */
-/* What is written, gathered until it is worth a call. */
+/* Batches go past the page cache, in whole blocks gathered in `stage`: its
+ * first bytes are those of the last block that are settled already, its last
+ * block is filled up with zeros. Slots are small: they go through it. */
 struct writer {
     struct settle *s;
     struct env_file *log, *side;
-    struct iovec iov[ENV_IOV_MAX];
-    int n_iov;
-    uint64_t log_from;  /* position of iov[0] */
+    uint8_t *stage;
+    size_t fill;        /* bytes in it */
+    size_t written;     /* of them in the file already */
+    uint64_t log_from;  /* position of stage[0], a block's */
     uint64_t side_from; /* slot of slots[0] */
     struct buffer slots;
 };
 
-static enum err writer_flush(struct writer *w)
+/* Slots gathered until they are written. */
+#define WRITER_SLOTS_BYTES ((size_t)64 << 10)
+
+/* Writes the stage; what fills no block stays in it, at its beginning. */
+static enum err writer_flush_log(struct writer *w)
+{
+    size_t rest = w->fill % ENV_BLOCK_SIZE;
+    size_t whole = w->fill - rest;
+    struct iovec iov = {w->stage, whole + (rest > 0 ? ENV_BLOCK_SIZE : 0)};
+    enum err status = ERR_OK;
+    if (w->fill == w->written) {
+        return ERR_OK;
+    }
+    memset(w->stage + w->fill, 0, iov.iov_len - w->fill);
+    status = env_file_pwritev(w->log, &iov, 1, w->log_from, false);
+    if (whole > 0) {
+        memcpy(w->stage, w->stage + whole, rest);
+    }
+    w->log_from += whole;
+    w->fill = w->written = rest;
+    return status;
+}
+
+static enum err writer_put(struct writer *w, const uint8_t *data, size_t size)
 {
     enum err status = ERR_OK;
-    if (w->n_iov > 0) {
-        status = env_file_pwritev(w->log, w->iov, w->n_iov, w->log_from, false);
+    while (size > 0 && status == ERR_OK) {
+        size_t room = SETTLE_SCRATCH - w->fill;
+        size_t n = size < room ? size : room;
+        memcpy(w->stage + w->fill, data, n);
+        w->fill += n;
+        data += n;
+        size -= n;
+        if (w->fill == SETTLE_SCRATCH) {
+            status = writer_flush_log(w);
+        }
     }
-    if (status == ERR_OK && w->slots.size > 0) {
+    return status;
+}
+
+static enum err writer_flush_side(struct writer *w)
+{
+    enum err status = ERR_OK;
+    if (w->slots.size > 0) {
         struct iovec iov = {w->slots.data, w->slots.size};
         status = env_file_pwritev(w->side, &iov, 1, side_offset(w->side_from),
                                   false);
     }
-    w->n_iov = 0;
-    w->log_from = w->s->to.position;
     w->side_from = w->s->to.slots;
     buffer_clear(&w->slots);
     return status;
+}
+
+static enum err writer_flush(struct writer *w)
+{
+    enum err status = writer_flush_log(w);
+    return status == ERR_OK ? writer_flush_side(w) : status;
 }
 
 static uint8_t *writer_slot(struct writer *w)
@@ -117,8 +161,8 @@ static enum err writer_begin_segment(struct writer *w,
     s->to.running_max = -1;
     s->to.first_timestamp = -1;
     s->created = true;
-    enum err status =
-        open_file(s->env, s->dir, s->to.base, "log", flags, &s->new_log);
+    enum err status = open_file(s->env, s->dir, s->to.base, "log",
+                                flags | ENV_FILE_DIRECT, &s->new_log);
     if (status == ERR_OK) {
         status =
             open_file(s->env, s->dir, s->to.base, "side", flags, &s->new_side);
@@ -129,6 +173,7 @@ static enum err writer_begin_segment(struct writer *w,
     w->log = s->new_log;
     w->side = s->new_side;
     w->log_from = 0;
+    w->fill = w->written = 0;
     w->side_from = 1;
     struct side_head head = {s->to.base, e->index, s->group, s->to.chain};
     uint8_t slot[SIDE_SLOT];
@@ -138,15 +183,16 @@ static enum err writer_begin_segment(struct writer *w,
     return env_file_pwritev(s->new_side, &iov, 1, 0, false);
 }
 
-/* Opens the active segment's files if the cache did not have them. */
+/* Opens the active segment's files if the cache did not have them, and fetches
+ * the beginning of the block that is gone on with. */
 static enum err writer_resume(struct writer *w)
 {
     struct settle *s = w->s;
     enum err status = ERR_OK;
     int flags = ENV_FILE_READ | ENV_FILE_WRITE;
     if (s->log.file == NULL) {
-        status =
-            open_file(s->env, s->dir, s->from.base, "log", flags, &s->log.file);
+        status = open_file(s->env, s->dir, s->from.base, "log",
+                           flags | ENV_FILE_DIRECT, &s->log.file);
     }
     if (status == ERR_OK && s->side.file == NULL) {
         status = open_file(s->env, s->dir, s->from.base, "side", flags,
@@ -154,8 +200,12 @@ static enum err writer_resume(struct writer *w)
     }
     w->log = s->log.file;
     w->side = s->side.file;
-    w->log_from = s->from.position;
+    w->fill = w->written = s->from.position % ENV_BLOCK_SIZE;
+    w->log_from = s->from.position - w->fill;
     w->side_from = s->from.slots;
+    if (status == ERR_OK) {
+        status = tail_load(w->log, w->side, &s->from, w->stage);
+    }
     return status;
 }
 
@@ -190,6 +240,7 @@ static void writer_continue(struct writer *w, const struct settle_entry *e)
 static enum err writer_add(struct writer *w, const struct settle_entry *e)
 {
     struct log_state *to = &w->s->to;
+    enum err status = ERR_OK;
     struct side_entry out = {
         .type = e->type,
         .size = e->size,
@@ -217,8 +268,7 @@ static enum err writer_add(struct writer *w, const struct settle_entry *e)
         if (out.max_timestamp > to->running_max) {
             to->running_max = out.max_timestamp;
         }
-        w->iov[w->n_iov++] =
-            (struct iovec){(void *)(uintptr_t)e->payload, e->size};
+        status = writer_put(w, e->payload, e->size);
         to->position += e->size;
         to->bytes += e->size;
         to->next.v = side_last_offset(&out).v + 1;
@@ -229,7 +279,10 @@ static enum err writer_add(struct writer *w, const struct settle_entry *e)
         writer_continue(w, e);
     }
     to->index = e->index;
-    return w->n_iov == ENV_IOV_MAX ? writer_flush(w) : ERR_OK;
+    if (status == ERR_OK && w->slots.size >= WRITER_SLOTS_BYTES) {
+        status = writer_flush_side(w);
+    }
+    return status;
 }
 
 static enum err settle_entries(struct writer *w)
@@ -279,6 +332,7 @@ enum err settle_write(struct settle *s)
     enum err status = ERR_OK;
     ASSERT(s->n_entries > 0);
     w->s = s;
+    w->stage = s->scratch;
     s->to = s->from;
     s->to.tail_area = !s->from.tail_area;
     s->n_closed = s->n_closed_before;
@@ -289,7 +343,8 @@ enum err settle_write(struct settle *s)
         status = settle_entries(w);
     }
     if (status == ERR_OK) {
-        status = tail_save(w->log, w->side, &s->to);
+        ASSERT(w->fill == s->to.position % ENV_BLOCK_SIZE);
+        status = tail_save(w->side, &s->to, w->stage);
     }
     if (status == ERR_OK && s->n_closed > s->n_closed_before) {
         status = manifest_write(s->env, s->dir, s->closed, s->n_closed);

@@ -451,6 +451,7 @@ static enum err settle_run(struct settle_job *job)
 {
     struct settle_context *c = job->arg;
     struct settle *s = &c->settle;
+    s->scratch = job->scratch;
     enum err status = settle_write(s);
     if (status != ERR_OK) {
         return status;
@@ -496,7 +497,7 @@ bool settle_begin(void *sm, struct settle_job *job)
                       p->epochs.starts[i].index, p->epochs.starts[i].offset);
     }
     if (s->from.slots > 0) {
-        struct file_key key = {p->number, s->from.base.v, FILE_LOG};
+        struct file_key key = {p->number, s->from.base.v, FILE_LOG_DIRECT};
         file_cache_take(p->shard->files, &key, &s->log);
         key.kind = FILE_SIDE;
         file_cache_take(p->shard->files, &key, &s->side);
@@ -513,7 +514,7 @@ bool settle_begin(void *sm, struct settle_job *job)
 /* Files that a roll made go to the cache under their own segment. */
 static void keep_new_files(struct partition *p, struct settle *s)
 {
-    struct file_key key = {p->number, s->to.base.v, FILE_LOG};
+    struct file_key key = {p->number, s->to.base.v, FILE_LOG_DIRECT};
     struct file_use use;
     if (s->new_log == NULL) {
         return;

@@ -37,8 +37,8 @@ static uint32_t tail_crc(const uint8_t *copy, size_t size)
     return crc32c(0, copy + 8, size - 8);
 }
 
-enum err tail_save(struct env_file *log, struct env_file *side,
-                   const struct log_state *state)
+enum err tail_save(struct env_file *side, const struct log_state *state,
+                   const uint8_t *log_tail)
 {
     uint64_t side_end = side_offset(state->slots);
     uint32_t log_bytes = rest_of(state->position);
@@ -51,12 +51,9 @@ enum err tail_save(struct env_file *log, struct env_file *side,
     put_u32(copy + 24, log_bytes);
     put_u64(copy + 28, state->slots);
     put_u32(copy + 36, side_bytes);
-    enum err status = read_exactly(log, copy + TAIL_HEAD, log_bytes,
-                                   state->position - log_bytes);
-    if (status == ERR_OK) {
-        status = read_exactly(side, copy + TAIL_HEAD + log_bytes, side_bytes,
-                              side_end - side_bytes);
-    }
+    memcpy(copy + TAIL_HEAD, log_tail, log_bytes);
+    enum err status = read_exactly(side, copy + TAIL_HEAD + log_bytes,
+                                   side_bytes, side_end - side_bytes);
     if (status == ERR_OK) {
         struct iovec iov = {copy, size};
         put_u32(copy + 4, tail_crc(copy, size));
@@ -80,6 +77,28 @@ static bool copy_fits(const uint8_t *copy, size_t got,
     }
     size_t size = TAIL_HEAD + get_u32(copy + 24) + get_u32(copy + 36);
     return size <= got && get_u32(copy + 4) == tail_crc(copy, size);
+}
+
+enum err tail_load(struct env_file *log, struct env_file *side,
+                   const struct log_state *state, uint8_t *block)
+{
+    uint32_t size = rest_of(state->position);
+    uint8_t *copy = mem_alloc(TAIL_MAX);
+    size_t got = 0;
+    enum err status =
+        size == 0 ? ERR_OK
+                  : env_file_pread(side, copy, TAIL_MAX, place_of(state), &got);
+    if (status == ERR_OK && size > 0 && copy_fits(copy, got, state)) {
+        memcpy(block, copy + TAIL_HEAD, size);
+    } else if (status == ERR_OK && size > 0) {
+        status = env_file_pread(log, block, ENV_BLOCK_SIZE,
+                                state->position - size, &got);
+        if (status == ERR_OK && got < size) {
+            status = ERR_CORRUPT;
+        }
+    }
+    mem_free(copy);
+    return status;
 }
 
 static enum err put_back(struct env_file *file, const uint8_t *bytes,

@@ -14,10 +14,17 @@
 
 #include "partition/segment.h"
 
-/* Writes the copy for `state` into its state->tail_area; not synced. The tails
- * are read back from the files. */
-MUST_USE enum err tail_save(struct env_file *log, struct env_file *side,
-                            const struct log_state *state);
+/* Writes the copy for `state` into its state->tail_area; not synced. `log_tail`
+ * has the last bytes of the .log that fill no block; the side file's are read
+ * back from it. */
+MUST_USE enum err tail_save(struct env_file *side,
+                            const struct log_state *state,
+                            const uint8_t *log_tail);
+/* The last bytes of the .log that fill no block, from the copy, or from `log`
+ * (opened for direct or ordinary reading) where that is damaged. `block` is
+ * ENV_BLOCK_SIZE bytes, aligned to it. ERR_CORRUPT: the file is too short. */
+MUST_USE enum err tail_load(struct env_file *log, struct env_file *side,
+                            const struct log_state *state, uint8_t *block);
 /* Puts the tails back if they are not as the copy has them; durable then.
  * ERR_CORRUPT: the files are too short. A copy that is not whole is no error:
  * then the tails were never written again. */

@@ -80,6 +80,7 @@ struct group_role {
  * with `blob`, and calls ops->settled on the shard. */
 #define SETTLE_FILES_MAX 8
 #define SETTLE_BLOB_MAX 4096
+#define SETTLE_SCRATCH ((size_t)256 << 10)
 struct settle_job {
     log_index upto; /* = applied when begun */
     enum err (*run)(struct settle_job *job);
@@ -92,6 +93,9 @@ struct settle_job {
     int n_dirs;
     uint8_t blob[SETTLE_BLOB_MAX]; /* state at `upto`, kept in the checkpoint */
     uint32_t blob_size;
+    /* For `run`, until it returns: SETTLE_SCRATCH bytes aligned to blocks, for
+     * direct writes. The host's, used again and again. */
+    uint8_t *scratch;
 };
 
 /* What a group asks of the state machine above it. `sm` is the pointer given

@@ -226,6 +226,9 @@ struct raft_wakeup {
 struct settle_round;
 struct recovery;
 
+/* Jobs of a settle round that run at a time. */
+#define SETTLE_RUNNING_MAX 4
+
 struct raft_host {
     struct raft_host_options options;
     char *dir;
@@ -266,6 +269,8 @@ struct raft_host {
     struct settle_round *settle;
     bool settle_nospace;
     uint64_t settle_next_ms; /* no round begins before */
+    uint8_t *settle_scratch; /* SETTLE_RUNNING_MAX pieces of SETTLE_SCRATCH */
+    bool settle_scratch_used[SETTLE_RUNNING_MAX];
     struct group **due;      /* enough is unsettled, or the log wants it */
     uint32_t n_due, due_size;
     uint64_t checkpoint_seq;

@@ -564,6 +564,7 @@ void raft_host_free(struct raft_host *host)
     mem_free(host->groups);
     mem_free(host->active);
     mem_free(host->due);
+    mem_free_aligned(host->settle_scratch);
     while (host->early != NULL)
         early_drop_oldest(host);
     mem_free(host->down);

@@ -3,8 +3,9 @@
  *
  *   begin       each due group's ops->settle_begin gives a job
  *   run         the jobs run on workers, a few at a time
- *   sync        their files: each by itself when they are few, else the whole
- *               file system at once
+ *   sync        their files, when all are written, so that the first sync
+ *               commits the file system's journal for all: each by itself when
+ *               they are few, else the whole file system at once
  *   checkpoint  one file for the whole shard, durable
  *   over        settled moves, the log may be recycled, ops->settled
  *
@@ -21,7 +22,6 @@
 /* Rounds follow each other at this distance at least, so that they gather. */
 #define ROUND_GAP_MS 50
 #define ROUND_GROUPS_MAX 256
-#define RUNNING_MAX 4
 /* Up to so many files are synced one by one. */
 #define SYNC_EACH_MAX 16
 #define NOSPACE_RETRY_MS 1000
@@ -33,6 +33,7 @@ struct settle_item {
     struct env_work work;
     enum err status;
     bool transferred; /* a finished transfer, not settle_begin's */
+    uint32_t slot;    /* which piece of scratch it has, while it runs */
     /* of the group at job.upto, taken when the job began */
     uint64_t term;
     struct group_config config;
@@ -42,6 +43,7 @@ struct settle_round {
     struct raft_host *host;
     struct settle_item *items;
     uint32_t n, next, running;
+    bool syncing; /* all jobs have run */
     struct env_work work;
     bool whole_fs;
     bool waits; /* for deletions to be durable */
@@ -105,15 +107,20 @@ static void item_run(struct env_work *work)
 {
     struct settle_item *item = work->arg;
     struct settle_job *job = &item->job;
-    enum err e;
 
     job->status = job->run != NULL ? job->run(job) : ERR_OK;
-    e = job->status;
-    for (int i = 0; i < job->n_files && e == ERR_OK && !item->round->whole_fs;
-         i++)
+    item->status = job->status;
+}
+
+static void item_sync(struct env_work *work)
+{
+    struct settle_item *item = work->arg;
+    struct settle_job *job = &item->job;
+    enum err e = ERR_OK;
+
+    for (int i = 0; i < job->n_files && e == ERR_OK; i++)
         e = env_file_sync(job->files[i]);
-    for (int i = 0; i < job->n_dirs && e == ERR_OK && !item->round->whole_fs;
-         i++)
+    for (int i = 0; i < job->n_dirs && e == ERR_OK; i++)
         e = env_dir_sync(item->round->host->env, job->dirs[i]);
     item->status = e;
 }
@@ -125,6 +132,7 @@ static void item_done(struct env_work *work)
     struct settle_item *item = work->arg;
 
     item->round->running--;
+    item->round->host->settle_scratch_used[item->slot] = false;
     if (item->status != ERR_OK && item->status != ERR_NOSPACE &&
         !(item->transferred && item->status == item->job.status))
         env_fatal(item->round->host->env, "settling failed: %s",
@@ -344,18 +352,41 @@ static void fs_done(struct env_work *work)
     round_checkpoint(round);
 }
 
+/* Gives the item one of the pieces of scratch and sends it to a worker. */
+static void item_submit(struct raft_host *host, struct settle_item *item)
+{
+    uint32_t slot = 0;
+
+    while (host->settle_scratch_used[slot])
+        slot++;
+    ASSERT(slot < SETTLE_RUNNING_MAX);
+    host->settle_scratch_used[slot] = true;
+    item->slot = slot;
+    item->job.scratch = host->settle_scratch + slot * SETTLE_SCRATCH;
+    item->work.run = item->round->syncing ? item_sync : item_run;
+    env_work_submit(host->env, ENV_POOL_IO, &item->work);
+}
+
 static void round_next(struct settle_round *round)
 {
     struct raft_host *host = round->host;
 
-    while (round->next < round->n && round->running < RUNNING_MAX) {
+    while (round->next < round->n && round->running < SETTLE_RUNNING_MAX) {
         struct settle_item *item = &round->items[round->next++];
 
+        if (round->syncing && item->status != ERR_OK)
+            continue;
         round->running++;
-        env_work_submit(host->env, ENV_POOL_IO, &item->work);
+        item_submit(host, item);
     }
     if (round->running > 0)
         return;
+    if (!round->whole_fs && !round->syncing) {
+        round->syncing = true;
+        round->next = 0;
+        round_next(round);
+        return;
+    }
     if (!round->whole_fs) {
         round_checkpoint(round);
         return;
@@ -382,7 +413,7 @@ static void item_init(struct settle_round *round, struct settle_item *item,
     item->group = g;
     item->status = ERR_OK;
     item->work =
-        (struct env_work){.run = item_run, .done = item_done, .arg = item};
+        (struct env_work){.done = item_done, .arg = item};
     if (item->transferred) {
         catchup_settle_state(g, &item->term, &config);
     } else {
@@ -426,6 +457,9 @@ static void round_begin(struct raft_host *host)
         return;
     }
     round->whole_fs = round->n > SYNC_EACH_MAX;
+    if (host->settle_scratch == NULL)
+        host->settle_scratch = mem_alloc_aligned(
+            ENV_BLOCK_SIZE, SETTLE_RUNNING_MAX * SETTLE_SCRATCH);
     host->settle = round;
     round_next(round);
 }

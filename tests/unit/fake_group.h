@@ -236,7 +236,9 @@ static void fake_settle_run(struct env_work *work)
     struct buffer b = {0};
     uint64_t head[3] = {job->upto.v, 0, 0};
     char path[LIMIT_PATH];
+    job->scratch = mem_alloc_aligned(ENV_BLOCK_SIZE, SETTLE_SCRATCH);
     job->status = job->run(job);
+    mem_free_aligned(job->scratch);
     if (job->status == ERR_OK && h->settle_status != ERR_OK) {
         job->status = h->settle_status;
     }
