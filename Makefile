@@ -47,13 +47,14 @@ $(B)/flotilla: $(TOOL_OBJ) $(B)/libflotilla.a
 # with the library and with the simulator's environment.
 SIM_LIB_OBJ := $(filter-out $(B)/tests/sim/main%.o,$(SIM_OBJ))
 UNIT_COMMON := $(filter-out $(B)/tests/unit/test_%.o,$(UNIT_OBJ))
-$(B)/unit/%: $(B)/tests/unit/%.o $(UNIT_COMMON) $(SIM_LIB_OBJ) $(B)/libflotilla.a
+$(B)/unit/%: $(B)/tests/unit/%.o $(UNIT_COMMON) $(SIM_LIB_OBJ) \
+    $(CHECKER_OBJ) $(B)/libflotilla.a
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS) $(TEST_LIBS)
 UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 
-$(B)/sim_main: $(SIM_OBJ) $(B)/libflotilla.a
+$(B)/sim_main: $(SIM_OBJ) $(CHECKER_OBJ) $(B)/libflotilla.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS)
 
@@ -64,7 +65,7 @@ $(B)/%.o: %.c | $(GEN_HEADERS)
 
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
 
-.SECONDARY: $(UNIT_OBJ)
+.SECONDARY: $(UNIT_OBJ) $(CHECKER_OBJ)
 .PHONY: unit clean
 unit: $(UNIT_BIN)
 	@./tests/unit/run.sh $(UNIT_BIN)

@@ -1,6 +1,6 @@
 # `make lint` runs every gate, `make lint-fast` those that take seconds;
 # each gate is a target of its own. `make format` formats the sources.
-LINT_DIRS := base raft partition metadata coordinator net tools tests
+LINT_DIRS := base raft partition metadata coordinator net tools jepsen tests
 LINT_FILES := $(shell find $(LINT_DIRS) -name '*.[ch]' 2>/dev/null | sort)
 LINT_C := $(filter %.c,$(LINT_FILES))
 CLANG_FORMAT ?= clang-format

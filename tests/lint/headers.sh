@@ -11,6 +11,6 @@ while read -r header; do
         echo "$header: does not compile alone"
         bad=1
     }
-done < <(find base raft partition metadata coordinator net tools tests \
+done < <(find base raft partition metadata coordinator net tools jepsen tests \
     -name '*.h' -type f 2>/dev/null | LC_ALL=C sort)
 exit $bad

@@ -16,8 +16,9 @@ allowed() {
     coordinator) echo base raft partition metadata coordinator schema ;;
     net) echo base raft partition metadata coordinator net schema ;;
     tools) echo base raft partition metadata coordinator net schema tools ;;
+    jepsen) echo base net schema jepsen ;;
     tests) echo base raft partition metadata coordinator net schema tools \
-        tests ;;
+        jepsen tests ;;
     *) echo ;;
     esac
 }
@@ -35,7 +36,7 @@ includes() {
         sed -E 's/^([^:]*:[0-9]+):[^"<]*(["<][^">]*).*/\1 \2/'
 }
 
-for folder in base raft partition metadata coordinator net tools tests; do
+for folder in base raft partition metadata coordinator net tools jepsen tests; do
     may=" $(allowed "$folder") "
     while read -r place what; do
         file=${place%%:*}
