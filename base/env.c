@@ -431,9 +431,10 @@ enum err env_dir_list(struct env *env, const char *path,
     return env->ops->dir_list(env, path, each, arg);
 }
 
-enum err env_fs_free_bytes(struct env *env, const char *path, uint64_t *bytes)
+enum err env_fs_space(struct env *env, const char *path, uint64_t *total,
+                      uint64_t *available)
 {
-    return env->ops->fs_free_bytes(env, path, bytes);
+    return env->ops->fs_space(env, path, total, available);
 }
 
 enum err env_dir_lock(struct env *env, const char *path)

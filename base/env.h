@@ -151,9 +151,9 @@ MUST_USE enum err env_dir_remove(struct env *env, const char *path);
 MUST_USE enum err env_dir_list(struct env *env, const char *path,
                                void (*each)(void *arg, const char *name),
                                void *arg);
-/* Bytes that may still be written to the file system of `path`. */
-MUST_USE enum err env_fs_free_bytes(struct env *env, const char *path,
-                                    uint64_t *bytes);
+/* Size of the file system of `path`, and how much may still be written. */
+MUST_USE enum err env_fs_space(struct env *env, const char *path,
+                               uint64_t *total, uint64_t *available);
 /* Takes an exclusive lock on `path`/lock, held until the process ends.
  * ERR_BUSY: another process has it. */
 MUST_USE enum err env_dir_lock(struct env *env, const char *path);

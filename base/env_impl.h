@@ -41,8 +41,8 @@ struct env_ops {
     enum err (*dir_remove)(struct env *env, const char *path);
     enum err (*dir_list)(struct env *env, const char *path,
                          void (*each)(void *arg, const char *name), void *arg);
-    enum err (*fs_free_bytes)(struct env *env, const char *path,
-                              uint64_t *bytes);
+    enum err (*fs_space)(struct env *env, const char *path, uint64_t *total,
+                         uint64_t *available);
     enum err (*dir_lock)(struct env *env, const char *path);
 
     struct env_stream *(*stream_connect)(struct env *env, const char *address,

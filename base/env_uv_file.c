@@ -347,14 +347,16 @@ enum err uv_dir_remove(struct env *env, const char *path)
     return e;
 }
 
-enum err uv_fs_free_bytes(struct env *env, const char *path, uint64_t *bytes)
+enum err uv_fs_space(struct env *env, const char *path, uint64_t *total,
+                     uint64_t *available)
 {
     struct statvfs st;
     (void)env;
     if (statvfs(path, &st) != 0) {
         return err_from_errno(errno);
     }
-    *bytes = (uint64_t)st.f_bavail * st.f_frsize;
+    *total = (uint64_t)st.f_blocks * st.f_frsize;
+    *available = (uint64_t)st.f_bavail * st.f_frsize;
     return ERR_OK;
 }
 

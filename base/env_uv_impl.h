@@ -73,7 +73,8 @@ enum err uv_fs_sync_all(struct env *env, const char *path);
 enum err uv_dir_remove(struct env *env, const char *path);
 enum err uv_dir_list(struct env *env, const char *path,
                      void (*each)(void *arg, const char *name), void *arg);
-enum err uv_fs_free_bytes(struct env *env, const char *path, uint64_t *bytes);
+enum err uv_fs_space(struct env *env, const char *path, uint64_t *total,
+                     uint64_t *available);
 enum err uv_dir_lock(struct env *env, const char *path);
 void uv_dir_locks_release(struct uv_env *env);
 

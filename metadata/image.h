@@ -10,6 +10,8 @@
 #include "raft/group.h"
 
 #define TOPIC_NAME_MAX 249
+/* Kafka's rule: [a-zA-Z0-9._-]{1,249}, neither "." nor "..". */
+bool topic_name_is_valid(const char *name, size_t size);
 
 struct image_broker {
     node_id node;

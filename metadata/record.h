@@ -137,7 +137,4 @@ MUST_USE enum err record_batch_open(struct reader *r, const uint8_t *batch,
 MUST_USE enum err record_next(struct reader *r, struct record *out);
 void record_free(struct record *record);
 
-/* Kafka's rule: [a-zA-Z0-9._-]{1,249}, neither "." nor "..". */
-bool topic_name_is_valid(const char *name, size_t size);
-
 #endif

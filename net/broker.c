@@ -79,6 +79,11 @@ node_id broker_controller(const struct broker *b)
     return atomic_load_explicit(&b->controller, memory_order_relaxed);
 }
 
+const char *broker_data_dir(const struct broker *b)
+{
+    return b->dir;
+}
+
 const char *broker_address(const struct broker *b)
 {
     return b->address;

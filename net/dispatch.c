@@ -31,6 +31,15 @@ static const struct {
     {API_DELETE_GROUPS, api_delete_groups},
     {API_INCREMENTAL_ALTER_CONFIGS, api_incremental_alter_configs},
     {API_DESCRIBE_CLUSTER, api_describe_cluster},
+    {API_DELETE_RECORDS, api_delete_records},
+    {API_DESCRIBE_PRODUCERS, api_describe_producers},
+    {API_DESCRIBE_LOG_DIRS, api_describe_log_dirs},
+    {API_ALTER_REPLICA_LOG_DIRS, api_alter_replica_log_dirs},
+    {API_DESCRIBE_TOPIC_PARTITIONS, api_describe_topic_partitions},
+    {API_LIST_CONFIG_RESOURCES, api_list_config_resources},
+    {API_DESCRIBE_ACLS, api_describe_acls},
+    {API_CREATE_ACLS, api_create_acls},
+    {API_DELETE_ACLS, api_delete_acls},
 };
 
 #define N_HANDLERS (sizeof handlers / sizeof handlers[0])

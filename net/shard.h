@@ -52,6 +52,8 @@ const struct broker_config *broker_static_config(const struct broker *b);
 /* Changes go through here on shard 0 only; use shard_task to get there. */
 struct metadata *broker_metadata(const struct broker *b);
 node_id broker_node(const struct broker *b);
+/* Where the broker keeps its data. */
+const char *broker_data_dir(const struct broker *b);
 /* Newest known controller, readable on every shard. */
 node_id broker_controller(const struct broker *b);
 

@@ -316,6 +316,15 @@ int64_t partition_size_bytes(const struct partition *p)
     return (int64_t)bytes;
 }
 
+void partition_each_producer(const struct partition *p,
+                             void (*each)(void *arg, int64_t producer_id,
+                                          int16_t epoch,
+                                          const struct producer_batch *last),
+                             void *arg)
+{
+    producers_each(p->producers, each, arg);
+}
+
 enum kafka_error partition_check_epoch(const struct partition *p,
                                        int32_t current_leader_epoch)
 {

@@ -7,6 +7,7 @@
 #define PARTITION_PARTITION_H
 
 #include "base/kafka_error.h"
+#include "partition/producer_state.h"
 #include "raft/group.h"
 
 /* A member of one of a partition's lists; private. */
@@ -91,6 +92,13 @@ kafka_offset partition_high_watermark(const struct partition *p);
 kafka_offset partition_last_stable(const struct partition *p);
 kafka_offset partition_end(const struct partition *p);
 int64_t partition_size_bytes(const struct partition *p);
+/* Calls `each` for every producer whose batches are committed, with its newest
+ * batch, which may be NULL. */
+void partition_each_producer(const struct partition *p,
+                             void (*each)(void *arg, int64_t producer_id,
+                                          int16_t epoch,
+                                          const struct producer_batch *last),
+                             void *arg);
 
 /* ---- produce --------------------------------------------------------------*/
 /* One record batch (magic 2) as it came on the wire; not changed. The answer

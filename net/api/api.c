@@ -33,6 +33,35 @@ enum kafka_error api_find_topic(const struct broker_shard *s,
     return *topic == NULL ? KAFKA_UNKNOWN_TOPIC_OR_PARTITION : KAFKA_NONE;
 }
 
+bool api_topic_name_valid(struct wire_str name)
+{
+    return name.n > 0 && topic_name_is_valid(name.p, (size_t)name.n);
+}
+
+void api_partition_state(struct request *rq, const struct image_topic *topic,
+                         int32_t index, struct api_partition_state *out)
+{
+    const struct image_partition *ip = &topic->partitions[index];
+    size_t n = (size_t)ip->n_replicas;
+    memset(out, 0, sizeof *out);
+    shard_leader_of(rq->shard, topic, index, &out->leader, &out->leader_epoch);
+    out->error =
+        out->leader < 0 ? KAFKA_LEADER_NOT_AVAILABLE : KAFKA_NONE;
+    out->replicas = api_alloc(rq, n, sizeof(int32_t));
+    out->isr = api_alloc(rq, n, sizeof(int32_t));
+    out->offline = api_alloc(rq, n, sizeof(int32_t));
+    for (int i = 0; i < ip->n_replicas; i++) {
+        node_id node = ip->replicas[i].node;
+        const struct image_broker *b = image_broker(rq->shard->image, node);
+        out->replicas[out->n_replicas++] = node;
+        if (b != NULL && b->live) {
+            out->isr[out->n_isr++] = node;
+        } else {
+            out->offline[out->n_offline++] = node;
+        }
+    }
+}
+
 bool api_endpoint(const struct broker_shard *s, node_id node,
                   const struct image_broker **out)
 {

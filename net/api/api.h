@@ -31,6 +31,25 @@ void api_describe_groups(struct request *rq);
 void api_list_groups(struct request *rq);
 void api_delete_groups(struct request *rq);
 
+void api_delete_records(struct request *rq);
+void api_describe_producers(struct request *rq);
+void api_describe_log_dirs(struct request *rq);
+void api_alter_replica_log_dirs(struct request *rq);
+void api_describe_topic_partitions(struct request *rq);
+void api_list_config_resources(struct request *rq);
+void api_describe_acls(struct request *rq);
+void api_create_acls(struct request *rq);
+void api_delete_acls(struct request *rq);
+
+/* Kinds of resources that have a configuration. */
+enum api_resource {
+    API_RESOURCE_TOPIC = 2,
+    API_RESOURCE_BROKER = 4,
+    API_RESOURCE_BROKER_LOGGER = 8,
+    API_RESOURCE_CLIENT_METRICS = 16,
+    API_RESOURCE_GROUP = 32
+};
+
 /* Zeroed memory that lives as long as the request. */
 void *api_alloc(struct request *rq, size_t count, size_t size);
 /* A NUL-terminated copy of a text of the wire, and the other way round. */
@@ -50,6 +69,21 @@ static inline struct wire_str api_wire(struct text s)
 enum kafka_error api_find_topic(const struct broker_shard *s,
                                 struct wire_str name, const struct uuid *id,
                                 const struct image_topic **topic);
+/* Kafka's rule for topic names. */
+bool api_topic_name_valid(struct wire_str name);
+/* What may be done to a topic where nothing is forbidden: a bit each. */
+#define API_TOPIC_OPERATIONS 3576
+/* A partition as Metadata and DescribeTopicPartitions tell of it; the lists
+ * live as long as the request. */
+struct api_partition_state {
+    enum kafka_error error; /* LEADER_NOT_AVAILABLE, or NONE */
+    node_id leader;         /* -1: none */
+    int32_t leader_epoch;
+    int32_t *replicas, *isr, *offline;
+    int n_replicas, n_isr, n_offline;
+};
+void api_partition_state(struct request *rq, const struct image_topic *topic,
+                         int32_t index, struct api_partition_state *out);
 /* Host and port that clients reach this broker by; false when unknown. */
 bool api_endpoint(const struct broker_shard *s, node_id node,
                   const struct image_broker **out);

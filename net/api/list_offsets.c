@@ -1,35 +1,29 @@
 /* ListOffsets: each partition answers on its shard; "latest" is linearizable.
  */
-#include "net/api/api.h"
+#include "net/api/partition_api.h"
 #include "schema/list_offsets.h"
 
-struct list_call;
-
 struct list_part {
-    struct shard_task task;
+    struct partition_step step;
     struct partition_list_offset list;
-    struct list_call *call;
-    struct group_id id;
     struct list_offsets_response_partition *out;
 };
 
 struct list_call {
-    struct request *rq;
+    struct partition_fan fan;
     struct list_offsets_request in;
     struct list_offsets_response out;
-    int outstanding;
 };
 
-static void call_part_ended(struct list_call *call)
+static void respond(struct partition_fan *fan)
 {
-    if (--call->outstanding == 0) {
-        request_respond(call->rq, &list_offsets_response_message, &call->out);
-    }
+    struct list_call *call = (struct list_call *)fan;
+    request_respond(fan->rq, &list_offsets_response_message, &call->out);
 }
 
-static void part_ended(struct shard_task *task)
+static void part_back(struct partition_step *step)
 {
-    struct list_part *part = task->arg;
+    struct list_part *part = (struct list_part *)step;
     const struct partition_list_offset *list = &part->list;
     part->out->error_code = (int16_t)list->error;
     if (list->error == KAFKA_NONE) {
@@ -37,42 +31,23 @@ static void part_ended(struct shard_task *task)
         part->out->timestamp = list->found_timestamp;
         part->out->leader_epoch = list->leader_epoch;
     }
-    call_part_ended(part->call);
 }
 
 static void part_found(struct partition_list_offset *list)
 {
     struct list_part *part = list->arg;
-    shard_task_end(&part->task);
+    shard_task_end(&part->step.task);
 }
 
-static void part_start(struct shard_task *task)
+static void part_start(struct partition_step *step, struct partition *p)
 {
-    struct list_part *part = task->arg;
-    struct partition *p = shard_find_partition(task->to, &part->id);
+    struct list_part *part = (struct list_part *)step;
     if (p == NULL) {
         part->list.error = KAFKA_NOT_LEADER_OR_FOLLOWER;
-        shard_task_end(task);
+        shard_task_end(&step->task);
         return;
     }
     partition_list_offset(p, &part->list);
-}
-
-/* Lowest version that knows a special timestamp. */
-static bool timestamp_known(int64_t timestamp, int16_t version)
-{
-    switch (timestamp) {
-        case -3:
-            return version >= 7;
-        case -4:
-            return version >= 8;
-        case -5:
-            return version >= 9;
-        case -6:
-            return version >= 11;
-        default:
-            return timestamp >= -2;
-    }
 }
 
 static void part_begin(struct list_call *call, const struct image_topic *topic,
@@ -80,28 +55,19 @@ static void part_begin(struct list_call *call, const struct image_topic *topic,
                        const struct list_offsets_request_partition *in,
                        struct list_offsets_response_partition *out)
 {
-    struct request *rq = call->rq;
+    struct request *rq = call->fan.rq;
+    struct group_id id;
     out->partition_index = in->partition_index;
     out->timestamp = -1;
     out->offset = -1;
     out->leader_epoch = -1;
-    if (error == KAFKA_NONE && (in->partition_index < 0 ||
-                                in->partition_index >= topic->n_partitions)) {
-        error = KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
-    }
-    if (error == KAFKA_NONE &&
-        !timestamp_known(in->timestamp, rq->api_version)) {
-        error = KAFKA_UNSUPPORTED_VERSION;
-    }
+    error = partition_api_find(error, topic, in->partition_index, &id);
     if (error != KAFKA_NONE) {
         out->error_code = (int16_t)error;
         return;
     }
     struct list_part *part = api_alloc(rq, 1, sizeof *part);
-    part->call = call;
     part->out = out;
-    part->id =
-        (struct group_id){.topic = topic->id, .partition = in->partition_index};
     part->list = (struct partition_list_offset){
         .timestamp = in->timestamp,
         .isolation = call->in.isolation_level,
@@ -113,16 +79,12 @@ static void part_begin(struct list_call *call, const struct image_topic *topic,
         .found_timestamp = -1,
         .leader_epoch = -1,
     };
-    part->task = (struct shard_task){
-        .start = part_start, .finish = part_ended, .arg = part};
-    call->outstanding++;
-    shard_task_begin(&part->task, rq->shard, shard_owner(rq->shard, &part->id));
+    partition_step_begin(&call->fan, &part->step, &id, part_start, part_back);
 }
 
 void api_list_offsets(struct request *rq)
 {
     struct list_call *call = api_alloc(rq, 1, sizeof *call);
-    call->rq = rq;
     if (!request_decode(rq, &list_offsets_request_message, &call->in)) {
         return;
     }
@@ -131,7 +93,7 @@ void api_list_offsets(struct request *rq)
     list_offsets_response_init(out);
     out->topics = api_alloc(rq, (size_t)in->n_topics, sizeof *out->topics);
     out->n_topics = in->n_topics;
-    call->outstanding = 1;
+    partition_fan_begin(&call->fan, rq, respond);
     for (int t = 0; t < in->n_topics; t++) {
         const struct list_offsets_request_topic *ti = &in->topics[t];
         struct list_offsets_response_topic *to = &out->topics[t];
@@ -145,5 +107,5 @@ void api_list_offsets(struct request *rq)
             part_begin(call, topic, e, &ti->partitions[p], &to->partitions[p]);
         }
     }
-    call_part_ended(call);
+    partition_fan_end(&call->fan);
 }

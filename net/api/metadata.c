@@ -7,7 +7,6 @@
 
 #define AUTO_CREATE_WAIT_MS 1000
 #define SYNC_WAIT_MS 1000
-#define TOPIC_OPERATIONS 3576
 #define CLUSTER_OPERATIONS 8096
 
 struct metadata_call_state {
@@ -42,28 +41,18 @@ static void answer_partition(struct request *rq,
                              const struct image_topic *topic, int32_t index,
                              struct metadata_response_partition *out)
 {
-    const struct image_partition *ip = &topic->partitions[index];
-    node_id leader = -1;
-    int32_t epoch = -1;
-    shard_leader_of(rq->shard, topic, index, &leader, &epoch);
-    size_t n = (size_t)ip->n_replicas;
+    struct api_partition_state state;
+    api_partition_state(rq, topic, index, &state);
     out->partition_index = index;
-    out->leader_id = leader;
-    out->leader_epoch = epoch;
-    out->error_code = leader < 0 ? KAFKA_LEADER_NOT_AVAILABLE : KAFKA_NONE;
-    out->replica_nodes = api_alloc(rq, n, sizeof(int32_t));
-    out->isr_nodes = api_alloc(rq, n, sizeof(int32_t));
-    out->offline_replicas = api_alloc(rq, n, sizeof(int32_t));
-    for (int i = 0; i < ip->n_replicas; i++) {
-        node_id node = ip->replicas[i].node;
-        const struct image_broker *b = image_broker(rq->shard->image, node);
-        out->replica_nodes[out->n_replica_nodes++] = node;
-        if (b != NULL && b->live) {
-            out->isr_nodes[out->n_isr_nodes++] = node;
-        } else {
-            out->offline_replicas[out->n_offline_replicas++] = node;
-        }
-    }
+    out->leader_id = state.leader;
+    out->leader_epoch = state.leader_epoch;
+    out->error_code = (int16_t)state.error;
+    out->replica_nodes = state.replicas;
+    out->n_replica_nodes = state.n_replicas;
+    out->isr_nodes = state.isr;
+    out->n_isr_nodes = state.n_isr;
+    out->offline_replicas = state.offline;
+    out->n_offline_replicas = state.n_offline;
 }
 
 static void answer_topic(struct request *rq, const struct metadata_request *in,
@@ -74,30 +63,14 @@ static void answer_topic(struct request *rq, const struct metadata_request *in,
     out->topic_id = topic->id;
     out->is_internal = topic->internal;
     out->topic_authorized_operations =
-        in->include_topic_authorized_operations ? TOPIC_OPERATIONS : INT32_MIN;
+        in->include_topic_authorized_operations ? API_TOPIC_OPERATIONS
+                                                    : INT32_MIN;
     out->partitions =
         api_alloc(rq, (size_t)topic->n_partitions, sizeof *out->partitions);
     out->n_partitions = topic->n_partitions;
     for (int32_t p = 0; p < topic->n_partitions; p++) {
         answer_partition(rq, topic, p, &out->partitions[p]);
     }
-}
-
-static bool name_valid(struct wire_str name)
-{
-    if (name.n <= 0 || name.n > TOPIC_NAME_MAX || wire_str_is(name, ".") ||
-        wire_str_is(name, "..")) {
-        return false;
-    }
-    for (int32_t i = 0; i < name.n; i++) {
-        char c = name.p[i];
-        bool ok = (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                  (c >= '0' && c <= '9') || c == '.' || c == '_' || c == '-';
-        if (!ok) {
-            return false;
-        }
-    }
-    return true;
 }
 
 static enum kafka_error created_error(const struct metadata_call_state *call,
@@ -133,7 +106,7 @@ static void answer_named(struct metadata_call_state *call,
     out->topic_id = asked->topic_id;
     if (e == KAFKA_UNKNOWN_TOPIC_ID) {
         out->name = WIRE_NULL_STR;
-    } else if (!name_valid(asked->name)) {
+    } else if (!api_topic_name_valid(asked->name)) {
         e = KAFKA_INVALID_TOPIC_EXCEPTION;
     } else {
         e = created_error(call, asked->name);
@@ -255,7 +228,7 @@ static void find_missing(struct metadata_call_state *call)
             continue;
         }
         n_unknown++;
-        if (uuid_is_zero(&asked->topic_id) && name_valid(asked->name) &&
+        if (uuid_is_zero(&asked->topic_id) && api_topic_name_valid(asked->name) &&
             !wire_str_is(asked->name, OFFSETS_TOPIC) &&
             !already_missing(call, asked->name)) {
             missing_add(call, asked->name);

@@ -1167,14 +1167,14 @@ enum err sim_dir_list(struct env *env, const char *path,
     return ERR_OK;
 }
 
-enum err sim_fs_free_bytes(struct env *env, const char *path, uint64_t *bytes)
+enum err sim_fs_space(struct env *env, const char *path, uint64_t *total,
+                      uint64_t *available)
 {
     struct sim_disk *disk = disk_of(env);
     uint64_t used = disk_used(disk);
     (void)path;
-    *bytes = disk->capacity == 0     ? UINT64_C(1) << 40
-             : used < disk->capacity ? disk->capacity - used
-                                     : 0;
+    *total = disk->capacity == 0 ? UINT64_C(1) << 40 : disk->capacity;
+    *available = used < *total ? *total - used : 0;
     return ERR_OK;
 }
 

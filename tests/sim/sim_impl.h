@@ -181,7 +181,8 @@ enum err sim_fs_sync(struct env *env, const char *path);
 enum err sim_dir_remove(struct env *env, const char *path);
 enum err sim_dir_list(struct env *env, const char *path,
                       void (*each)(void *arg, const char *name), void *arg);
-enum err sim_fs_free_bytes(struct env *env, const char *path, uint64_t *bytes);
+enum err sim_fs_space(struct env *env, const char *path, uint64_t *total,
+                      uint64_t *available);
 enum err sim_dir_lock(struct env *env, const char *path);
 
 /* ---- network: sim_net.c -------------------------------------------------- */

@@ -371,19 +371,20 @@ END_TEST
 START_TEST(test_disk__no_space)
 {
     struct env_file *f = open_file("/d/a");
-    uint64_t bytes;
+    uint64_t total, bytes;
     char page[4096] = "x";
     sim_disk_capacity(node, 10000);
     ck_assert_int_eq(write_at(f, page, 4096, 0, false), ERR_OK);
     ck_assert_int_eq(write_at(f, page, 4096, 4096, false), ERR_OK);
     ck_assert_int_eq(write_at(f, page, 4096, 8192, false), ERR_NOSPACE);
     ck_assert_int_eq(write_at(f, page, 4096, 0, false), ERR_OK);
-    ck_assert_int_eq(env_fs_free_bytes(env, "/d", &bytes), ERR_OK);
+    ck_assert_int_eq(env_fs_space(env, "/d", &total, &bytes), ERR_OK);
     ck_assert_uint_eq(bytes, 10000 - 8192);
+    ck_assert_uint_eq(total, 10000);
     env_file_close(f);
     ck_assert_int_eq(env_file_unlink(env, "/d/a"), ERR_OK);
     ck_assert_int_eq(env_fs_sync(env, "/d"), ERR_OK);
-    ck_assert_int_eq(env_fs_free_bytes(env, "/d", &bytes), ERR_OK);
+    ck_assert_int_eq(env_fs_space(env, "/d", &total, &bytes), ERR_OK);
     ck_assert_uint_eq(bytes, 10000);
 }
 END_TEST
