@@ -221,6 +221,25 @@ struct coordinator_delete {
     void *impl;
 };
 void coordinator_delete(struct coordinator *c, struct coordinator_delete *req);
+/* Deletes single offsets: GROUP_ID_NOT_FOUND, NON_EMPTY_GROUP (members that are
+ * not consumers); for one of them GROUP_SUBSCRIBED_TO_TOPIC. What was not
+ * committed is deleted already. */
+struct coordinator_offset_delete {
+    int32_t index;
+    struct text group_id;
+    int n_offsets;
+    struct coordinator_deleted_offset {
+        struct text topic;
+        int32_t partition;
+        enum kafka_error error; /* out; may be preset (then skipped) */
+    } * offsets;
+    void (*cb)(struct coordinator_offset_delete *req);
+    void *arg;
+    enum kafka_error error;
+    void *impl;
+};
+void coordinator_offset_delete(struct coordinator *c,
+                               struct coordinator_offset_delete *req);
 /* A topic was deleted: its offsets are dropped (tombstones by the leader). */
 void coordinator_topic_deleted(struct coordinator *c, const char *topic);
 

@@ -421,6 +421,114 @@ void coordinator_delete(struct coordinator *c, struct coordinator_delete *req)
     forgetting_end(&f);
 }
 
+/* ---- deletion of single offsets ------------------------------------------ */
+/* Does the subscription (version, then names of topics) name the topic? What
+ * cannot be read may name anything. */
+static bool subscription_names(struct text subscription, struct text topic)
+{
+    const uint8_t *at = (const uint8_t *)subscription.p;
+    size_t left = subscription.n < 0 ? 0 : (size_t)subscription.n;
+    if (left < 6) {
+        return true;
+    }
+    uint32_t n = (uint32_t)at[2] << 24 | (uint32_t)at[3] << 16 |
+                 (uint32_t)at[4] << 8 | (uint32_t)at[5];
+    at += 6;
+    left -= 6;
+    for (uint32_t i = 0; i < n; i++) {
+        size_t size = left < 2 ? 0 : (size_t)at[0] << 8 | at[1];
+        if (left < 2 + size) {
+            return true;
+        }
+        if (text_equal(
+                (struct text){.p = (const char *)at + 2, .n = (int32_t)size},
+                topic)) {
+            return true;
+        }
+        at += 2 + size;
+        left -= 2 + size;
+    }
+    return false;
+}
+
+static bool group_subscribes(struct classic_group *g, struct text topic)
+{
+    for (struct group_member *m = g->members; m != NULL; m = m->hh.next) {
+        if (g->protocol.p == NULL ||
+            subscription_names(group_member_subscription(m, &g->protocol),
+                               topic)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void offset_delete_fire(struct answer *a)
+{
+    struct coordinator_offset_delete *req = a->req;
+    req->cb(req);
+}
+
+static void offset_delete_written(struct group_write *w, enum kafka_error error)
+{
+    struct coordinator_offset_delete *req = w->arg;
+    req->error = error == KAFKA_NONE || error == KAFKA_NOT_COORDINATOR
+                     ? error
+                     : KAFKA_COORDINATOR_NOT_AVAILABLE;
+    req->cb(req);
+}
+
+static enum kafka_error offset_delete_check(
+    struct coordinator *c, const struct coordinator_offset_delete *req,
+    struct classic_group **g)
+{
+    struct group_partition *gp = NULL;
+    if (req->group_id.n <= 0) {
+        return KAFKA_INVALID_GROUP_ID;
+    }
+    enum kafka_error e = partition_live(c, req->index, &gp);
+    if (e != KAFKA_NONE) {
+        return e;
+    }
+    *g = classic_group_find(gp, req->group_id);
+    if (*g == NULL) {
+        return KAFKA_GROUP_ID_NOT_FOUND;
+    }
+    bool consumers = bytes_is(&(*g)->protocol_type, TEXT("consumer"));
+    return (*g)->state == GROUP_EMPTY || consumers ? KAFKA_NONE
+                                                   : KAFKA_NON_EMPTY_GROUP;
+}
+
+void coordinator_offset_delete(struct coordinator *c,
+                               struct coordinator_offset_delete *req)
+{
+    struct classic_group *g = NULL;
+    req->error = offset_delete_check(c, req, &g);
+    struct forgetting f = {.g = g, .now = env_wall_ms(c->options.env)};
+    for (int i = 0; req->error == KAFKA_NONE && i < req->n_offsets; i++) {
+        struct coordinator_deleted_offset *o = &req->offsets[i];
+        if (o->error != KAFKA_NONE) {
+            continue;
+        }
+        if (group_subscribes(g, o->topic)) {
+            o->error = KAFKA_GROUP_SUBSCRIBED_TO_TOPIC;
+            continue;
+        }
+        /* Also where none is known: one may be on its way. */
+        struct offset_record r = {.group_id = req->group_id,
+                                  .topic = o->topic,
+                                  .partition = o->partition};
+        records_add_offset(forgetting_batch(&f), f.now, &r, true);
+    }
+    if (f.w == NULL) {
+        answer_send(c, answer_new(c, req, offset_delete_fire));
+        return;
+    }
+    f.w->done = offset_delete_written;
+    f.w->arg = req;
+    forgetting_end(&f);
+}
+
 /* Offsets that nobody committed for long enough, and groups without any. Those
  * of a group that had members count from when it became empty at the
  * earliest. */

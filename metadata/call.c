@@ -191,6 +191,7 @@ static void call_tell(struct call *call)
     user->n_results = call->answer.n_results;
     user->results = call->answer.results;
     user->first_id = call->answer.first_id;
+    user->quorum = call->answer.quorum;
     user->cb(user);
 }
 
@@ -317,6 +318,8 @@ static void start(struct metadata *m, struct change *change,
     user->n_results = 0;
     user->results = NULL;
     user->first_id = -1;
+    memset(&user->quorum, 0, sizeof user->quorum);
+    user->quorum.leader = -1;
     struct call *call = call_new(m, change, &id, timeout_ms);
     call->user = user;
     if (refused != KAFKA_NONE) {

@@ -335,6 +335,38 @@ void change_free(struct change *c)
 }
 
 /* ---- answers ------------------------------------------------------------- */
+#define VOTER_BYTES 44 /* of one voter, at least and at most */
+
+static void put_quorum(struct buffer *b, const struct metadata_quorum *q)
+{
+    codec_put_i32(b, q->leader);
+    codec_put_i32(b, q->epoch);
+    codec_put_u64(b, q->committed.v);
+    codec_put_u32(b, (uint32_t)q->n_voters);
+    for (int i = 0; i < q->n_voters; i++) {
+        codec_put_i32(b, q->voters[i].node);
+        codec_put_uuid(b, &q->voters[i].directory);
+        codec_put_u64(b, q->voters[i].end.v);
+        codec_put_u64(b, (uint64_t)q->voters[i].heard_ms);
+        codec_put_u64(b, (uint64_t)q->voters[i].caught_up_ms);
+    }
+}
+
+static void get_quorum(struct reader *r, struct metadata_quorum *q)
+{
+    q->leader = codec_get_i32(r);
+    q->epoch = codec_get_i32(r);
+    q->committed.v = codec_get_u64(r);
+    q->n_voters = (int)codec_get_count(r, VOTER_BYTES, GROUP_REPLICAS_MAX);
+    for (int i = 0; i < q->n_voters; i++) {
+        q->voters[i].node = codec_get_i32(r);
+        q->voters[i].directory = codec_get_uuid(r);
+        q->voters[i].end.v = codec_get_u64(r);
+        q->voters[i].heard_ms = (int64_t)codec_get_u64(r);
+        q->voters[i].caught_up_ms = (int64_t)codec_get_u64(r);
+    }
+}
+
 void change_answer_encode(struct buffer *b, const struct change_answer *a)
 {
     codec_put_u8(b, CHANGE_FORMAT);
@@ -350,6 +382,9 @@ void change_answer_encode(struct buffer *b, const struct change_answer *a)
         codec_put_uuid(b, &r->id);
         codec_put_i32(b, r->n_partitions);
         codec_put_u16(b, (uint16_t)r->replication_factor);
+    }
+    if (a->quorum.n_voters > 0) {
+        put_quorum(b, &a->quorum);
     }
 }
 
@@ -379,6 +414,9 @@ enum err change_answer_decode(const uint8_t *body, size_t size,
         result->id = codec_get_uuid(&r);
         result->n_partitions = codec_get_i32(&r);
         result->replication_factor = (int16_t)codec_get_u16(&r);
+    }
+    if (codec_ok(&r) && r.left > 0) {
+        get_quorum(&r, &out->quorum);
     }
     if (!codec_done(&r) || format != CHANGE_FORMAT) {
         change_answer_free(out);

@@ -43,6 +43,7 @@ struct change_answer {
     enum kafka_error error;
     char sentence[256]; /* why a registration was refused; "" */
     int64_t first_id;
+    struct metadata_quorum quorum; /* of CHANGE_SYNC; else no voters */
     int n_results;
     struct metadata_topic_result *results; /* owned */
 };

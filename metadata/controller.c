@@ -203,6 +203,38 @@ static void check_waiting(struct metadata *m)
     }
 }
 
+/* ---- the quorum ---------------------------------------------------------- */
+static void fill_voter(struct metadata *m,
+                       const struct group_replica_state *state,
+                       struct metadata_voter *out)
+{
+    int64_t wall = env_wall_ms(m->env);
+    const struct image_broker *broker = image_broker(m->image, state->node);
+    bool self = state->node == m->options.node;
+    const struct session *session = session_of(m, state->node);
+    out->node = state->node;
+    if (broker != NULL) {
+        out->directory = broker->directory;
+    }
+    out->end = self ? group_last_index(m->group) : state->match;
+    out->heard_ms =
+        self ? wall : wall - (int64_t)(env_now_ms(m->env) - session->heard_ms);
+    out->caught_up_ms = self || state->caught_up ? out->heard_ms : -1;
+}
+
+static void fill_quorum(struct metadata *m, struct metadata_quorum *out)
+{
+    struct group_replica_state states[GROUP_REPLICAS_MAX];
+    int n = group_replicas(m->group, states);
+    out->leader = m->options.node;
+    out->epoch = (int32_t)m->role.term.v;
+    out->committed = group_commit_index(m->group);
+    out->n_voters = n;
+    for (int i = 0; i < n; i++) {
+        fill_voter(m, &states[i], &out->voters[i]);
+    }
+}
+
 /* ---- deciding ------------------------------------------------------------ */
 static void confirmed(struct group_read *read, enum err status)
 {
@@ -211,6 +243,9 @@ static void confirmed(struct group_read *read, enum err status)
     w->state = WORK_WAITING; /* nothing points to it any more */
     if (status == ERR_OK) {
         w->answer.index = m->applied;
+        if (w->change.kind == CHANGE_SYNC) {
+            fill_quorum(m, &w->answer.quorum);
+        }
     }
     work_answer(w, status == ERR_OK ? ERR_OK : ERR_NOT_LEADER);
 }

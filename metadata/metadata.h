@@ -111,6 +111,20 @@ struct metadata_topic_result {
     int32_t n_partitions;
     int16_t replication_factor;
 };
+/* The Raft group of the metadata, as its leader sees it. */
+struct metadata_quorum {
+    node_id leader; /* -1: not asked for */
+    int32_t epoch;
+    log_index committed; /* everything up to here is */
+    int n_voters;
+    struct metadata_voter {
+        node_id node;
+        struct uuid directory; /* zero: not registered */
+        log_index end;         /* of its log, as far as is known */
+        int64_t heard_ms;      /* wall clock; -1: never */
+        int64_t caught_up_ms;  /* wall clock; -1: not known */
+    } voters[GROUP_REPLICAS_MAX];
+};
 /* One call in flight; the caller owns it and what it points to until cb. cb
  * never comes inside the call. */
 struct metadata_call {
@@ -123,6 +137,7 @@ struct metadata_call {
     struct metadata_topic_result *results; /* one per item, owned by the call,
                                             * freed after cb returns */
     int64_t first_id;                      /* metadata_allocate_producer_ids */
+    struct metadata_quorum quorum;         /* metadata_sync */
     /* private */
     void *impl;
 };
@@ -171,7 +186,7 @@ void metadata_report_leader(struct metadata *m, const struct group_id *group,
                             node_id leader, int32_t epoch);
 /* Calls back when the image's version is at least what the metadata leader
  * has committed now (an unknown topic is looked up this way before it is
- * called unknown). */
+ * called unknown); and tells what that leader knows of the quorum. */
 void metadata_sync(struct metadata *m, uint32_t timeout_ms,
                    struct metadata_call *call);
 

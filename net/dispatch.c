@@ -40,6 +40,13 @@ static const struct {
     {API_DESCRIBE_ACLS, api_describe_acls},
     {API_CREATE_ACLS, api_create_acls},
     {API_DELETE_ACLS, api_delete_acls},
+    {API_DESCRIBE_QUORUM, api_describe_quorum},
+    {API_ELECT_LEADERS, api_elect_leaders},
+    {API_ALTER_PARTITION_REASSIGNMENTS, api_alter_partition_reassignments},
+    {API_LIST_PARTITION_REASSIGNMENTS, api_list_partition_reassignments},
+    {API_DESCRIBE_CLIENT_QUOTAS, api_describe_client_quotas},
+    {API_ALTER_CLIENT_QUOTAS, api_alter_client_quotas},
+    {API_OFFSET_DELETE, api_offset_delete},
 };
 
 #define N_HANDLERS (sizeof handlers / sizeof handlers[0])

@@ -15,7 +15,7 @@ void api_describe_acls(struct request *rq)
     }
     describe_acls_response_init(&out);
     out.error_code = KAFKA_SECURITY_DISABLED;
-    out.error_message = NO_AUTHORIZER;
+    out.error_message = WIRE_STR("No Authorizer is configured on the broker");
     request_respond(rq, &describe_acls_response_message, &out);
 }
 

@@ -24,10 +24,10 @@ static enum kafka_error move_error(
     return KAFKA_REPLICA_NOT_AVAILABLE;
 }
 
-static void move_topic(
-    struct request *rq, const struct alter_replica_log_dirs_request_dir *dir,
-    const struct alter_replica_log_dirs_request_topic *in,
-    struct alter_replica_log_dirs_response_result *out)
+static void move_topic(struct request *rq,
+                       const struct alter_replica_log_dirs_request_dir *dir,
+                       const struct alter_replica_log_dirs_request_topic *in,
+                       struct alter_replica_log_dirs_response_result *out)
 {
     const struct image_topic *topic = NULL;
     (void)api_find_topic(rq->shard, in->name, NULL, &topic);

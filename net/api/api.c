@@ -45,8 +45,7 @@ void api_partition_state(struct request *rq, const struct image_topic *topic,
     size_t n = (size_t)ip->n_replicas;
     memset(out, 0, sizeof *out);
     shard_leader_of(rq->shard, topic, index, &out->leader, &out->leader_epoch);
-    out->error =
-        out->leader < 0 ? KAFKA_LEADER_NOT_AVAILABLE : KAFKA_NONE;
+    out->error = out->leader < 0 ? KAFKA_LEADER_NOT_AVAILABLE : KAFKA_NONE;
     out->replicas = api_alloc(rq, n, sizeof(int32_t));
     out->isr = api_alloc(rq, n, sizeof(int32_t));
     out->offline = api_alloc(rq, n, sizeof(int32_t));

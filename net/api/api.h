@@ -40,6 +40,13 @@ void api_list_config_resources(struct request *rq);
 void api_describe_acls(struct request *rq);
 void api_create_acls(struct request *rq);
 void api_delete_acls(struct request *rq);
+void api_describe_quorum(struct request *rq);
+void api_elect_leaders(struct request *rq);
+void api_alter_partition_reassignments(struct request *rq);
+void api_list_partition_reassignments(struct request *rq);
+void api_describe_client_quotas(struct request *rq);
+void api_alter_client_quotas(struct request *rq);
+void api_offset_delete(struct request *rq);
 
 /* Kinds of resources that have a configuration. */
 enum api_resource {

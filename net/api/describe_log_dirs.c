@@ -150,9 +150,8 @@ static void want_topics(struct dirs_call *call)
     for (int i = 0; i < in->n_topics; i++) {
         const struct image_topic *topic = NULL;
         static const int32_t none;
-        const int32_t *indexes = in->topics[i].n_partitions > 0
-                                     ? in->topics[i].partitions
-                                     : &none;
+        const int32_t *indexes =
+            in->topics[i].n_partitions > 0 ? in->topics[i].partitions : &none;
         if (api_find_topic(rq->shard, in->topics[i].topic, NULL, &topic) ==
             KAFKA_NONE) {
             want_topic(call, topic, indexes, in->topics[i].n_partitions);

@@ -69,7 +69,7 @@ static void add_topic(struct pages *pages, struct wire_str name,
     struct describe_topic_partitions_response_topic *to =
         &pages->out.topics[pages->out.n_topics++];
     to->name = name;
-    to->topic_authorized_operations = INT32_MIN;
+    to->topic_authorized_operations = API_TOPIC_OPERATIONS;
     if (topic == NULL) {
         to->error_code = (int16_t)(api_topic_name_valid(name)
                                        ? KAFKA_UNKNOWN_TOPIC_OR_PARTITION
@@ -78,7 +78,6 @@ static void add_topic(struct pages *pages, struct wire_str name,
     }
     to->topic_id = topic->id;
     to->is_internal = topic->internal;
-    to->topic_authorized_operations = API_TOPIC_OPERATIONS;
     int32_t n = first < topic->n_partitions ? topic->n_partitions - first : 0;
     n = n < pages->left ? n : pages->left;
     to->partitions = api_alloc(rq, (size_t)n, sizeof *to->partitions);
@@ -106,7 +105,7 @@ static void visit(struct pages *pages, struct wire_str name,
         }
         first = order == 0 ? cursor->partition_index : 0;
     }
-    if (pages->left == 0 && topic != NULL) {
+    if (pages->left == 0) {
         page_end(pages, name, first);
         return;
     }
@@ -144,6 +143,32 @@ static void visit_named(struct pages *pages)
     }
 }
 
+/* A cursor must point at one of the topics asked for. */
+static bool cursor_is_good(const struct describe_topic_partitions_request *in)
+{
+    bool named = in->n_topics == 0;
+    if (in->cursor == NULL) {
+        return true;
+    }
+    for (int i = 0; i < in->n_topics && !named; i++) {
+        named = name_compare(in->topics[i].name, in->cursor->topic_name) == 0;
+    }
+    return named && in->cursor->partition_index >= 0;
+}
+
+static void refuse_all(struct pages *pages)
+{
+    const struct describe_topic_partitions_request *in = pages->in;
+    pages->out.topics =
+        api_alloc(pages->rq, (size_t)in->n_topics, sizeof *pages->out.topics);
+    pages->out.n_topics = in->n_topics;
+    for (int i = 0; i < in->n_topics; i++) {
+        pages->out.topics[i].name = in->topics[i].name;
+        pages->out.topics[i].error_code = KAFKA_INVALID_REQUEST;
+        pages->out.topics[i].topic_authorized_operations = INT32_MIN;
+    }
+}
+
 void api_describe_topic_partitions(struct request *rq)
 {
     struct describe_topic_partitions_request in;
@@ -155,11 +180,9 @@ void api_describe_topic_partitions(struct request *rq)
     pages.left = in.response_partition_limit;
     pages.left = pages.left > PARTITIONS_MAX ? PARTITIONS_MAX : pages.left;
     pages.left = pages.left < 1 ? 1 : pages.left;
-    if (in.cursor != NULL && in.cursor->partition_index < 0) {
-        request_close(rq, "a cursor below zero");
-        return;
-    }
-    if (in.n_topics == 0) {
+    if (!cursor_is_good(&in)) {
+        refuse_all(&pages);
+    } else if (in.n_topics == 0) {
         visit_all(&pages);
     } else {
         visit_named(&pages);

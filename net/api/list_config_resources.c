@@ -9,7 +9,6 @@ static const int8_t all_types[] = {
     API_RESOURCE_TOPIC, API_RESOURCE_BROKER, API_RESOURCE_BROKER_LOGGER,
     API_RESOURCE_CLIENT_METRICS, API_RESOURCE_GROUP};
 
-
 static bool wanted(const struct list_config_resources_request *in, int8_t type)
 {
     for (int i = 0; i < in->n_resource_types; i++) {

@@ -62,9 +62,9 @@ static void answer_topic(struct request *rq, const struct metadata_request *in,
     out->name = wire_str_of(topic->name);
     out->topic_id = topic->id;
     out->is_internal = topic->internal;
-    out->topic_authorized_operations =
-        in->include_topic_authorized_operations ? API_TOPIC_OPERATIONS
-                                                    : INT32_MIN;
+    out->topic_authorized_operations = in->include_topic_authorized_operations
+                                           ? API_TOPIC_OPERATIONS
+                                           : INT32_MIN;
     out->partitions =
         api_alloc(rq, (size_t)topic->n_partitions, sizeof *out->partitions);
     out->n_partitions = topic->n_partitions;
@@ -228,7 +228,8 @@ static void find_missing(struct metadata_call_state *call)
             continue;
         }
         n_unknown++;
-        if (uuid_is_zero(&asked->topic_id) && api_topic_name_valid(asked->name) &&
+        if (uuid_is_zero(&asked->topic_id) &&
+            api_topic_name_valid(asked->name) &&
             !wire_str_is(asked->name, OFFSETS_TOPIC) &&
             !already_missing(call, asked->name)) {
             missing_add(call, asked->name);
