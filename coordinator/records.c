@@ -232,9 +232,6 @@ enum err records_read(const uint8_t *batch, size_t size,
     struct batch_records records;
     enum err e =
         batch_records_open(&records, batch, size, LIMIT_REQUEST_DECODED);
-    if (e != ERR_OK) {
-        return ERR_CORRUPT;
-    }
     struct batch_record rec;
     while (batch_records_next(&records, &rec)) {
         if (read_record(&rec, reader) != ERR_OK) {
@@ -245,5 +242,5 @@ enum err records_read(const uint8_t *batch, size_t size,
         e = ERR_CORRUPT;
     }
     batch_records_close(&records);
-    return e;
+    return e == ERR_OK ? ERR_OK : ERR_CORRUPT;
 }
