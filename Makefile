@@ -27,6 +27,7 @@ LIB_SRC := $(foreach d,$(LIB_DIRS),$(wildcard $(d)/*.c))
 LIB_OBJ := $(LIB_SRC:%.c=$(B)/%.o)
 TOOL_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tools/*.c))
 SIM_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/*.c))
+WHOLE_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/sim/whole/*.c))
 UNIT_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard tests/unit/*.c))
 
 .PHONY: all
@@ -54,7 +55,7 @@ $(B)/unit/%: $(B)/tests/unit/%.o $(UNIT_COMMON) $(SIM_LIB_OBJ) \
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS) $(TEST_LIBS)
 UNIT_BIN := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 
-$(B)/sim_main: $(SIM_OBJ) $(CHECKER_OBJ) $(B)/libflotilla.a
+$(B)/sim_main: $(SIM_OBJ) $(WHOLE_OBJ) $(CHECKER_OBJ) $(B)/libflotilla.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS)
 

@@ -1,8 +1,12 @@
-# The simulator: one seed with its event hash, or N seeds from SEED on.
+# The simulator: one seed with its event hash, or N seeds from SEED on. MODE is
+# whole (whole brokers and clients) or raft (Raft groups alone: faster).
 SEED ?= 1
 N ?= 100
+MODE ?= raft
+SIM_MODE = $(if $(filter raft,$(MODE)),raft)
 .PHONY: sim sim-seeds
+sim: MODE := whole
 sim: $(B)/sim_main
-	@$(B)/sim_main $(SEED)
+	@$(B)/sim_main $(SIM_MODE) $(SEED)
 sim-seeds: $(B)/sim_main
-	@$(B)/sim_main $(SEED) $(N)
+	@$(B)/sim_main $(SIM_MODE) $(SEED) $(N)

@@ -1,14 +1,18 @@
-/* sim_main SEED [COUNT [WITHOUT]]: runs seeds of the simulation, WITHOUT one
- * of the guards of raft/guard.h when it is named by its number. One seed prints
- * its event hash in the end; many print a line of totals. Ends non-zero on the
- * first violation, with the trace that led to it. */
+/* sim_main SEED [COUNT]: runs seeds of whole brokers (tests/sim/whole).
+ * sim_main raft SEED [COUNT [WITHOUT]]: of Raft groups alone, which is faster;
+ * WITHOUT one of the guards of raft/guard.h when it is named by its number.
+ *
+ * One seed prints its event hash in the end; many print a line of totals. Ends
+ * non-zero on the first violation, with the trace that led to it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "raft/guard.h"
 #include "tests/sim/raft_cluster.h"
+#include "tests/sim/whole/whole.h"
 
+/* ---- Raft groups --------------------------------------------------------- */
 /* What a seed decides about the shape of the cluster. */
 static struct cluster_options options_of(uint64_t seed)
 {
@@ -36,18 +40,18 @@ static void print_result(uint64_t seed, const struct cluster_result *r)
         (unsigned long long)r->reads, (unsigned long long)r->transfers);
 }
 
-int main(int argc, char **argv)
+static int run_raft(int argc, char **argv)
 {
-    uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
-    uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    uint64_t seed = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    uint64_t count = argc > 3 ? strtoull(argv[3], NULL, 10) : 1;
     uint64_t acknowledged = 0, restarts = 0;
     struct cluster_result r = {0};
 
     for (uint64_t i = 0; i < count; i++) {
         struct cluster_options o = options_of(seed + i);
 
-        if (argc > 3)
-            o.guards &= ~GUARD_BIT(strtoul(argv[3], NULL, 10));
+        if (argc > 4)
+            o.guards &= ~GUARD_BIT(strtoul(argv[4], NULL, 10));
         if (getenv("SIM_VERBOSE") != NULL)
             o.verbose = true;
         r = cluster_run(&o);
@@ -63,4 +67,69 @@ int main(int argc, char **argv)
                (unsigned long long)count, (unsigned long long)acknowledged,
                (unsigned long long)restarts);
     return 0;
+}
+
+/* ---- whole brokers ------------------------------------------------------- */
+static void add(struct whole_result *sum, const struct whole_result *r)
+{
+    sum->events += r->events;
+    sum->sim_ns += r->sim_ns;
+    sum->acknowledged += r->acknowledged;
+    sum->read += r->read;
+    sum->faults += r->faults;
+    sum->restarts += r->restarts;
+    sum->requests += r->requests;
+    sum->commits += r->commits;
+    sum->rebalances += r->rebalances;
+    sum->admin_changes += r->admin_changes;
+    sum->elections += r->elections;
+    if (r->broker_bytes_max > sum->broker_bytes_max)
+        sum->broker_bytes_max = r->broker_bytes_max;
+}
+
+static void print_whole(const struct whole_result *r)
+{
+    printf(
+        "%llu events, %.1f simulated hours, %llu acknowledged, %llu read, "
+        "%llu faults, %llu restarts, %llu elections, %llu requests, "
+        "%llu commits, %llu rebalances, %llu admin changes, "
+        "%llu KiB at most in a broker\n",
+        (unsigned long long)r->events, (double)r->sim_ns / 3.6e12,
+        (unsigned long long)r->acknowledged, (unsigned long long)r->read,
+        (unsigned long long)r->faults, (unsigned long long)r->restarts,
+        (unsigned long long)r->elections, (unsigned long long)r->requests,
+        (unsigned long long)r->commits, (unsigned long long)r->rebalances,
+        (unsigned long long)r->admin_changes,
+        (unsigned long long)r->broker_bytes_max / 1024);
+}
+
+static int run_whole(int argc, char **argv)
+{
+    uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+    uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
+    struct whole_result sum = {0}, r = {0};
+
+    for (uint64_t i = 0; i < count; i++) {
+        struct whole_options o = {
+            .seed = seed + i,
+            .verbose = getenv("SIM_VERBOSE") != NULL,
+            .print_plan = count == 1,
+        };
+
+        r = whole_run(&o);
+        add(&sum, &r);
+    }
+    if (count > 1)
+        printf("%llu seeds, no violation: ", (unsigned long long)count);
+    print_whole(&sum);
+    if (count == 1)
+        printf("hash %016llx\n", (unsigned long long)r.hash);
+    return 0;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && strcmp(argv[1], "raft") == 0)
+        return run_raft(argc, argv);
+    return run_whole(argc, argv);
 }

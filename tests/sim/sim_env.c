@@ -638,6 +638,13 @@ void sim_on_fatal(struct sim *sim,
     sim->on_fatal_arg = arg;
 }
 
+void sim_on_event(struct sim *sim, void (*cb)(void *arg, struct sim_node *node),
+                  void *arg)
+{
+    sim->on_event = cb;
+    sim->on_event_arg = arg;
+}
+
 /* Works that wait for the log's thread; the running ones are in node->jobs. */
 static void jobs_free(struct sim_node *node, struct sim_env *env)
 {
@@ -816,6 +823,9 @@ bool sim_step(struct sim *sim)
         sim_hash_add(sim, (uint64_t)event->kind << 32 |
                               (event->node == NULL ? 0 : event->node->id + 1));
         event->fire(event);
+        if (sim->on_event != NULL) {
+            sim->on_event(sim->on_event_arg, event->node);
+        }
         event_free(event, true);
         return true;
     }

@@ -54,6 +54,10 @@ bool sim_step(struct sim *sim);
 /* Fires everything up to `time_ns`, which is the time afterwards. */
 void sim_run_until(struct sim *sim, uint64_t time_ns);
 void sim_run_for(struct sim *sim, uint64_t duration_ns);
+/* Calls `cb` after each event with the node whose code ran (NULL: none's);
+ * the node may be gone. For checks: it must change nothing. */
+void sim_on_event(struct sim *sim, void (*cb)(void *arg, struct sim_node *node),
+                  void *arg);
 /* Runs until `cond` holds (asked after each event): true; or the duration is
  * over: false. */
 bool sim_run_while_not(struct sim *sim, bool (*cond)(void *arg), void *arg,

@@ -108,6 +108,8 @@ struct sim {
     char fatal_line[LIMIT_LOG_LINE];
     void (*on_fatal)(void *arg, struct sim_node *node, const char *line);
     void *on_fatal_arg;
+    void (*on_event)(void *arg, struct sim_node *node);
+    void *on_event_arg;
     char *trace[SIM_TRACE_LINES];
     uint64_t n_trace;
     bool verbose;

@@ -1,0 +1,243 @@
+/* Shared by the files of this folder. All of it is memory of the test, outside
+ * of every node, unless said. */
+#ifndef TESTS_SIM_WHOLE_IMPL_H
+#define TESTS_SIM_WHOLE_IMPL_H
+
+#include <stdlib.h>
+
+#include "base/kafka_error.h"
+#include "base/types.h"
+#include "schema/apis.h"
+#include "tests/sim/sim_env.h"
+#include "tests/sim/whole/whole.h"
+
+#define BROKERS_MAX 7
+#define TOPICS_MAX 4
+#define TOPIC_PARTITIONS_MAX 12
+#define PARTS_MAX (TOPICS_MAX * TOPIC_PARTITIONS_MAX)
+#define PRODUCERS_MAX 6
+#define CONSUMERS_MAX 4
+#define GROUPS_MAX 2
+#define GROUP_MEMBERS_MAX 4
+#define API_KEYS 128
+
+enum fault_kind {
+    FAULT_CRASH,      /* one broker: kill or power loss */
+    FAULT_CRASH_ALL,  /* all brokers at once */
+    FAULT_CUT_ONE,    /* one direction between two nodes */
+    FAULT_CUT_BOTH,   /* both directions */
+    FAULT_ISOLATE,    /* a broker from all other brokers */
+    FAULT_RESET,      /* connections between two nodes */
+    FAULT_DELAY,      /* slow network for a while */
+    FAULT_PAUSE,      /* a broker stands still */
+    FAULT_STALL,      /* its disk does */
+    FAULT_SLOW_DISK,  /* its disk is slow */
+    FAULT_DISK_FULL,  /* no room for a while */
+    FAULT_DISK_ERROR, /* a write or sync fails: the process ends */
+    FAULT_CLOCK,      /* the wall clock jumps */
+    FAULT_STOP,       /* a broker is stopped as SIGTERM does, and started */
+    FAULT_HEAL,       /* all cuts end */
+    FAULT_KINDS
+};
+
+/* What a seed decides before anything runs. */
+struct plan {
+    int n_brokers, n_seeds_named;
+    unsigned n_shards;
+    int n_topics, n_partitions[TOPICS_MAX];
+    int replication[TOPICS_MAX];
+    int n_idempotent, n_plain, n_consumers, n_groups, n_members;
+    bool admin;
+    uint32_t faults;                     /* mask of fault_kind */
+    uint64_t fault_ms_min, fault_ms_max; /* between two */
+    uint64_t chaos_ns;
+    int records_max;       /* in one batch */
+    int value_max;         /* bytes of one */
+    uint64_t produce_ms;   /* a producer's pace, at most */
+    int in_flight;         /* of idempotent producers */
+    uint64_t quiet_s;      /* all idle after so many seconds of each minute */
+    uint64_t delay_ns;     /* of the network, mean */
+    uint32_t request_ms;   /* clients wait for an answer */
+    uint64_t memory_max;   /* bytes that a broker may hold */
+    char properties[2048]; /* of every broker */
+};
+void plan_make(struct plan *plan, const struct whole_options *options);
+void plan_print(const struct plan *plan);
+
+/* ---- brokers: broker.c --------------------------------------------------- */
+struct world;
+struct broker;
+struct whole_broker {
+    struct world *world;
+    int at; /* node.id is at + 1 */
+    struct sim_node *node;
+    struct broker *broker; /* of the running incarnation; NULL: none */
+    struct broker_config *config;
+    bool ready, stopping;
+    bool may_fail; /* a disk fault was planted: it may end itself */
+};
+void broker_add(struct world *w, int at);
+void broker_crash(struct whole_broker *b, enum sim_crash how);
+void broker_restart_later(struct whole_broker *b, uint64_t ns);
+void broker_restart_now(struct whole_broker *b);
+void broker_stop_cleanly(struct whole_broker *b);
+void broker_on_fatal(void *arg, struct sim_node *node, const char *line);
+bool brokers_ready(void *world);
+
+/* ---- what is true: oracle.c ---------------------------------------------- */
+/* Records are numbered: producer, partition, r-th record of both. */
+typedef uint64_t record_id; /* 0: none */
+record_id record_make(int producer, int part, uint64_t r);
+int record_producer(record_id id);
+int record_part(record_id id);
+uint64_t record_r(record_id id);
+/* The bytes of a record's value follow from its number and size. */
+void record_value(record_id id, uint8_t *value, int32_t size);
+#define RECORD_VALUE_MIN 16
+
+struct oracle_part {
+    record_id *log; /* by offset: acknowledged or read */
+    uint64_t size;
+    uint64_t acked_end; /* newest acknowledged offset + 1 */
+    uint64_t seen_end;  /* newest known offset + 1 */
+};
+struct oracle_stream { /* one producer's records in one partition */
+    uint64_t n_made, n_acked, size;
+    uint64_t *offset; /* of r: + 1; 0 not known */
+    uint8_t *acked;
+    uint32_t *attempts; /* plain producers: sent so often */
+    uint32_t *copies;   /* offsets at which it was seen */
+};
+struct oracle {
+    struct oracle_part parts[PARTS_MAX];
+    struct oracle_stream streams[PRODUCERS_MAX][PARTS_MAX];
+};
+/* A record is about to be sent (once more). */
+void oracle_sent(struct world *w, record_id first, int n);
+/* The records from `first` on were acknowledged at these offsets. */
+void oracle_acked(struct world *w, record_id first, int n, int64_t base);
+/* Somebody read this record there. */
+void oracle_read(struct world *w, int part, int64_t offset, record_id id);
+/* Everything that was acknowledged was read by all who read everything. */
+void oracle_finish(struct world *w);
+void oracle_free(struct world *w);
+
+/* ---- a client: client.c -------------------------------------------------- */
+enum fate {
+    FATE_ANSWERED,
+    FATE_UNKNOWN,  /* sent, perhaps in part; no answer */
+    FATE_NOT_SENT, /* never left */
+};
+struct answer {
+    enum fate fate;
+    int16_t api_key;
+    int version;
+    int broker;      /* who was asked */
+    unsigned starts; /* its incarnation when asked */
+    uint64_t asked_ns;
+    const void *response; /* FATE_ANSWERED; valid during the call */
+};
+typedef void (*answer_cb)(void *arg, const struct answer *answer);
+
+struct client_conn;
+struct client_part {
+    int leader; /* broker; -1: not known */
+    int32_t epoch;
+};
+struct client {
+    struct world *world;
+    struct sim_node *node;
+    struct env *env;
+    struct prng prng;
+    char name[16];
+    int version[API_KEYS];
+    struct client_conn *conns[BROKERS_MAX];
+    int32_t next_correlation;
+    uint32_t request_ms;
+    /* metadata */
+    bool refreshing, refresh_again;
+    struct client_part parts[PARTS_MAX];
+    struct uuid topic_ids[TOPICS_MAX]; /* zero: not known */
+    int controller;
+    struct env_timer refresh_timer;
+    void (*refreshed)(struct client *c); /* may be NULL */
+    void *actor;
+    int n_pending; /* requests not answered */
+    struct client_boot *boot;
+};
+/* A node of its own with one client; `boot` is called in it. */
+void client_add(struct world *w, struct client *c, const char *name,
+                sim_boot boot, void *actor);
+void client_drop(struct client *c); /* after the world's end */
+/* Asks a broker. `request` is encoded at once; `cb` comes later, once. */
+void client_ask(struct client *c, int broker, int16_t api_key,
+                const void *request, answer_cb cb, void *arg);
+/* Asks for metadata soon; many calls are one. */
+void client_refresh(struct client *c);
+int client_any_broker(struct client *c);
+bool client_has_ids(const struct client *c);
+/* Topic of a part, part of a topic's partition. */
+int part_topic(int part);
+int part_index(int part);
+int part_of(int topic, int index);
+void topic_name(int topic, char out[16]);
+/* -1: none of ours. */
+int topic_find(struct wire_str name);
+int topic_find_id(const struct client *c, const struct uuid *id);
+
+/* ---- actors -------------------------------------------------------------- */
+struct producer;
+void producer_add(struct world *w, int at, bool idempotent);
+struct sim_node *producer_node(const struct producer *p);
+bool producer_is_idempotent(const struct world *w, int at);
+bool producer_done(const struct producer *p);
+void producer_free(struct producer *p);
+void producer_print(const struct producer *p);
+
+struct consumer;
+void consumer_add(struct world *w, int at);
+struct sim_node *consumer_node(const struct consumer *c);
+bool consumer_done(const struct consumer *c);
+void consumer_free(struct consumer *c);
+void consumer_print(const struct consumer *c);
+
+/* ---- faults: nemesis.c --------------------------------------------------- */
+/* The node of the n-th actor. */
+struct sim_node *actor_node(const struct world *w, int n);
+void nemesis_start(struct world *w);
+void nemesis_heal(struct world *w);
+
+/* ---- looking inside: probe.c --------------------------------------------- */
+struct probe;
+/* The highest watermark that any replica ever had; -1: no such group. */
+int64_t probe_watermark(const struct world *w, const struct uuid *topic,
+                        int partition);
+struct probe *probe_new(struct world *w);
+void probe_free(struct probe *p);
+/* After an event of this node. */
+void probe_event(void *world, struct sim_node *node);
+/* All replicas of everything have applied the same. */
+bool probe_converged(struct world *w, char *why, size_t why_size);
+
+/* ---- the world ----------------------------------------------------------- */
+enum phase { PHASE_START, PHASE_CHAOS, PHASE_LIVENESS };
+struct world {
+    struct whole_options options;
+    struct plan plan;
+    struct sim *sim;
+    struct prng prng; /* of the nemesis */
+    enum phase phase;
+    struct whole_broker brokers[BROKERS_MAX];
+    int n_parts_of[TOPICS_MAX]; /* partitions that exist for certain */
+    struct oracle oracle;
+    struct probe *probe;
+    struct producer *producers[PRODUCERS_MAX];
+    int n_producers;
+    struct consumer *consumers[CONSUMERS_MAX];
+    int n_consumers;
+    struct client setup;
+    int n_created; /* topics */
+    struct whole_result result;
+};
+
+#endif

@@ -1,0 +1,209 @@
+/* Faults, from the world's own random numbers, one after the other. What was
+ * acknowledged must survive all of them: nothing here loses synced bytes. */
+#include "tests/sim/whole/impl.h"
+
+static struct whole_broker *any_broker(struct world *w)
+{
+    return &w->brokers[prng_below(&w->prng, (uint64_t)w->plan.n_brokers)];
+}
+
+/* Brokers and, now and then, a client. */
+static struct sim_node *any_node(struct world *w)
+{
+    uint64_t n = (uint64_t)(w->n_producers + w->n_consumers);
+    if (n == 0 || prng_chance(&w->prng, 3, 4)) {
+        return any_broker(w)->node;
+    }
+    n = prng_below(&w->prng, n);
+    return actor_node(w, (int)n);
+}
+
+static enum sim_crash any_crash(struct world *w)
+{
+    static const enum sim_crash kinds[] = {SIM_KILL, SIM_DROP_ALL, SIM_KEEP_ALL,
+                                           SIM_RANDOM, SIM_TORN};
+    return kinds[prng_below(&w->prng, 5)];
+}
+
+static uint64_t some_ns(struct world *w, uint64_t low_ms, uint64_t high_ms)
+{
+    return prng_between(&w->prng, low_ms, high_ms) * SIM_MS;
+}
+
+static void crash_one(struct world *w, struct whole_broker *b)
+{
+    if (sim_node_up(b->node)) {
+        broker_crash(b, any_crash(w));
+        broker_restart_later(b, prng_chance(&w->prng, 1, 6)
+                                    ? some_ns(w, 5000, 20000)
+                                    : some_ns(w, 10, 4000));
+    }
+}
+
+static void crash_all(struct world *w)
+{
+    enum sim_crash how = any_crash(w);
+    for (int i = 0; i < w->plan.n_brokers; i++) {
+        struct whole_broker *b = &w->brokers[i];
+        broker_crash(b, prng_chance(&w->prng, 1, 2) ? how : any_crash(w));
+        broker_restart_later(b, some_ns(w, 10, 3000));
+    }
+}
+
+static void isolate(struct world *w, struct whole_broker *b)
+{
+    for (int i = 0; i < w->plan.n_brokers; i++) {
+        if (i != b->at) {
+            sim_net_cut_both(w->sim, b->node, w->brokers[i].node);
+        }
+    }
+}
+
+static void calm_network(void *arg)
+{
+    struct world *w = arg;
+    sim_net_delay(w->sim, NULL, NULL, 50 * SIM_US, w->plan.delay_ns);
+}
+
+static void calm_disk(void *arg)
+{
+    struct whole_broker *b = arg;
+    sim_disk_latency(b->node, 100 * SIM_US, 50 * SIM_US, 500 * SIM_US);
+}
+
+static void empty_disk(void *arg)
+{
+    sim_disk_capacity(((struct whole_broker *)arg)->node, 0);
+}
+
+static void add_size(void *arg, const char *path, uint64_t size)
+{
+    (void)path;
+    *(uint64_t *)arg += size;
+}
+
+static void fill_disk(struct world *w, struct whole_broker *b)
+{
+    uint64_t used = 0;
+    sim_disk_list(b->node, add_size, &used);
+    b->may_fail = true;
+    sim_disk_capacity(b->node, used + prng_between(&w->prng, 0, 1 << 20));
+    sim_at(w->sim, sim_now_ns(w->sim) + some_ns(w, 500, 10000), empty_disk, b);
+}
+
+static void fail_disk(struct world *w, struct whole_broker *b)
+{
+    static const int kinds[] = {SIM_DISK_WRITE, SIM_DISK_SYNC,
+                                SIM_DISK_WRITE | SIM_DISK_SYNC, SIM_DISK_NAME};
+    b->may_fail = true;
+    sim_disk_fail_nth(b->node, kinds[prng_below(&w->prng, 4)],
+                      prng_between(&w->prng, 1, 50));
+}
+
+static void strike_with(struct world *w, enum fault_kind kind)
+{
+    struct whole_broker *b = any_broker(w);
+    uint64_t now = sim_now_ns(w->sim);
+    switch (kind) {
+        case FAULT_CRASH:
+            crash_one(w, b);
+            break;
+        case FAULT_CRASH_ALL:
+            if (prng_chance(&w->prng, 1, 3)) {
+                crash_all(w);
+            }
+            break;
+        case FAULT_CUT_ONE:
+            sim_net_cut(w->sim, any_node(w), any_broker(w)->node);
+            break;
+        case FAULT_CUT_BOTH:
+            sim_net_cut_both(w->sim, any_node(w), b->node);
+            break;
+        case FAULT_ISOLATE:
+            isolate(w, b);
+            break;
+        case FAULT_RESET:
+            sim_net_reset(w->sim, any_node(w), b->node);
+            break;
+        case FAULT_DELAY:
+            sim_net_delay(w->sim, NULL, NULL, some_ns(w, 0, 30),
+                          some_ns(w, 10, 100));
+            sim_at(w->sim, now + some_ns(w, 100, 10000), calm_network, w);
+            break;
+        case FAULT_PAUSE:
+            if (sim_node_up(b->node)) {
+                sim_node_pause(b->node, now + some_ns(w, 50, 8000));
+            }
+            break;
+        case FAULT_STALL:
+            sim_disk_stall(b->node, now + some_ns(w, 10, 5000));
+            break;
+        case FAULT_SLOW_DISK:
+            sim_disk_latency(b->node, some_ns(w, 1, 20), some_ns(w, 1, 20),
+                             some_ns(w, 1, 100));
+            sim_at(w->sim, now + some_ns(w, 1000, 20000), calm_disk, b);
+            break;
+        case FAULT_DISK_FULL:
+            fill_disk(w, b);
+            break;
+        case FAULT_DISK_ERROR:
+            if (sim_node_up(b->node)) {
+                fail_disk(w, b);
+            }
+            break;
+        case FAULT_CLOCK:
+            sim_node_set_wall_offset_ms(
+                b->node, (int64_t)prng_between(&w->prng, 0, 7200000) - 3600000);
+            break;
+        case FAULT_STOP:
+            broker_stop_cleanly(b);
+            break;
+        case FAULT_HEAL:
+            sim_net_heal_all(w->sim);
+            return; /* no fault */
+        case FAULT_KINDS:
+            return;
+    }
+    w->result.faults++;
+}
+
+static void strike(void *arg)
+{
+    struct world *w = arg;
+    if (w->phase != PHASE_CHAOS) {
+        return;
+    }
+    uint64_t kind = prng_below(&w->prng, FAULT_KINDS);
+    if (w->plan.faults & UINT32_C(1) << kind) {
+        sim_note(w->sim, "fault %d", (int)kind);
+        strike_with(w, (enum fault_kind)kind);
+    }
+    if (prng_chance(&w->prng, 1, 4)) {
+        sim_net_heal_all(w->sim);
+    }
+    sim_at(w->sim,
+           sim_now_ns(w->sim) +
+               some_ns(w, w->plan.fault_ms_min, w->plan.fault_ms_max),
+           strike, w);
+}
+
+void nemesis_start(struct world *w)
+{
+    sim_at(w->sim, sim_now_ns(w->sim) + 100 * SIM_MS, strike, w);
+}
+
+/* From here on everything works. */
+void nemesis_heal(struct world *w)
+{
+    sim_note(w->sim, "healing");
+    sim_net_heal_all(w->sim);
+    calm_network(w);
+    for (int i = 0; i < w->plan.n_brokers; i++) {
+        struct whole_broker *b = &w->brokers[i];
+        sim_disk_fail_nth(b->node, 15, 0);
+        sim_disk_capacity(b->node, 0);
+        calm_disk(b);
+        sim_node_set_wall_offset_ms(b->node, 0);
+        broker_restart_now(b);
+    }
+}

@@ -1,0 +1,133 @@
+/* Swarm: what a seed decides about cluster, load and faults. Each seed draws
+ * its own sizes and its own set of faults, so that rare things meet. */
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/sim/whole/impl.h"
+
+static const char *const fault_names[FAULT_KINDS] = {
+    "crash",     "crash-all",  "cut-one", "cut-both", "isolate",
+    "reset",     "delay",      "pause",   "stall",    "slow-disk",
+    "disk-full", "disk-error", "clock",   "stop",     "heal",
+};
+
+static void add(struct plan *p, const char *key, uint64_t value)
+{
+    size_t n = strlen(p->properties);
+    snprintf(p->properties + n, sizeof p->properties - n, "%s=%llu\n", key,
+             (unsigned long long)value);
+}
+
+static uint64_t one_of(struct prng *rng, const uint64_t *values, int n)
+{
+    return values[prng_below(rng, (uint64_t)n)];
+}
+#define ONE_OF(rng, ...)                         \
+    one_of(rng, (const uint64_t[]){__VA_ARGS__}, \
+           (int)(sizeof((uint64_t[]){__VA_ARGS__}) / 8))
+
+/* Small sizes, so that files and buffers go round within minutes. */
+static void draw_properties(struct plan *p, struct prng *rng)
+{
+    uint64_t file = ONE_OF(rng, 1, 1, 2, 4);
+    add(p, "wal.file.bytes", file << 20);
+    add(p, "wal.bytes.max", (file * ONE_OF(rng, 4, 6, 16)) << 20);
+    uint64_t buffer = ONE_OF(rng, 4, 8, 16) << 20;
+    add(p, "log.buffer.bytes", buffer);
+    p->memory_max = p->n_shards * (buffer + (48 << 20));
+    add(p, "settle.interval.ms", ONE_OF(rng, 100, 500, 2000));
+    add(p, "settle.bytes", ONE_OF(rng, 4096, 16384, 65536));
+    uint64_t batch = (uint64_t)p->records_max * (uint64_t)(p->value_max + 80);
+    uint64_t segment = ONE_OF(rng, 16384, 65536, 1 << 20);
+    add(p, "log.segment.bytes", segment > batch ? segment : batch + 1000);
+    add(p, "log.index.interval.bytes", ONE_OF(rng, 1, 4096));
+    add(p, "offsets.topic.num.partitions", ONE_OF(rng, 1, 2, 5));
+    add(p, "group.initial.rebalance.delay.ms", ONE_OF(rng, 0, 300, 3000));
+    add(p, "group.min.session.timeout.ms", 1000);
+    add(p, "open.files.max", ONE_OF(rng, 16, 64, 1024));
+    add(p, "auto.create.topics.enable", 0);
+    char *zero = strstr(p->properties, "enable=0");
+    memcpy(zero + 7, "false\n", 7);
+}
+
+static void draw_topics(struct plan *p, struct prng *rng)
+{
+    p->n_topics = (int)prng_between(rng, 1, 3);
+    for (int i = 0; i < p->n_topics; i++) {
+        p->n_partitions[i] = (int)prng_between(rng, 1, 6);
+        p->replication[i] = prng_chance(rng, 1, 8) ? 1 : 3;
+        if (p->n_brokers >= 5 && prng_chance(rng, 1, 3)) {
+            p->replication[i] = 5;
+        }
+    }
+}
+
+static void draw_faults(struct plan *p, struct prng *rng)
+{
+    static const uint64_t paces[] = {300, 1000, 3000, 8000};
+    for (int k = 0; k < FAULT_KINDS; k++) {
+        if (prng_chance(rng, 1, 2)) {
+            p->faults |= UINT32_C(1) << k;
+        }
+    }
+    if (prng_chance(rng, 3, 4)) {
+        p->faults |= UINT32_C(1) << FAULT_CRASH;
+    }
+    p->faults |= UINT32_C(1) << FAULT_HEAL;
+    p->fault_ms_max = one_of(rng, paces, 4);
+    p->fault_ms_min = p->fault_ms_max / 10;
+}
+
+void plan_make(struct plan *p, const struct whole_options *o)
+{
+    struct prng rng;
+    memset(p, 0, sizeof *p);
+    prng_seed(&rng, o->seed * 7919 + 3);
+    p->n_brokers = (int)ONE_OF(&rng, 3, 3, 3, 3, 4, 5, 5);
+    p->n_shards = (unsigned)ONE_OF(&rng, 1, 1, 2, 3);
+    draw_topics(p, &rng);
+    p->n_idempotent = (int)prng_between(&rng, 1, 3);
+    p->n_plain = (int)prng_between(&rng, 0, 1);
+    p->n_consumers = (int)prng_between(&rng, 1, 3);
+    p->chaos_ns = ONE_OF(&rng, 60, 120, 300) * SIM_S;
+    p->records_max = (int)ONE_OF(&rng, 1, 5, 20, 100);
+    p->value_max = (int)ONE_OF(&rng, 40, 1000, 20000);
+    if (p->records_max * p->value_max > 200000) {
+        p->value_max = 200000 / p->records_max; /* of one batch */
+    }
+    p->produce_ms = ONE_OF(&rng, 20, 100, 500);
+    p->in_flight = (int)ONE_OF(&rng, 1, 3, 5, 5);
+    p->quiet_s = ONE_OF(&rng, 0, 30, 10);
+    p->delay_ns = ONE_OF(&rng, 100, 200, 1000, 5000) * SIM_US;
+    p->request_ms = (uint32_t)ONE_OF(&rng, 2000, 5000, 30000);
+    draw_faults(p, &rng);
+    draw_properties(p, &rng);
+    p->faults &= ~o->faults_off;
+    if (o->chaos_s_max != 0 && p->chaos_ns > o->chaos_s_max * SIM_S) {
+        p->chaos_ns = o->chaos_s_max * SIM_S;
+    }
+    if (o->clients_max > 0) {
+        int most = o->clients_max;
+        p->n_idempotent = p->n_idempotent < most ? p->n_idempotent : most;
+        p->n_plain = 0;
+        p->n_consumers = p->n_consumers < most ? p->n_consumers : most;
+    }
+}
+
+void plan_print(const struct plan *p)
+{
+    printf("%d brokers of %u shards, topics", p->n_brokers, p->n_shards);
+    for (int i = 0; i < p->n_topics; i++) {
+        printf(" %dx%d", p->n_partitions[i], p->replication[i]);
+    }
+    printf(", %d+%d producers, %d consumers, %llu s, faults every %llu ms:",
+           p->n_idempotent, p->n_plain, p->n_consumers,
+           (unsigned long long)(p->chaos_ns / SIM_S),
+           (unsigned long long)p->fault_ms_max);
+    for (int k = 0; k < FAULT_KINDS; k++) {
+        if (p->faults & UINT32_C(1) << k) {
+            printf(" %s", fault_names[k]);
+        }
+    }
+    printf("\n");
+}

@@ -1,0 +1,32 @@
+/* Whole brokers in one process: 3 to 7 complete brokers (net/broker.h, as the
+ * program runs them) and clients that speak Kafka's wire to them, over the
+ * simulated clock, disk and network. One seed decides everything: the shape of
+ * the cluster, the load, the faults. See README.md beside this file. */
+#ifndef TESTS_SIM_WHOLE_WHOLE_H
+#define TESTS_SIM_WHOLE_WHOLE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+struct whole_options {
+    uint64_t seed;
+    bool verbose;
+    /* Shrinking: what a seed decided is cut down further. -1 / 0: as decided */
+    int clients_max;      /* of each kind */
+    uint32_t faults_off;  /* mask of enum fault_kind */
+    uint64_t chaos_s_max; /* seconds of the phase with faults */
+    bool print_plan;
+};
+
+/* What was done and checked; summed over seeds. */
+struct whole_result {
+    uint64_t hash, events, sim_ns;
+    uint64_t acknowledged, read, faults, restarts, requests;
+    uint64_t commits, rebalances, admin_changes, elections;
+    uint64_t broker_bytes_max; /* memory of one broker, the most at any time */
+};
+
+/* Runs one seed to its end. A violation ends the process (sim_fail). */
+struct whole_result whole_run(const struct whole_options *options);
+
+#endif
