@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "tools/version.h"
@@ -143,6 +144,28 @@ noreturn void cli_usage(const struct cli *cli, const char *format, ...)
     exit(EXIT_USAGE);
 }
 
+bool cli_confirmed(const struct cli *cli, const char *format, ...)
+{
+    char answer[16] = "";
+    va_list args;
+    if (cli_has(cli, "yes") || cli_has(cli, "dry-run")) {
+        return true;
+    }
+    if (!isatty(STDIN_FILENO)) {
+        cli_fail(cli, EXIT_REFUSED,
+                 "This cannot be undone and nobody can be asked; add --yes, or "
+                 "--dry-run to see what would be done.");
+        return false;
+    }
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+    printf(" [y/N] ");
+    fflush(stdout);
+    return fgets(answer, sizeof answer, stdin) != NULL &&
+           (answer[0] == 'y' || answer[0] == 'Y');
+}
+
 /* ---- help ---------------------------------------------------------------- */
 
 static void print_command_help(const struct command *c)
@@ -233,7 +256,8 @@ static void parse(struct cli *cli, int argc, const char **argv)
         cli->n_arguments++;
     }
     int wanted = cli->command->n_arguments;
-    if (wanted < 0 ? cli->n_arguments == 0 : cli->n_arguments != wanted) {
+    if (wanted == CLI_SOME ? cli->n_arguments == 0
+                           : wanted >= 0 && cli->n_arguments != wanted) {
         cli_usage(cli, "Expected %s, %d given.",
                   wanted == 0 ? "no arguments" : cli->command->arguments,
                   cli->n_arguments);

@@ -37,16 +37,24 @@ struct cli_option {
     {                                                          \
         "output", 'o', "table|wide|json", "form of the output" \
     }
+#define CLI_CONFIRM_OPTIONS                               \
+    {"yes", 'y', NULL, "do not ask"},                     \
+    {                                                     \
+        "dry-run", 0, NULL, "only say what would be done" \
+    }
 #define CLI_WAIT_OPTION                                              \
     {                                                                \
         "wait", 0, "SECONDS", "give up after this time (default 30)" \
     }
 
+#define CLI_SOME (-1) /* one argument or more */
+#define CLI_ANY (-2)
+
 struct cli;
 struct command {
     const char *name;      /* "topic create", "server" */
     const char *arguments; /* "NAME", "" */
-    int n_arguments;       /* exactly; -1: one or more */
+    int n_arguments;       /* exactly; CLI_SOME, CLI_ANY */
     const char *summary;   /* one line */
     const char *more;      /* below the options; NULL: nothing */
     const struct cli_option *options;
@@ -76,6 +84,12 @@ const char *cli_key_value(const struct cli *cli, const char *option,
 enum cli_output { OUTPUT_TABLE, OUTPUT_WIDE, OUTPUT_JSON };
 /* -o, or table; ends the process with EXIT_USAGE for another word. */
 enum cli_output cli_output(const struct cli *cli);
+
+/* Whether to go on with what cannot be undone: --yes or --dry-run say so, else
+ * the question ("Delete 2 topics?") is asked on a terminal. False: exit with
+ * EXIT_REFUSED, a sentence was printed. */
+bool cli_confirmed(const struct cli *cli, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
 
 /* "flotilla topic create: sentence" on stderr. Gives `status`. */
 int cli_fail(const struct cli *cli, int status, const char *format, ...)

@@ -4,6 +4,7 @@
 #include "tools/bench.h"
 #include "tools/cli.h"
 #include "tools/cluster.h"
+#include "tools/config_verbs.h"
 #include "tools/consume.h"
 #include "tools/dev.h"
 #include "tools/group_verbs.h"
@@ -24,7 +25,10 @@ static const struct command commands[] = {
      NULL, topic_list_options, topic_list_run},
     {"topic describe", "NAME", 1, "Show partitions and configuration.",
      NULL, topic_describe_options, topic_describe_run},
-    {"topic delete", "NAME...", -1, "Delete topics with all their records.",
+    {"topic alter", "NAME", 1, "Change a topic's configuration.",
+     NULL, topic_alter_options, topic_alter_run},
+    {"topic delete", "NAME...", CLI_SOME,
+     "Delete topics with all their records.",
      NULL, topic_delete_options, topic_delete_run},
     {"produce", "TOPIC", 1, "Write a record for each line read.",
      produce_more, produce_options, produce_run},
@@ -36,6 +40,10 @@ static const struct command commands[] = {
      NULL, group_describe_options, group_describe_run},
     {"cluster status", "", 0, "Show brokers and the state of partitions.",
      NULL, cluster_status_options, cluster_status_run},
+    {"config get", "[KEY...]", CLI_ANY, "Show configuration.",
+     config_get_more, config_get_options, config_get_run},
+    {"config set", "[KEY=VALUE...]", CLI_ANY, "Change configuration.",
+     config_set_more, config_set_options, config_set_run},
     {"bench produce", "TOPIC", 1, "Measure producing.", bench_produce_more,
      bench_produce_options, bench_produce_run},
     {"bench consume", "TOPIC", 1, "Measure reading from the beginning.", NULL,

@@ -3,7 +3,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/mem.h"
 #include "tools/client.h"
@@ -326,30 +325,7 @@ int topic_describe_run(struct cli *cli)
 /* ---- delete -------------------------------------------------------------- */
 
 const struct cli_option topic_delete_options[] = {
-    CLI_CLIENT_OPTIONS,
-    {"yes", 'y', NULL, "do not ask"},
-    {"dry-run", 0, NULL, "only say what would be deleted"},
-    CLI_WAIT_OPTION,
-    {0}};
-
-static bool confirmed(const struct cli *cli)
-{
-    char answer[16] = "";
-    if (cli_has(cli, "yes") || cli_has(cli, "dry-run")) {
-        return true;
-    }
-    if (!isatty(STDIN_FILENO)) {
-        cli_fail(cli, EXIT_REFUSED,
-                 "Deleting cannot be undone and nobody can be asked; add "
-                 "--yes.");
-        return false;
-    }
-    printf("Delete %d topic(s) and all their records? [y/N] ",
-           cli_n_arguments(cli));
-    fflush(stdout);
-    return fgets(answer, sizeof answer, stdin) != NULL &&
-           (answer[0] == 'y' || answer[0] == 'Y');
-}
+    CLI_CLIENT_OPTIONS, CLI_CONFIRM_OPTIONS, CLI_WAIT_OPTION, {0}};
 
 static int report_deleted(const struct cli *cli, rd_kafka_event_t *event)
 {
@@ -416,7 +392,8 @@ static int dry_delete(const struct cli *cli, rd_kafka_t *rk)
 
 int topic_delete_run(struct cli *cli)
 {
-    if (!confirmed(cli)) {
+    if (!cli_confirmed(cli, "Delete %d topic(s) and all their records?",
+                       cli_n_arguments(cli))) {
         return EXIT_REFUSED;
     }
     rd_kafka_t *rk = client_admin(cli);
