@@ -9,11 +9,11 @@
 #include "base/mem.h"
 #include "tools/client.h"
 #include "tools/output.h"
+#include "tools/where.h"
 
 const struct cli_option consume_options[] = {
     CLI_CLIENT_OPTIONS,
-    {"offset", 'o', "WHERE",
-     "beginning (default), end, N, -N (the last N) or @MILLISECONDS"},
+    {"offset", 'o', "WHERE", WHERE_WORDS " (default beginning)"},
     {"partition", 'p', "NUMBER", "only this one"},
     {"exit", 'e', NULL, "end when everything there is has been read"},
     {"count", 'n', "COUNT", "end after this many records"},
@@ -173,54 +173,6 @@ static void check_format(const struct consuming *c)
 
 /* ---- where to begin ------------------------------------------------------ */
 
-static bool parse_number(const char *text, int64_t *out)
-{
-    char *end;
-    *out = strtoll(text, &end, 10);
-    return end != text && *end == '\0';
-}
-
-/* The offset of --offset, as librdkafka takes it; *at is the time of @, or
- * -1. */
-static int64_t begin_offset(const struct cli *cli, int64_t *at)
-{
-    const char *text = cli_value(cli, "offset", "beginning");
-    int64_t n;
-    *at = -1;
-    if (strcmp(text, "beginning") == 0 || strcmp(text, "start") == 0) {
-        return RD_KAFKA_OFFSET_BEGINNING;
-    }
-    if (strcmp(text, "end") == 0) {
-        return RD_KAFKA_OFFSET_END;
-    }
-    if (text[0] == '@' && parse_number(text + 1, at) && *at >= 0) {
-        return RD_KAFKA_OFFSET_BEGINNING;
-    }
-    if (parse_number(text, &n)) {
-        return n < 0 ? RD_KAFKA_OFFSET_TAIL(-n) : n;
-    }
-    cli_usage(cli, "--offset %s: expected beginning, end, N, -N or @ms.", text);
-}
-
-static int look_up_times(struct consuming *c,
-                         rd_kafka_topic_partition_list_t *list, int64_t at)
-{
-    for (int i = 0; i < list->cnt; i++) {
-        list->elems[i].offset = at;
-    }
-    rd_kafka_resp_err_t err =
-        rd_kafka_offsets_for_times(c->rk, list, client_timeout_ms(c->cli));
-    if (err != RD_KAFKA_RESP_ERR_NO_ERROR) {
-        return client_fail(c->cli, err, "The time cannot be looked up", NULL);
-    }
-    for (int i = 0; i < list->cnt; i++) {
-        if (list->elems[i].offset < 0) {
-            list->elems[i].offset = RD_KAFKA_OFFSET_END;
-        }
-    }
-    return EXIT_DONE;
-}
-
 static int find_partitions(struct consuming *c)
 {
     int status;
@@ -285,14 +237,16 @@ static bool take(struct consuming *c, const rd_kafka_message_t *m, int *status)
 /* All partitions, without a group. */
 static int read_plain(struct consuming *c)
 {
-    int64_t at, offset = begin_offset(c->cli, &at);
+    struct where where = where_option(c->cli, "offset", "beginning");
     rd_kafka_topic_partition_list_t *list =
         rd_kafka_topic_partition_list_new(c->n_partitions);
     for (int i = 0; i < c->n_partitions; i++) {
         rd_kafka_topic_partition_list_add(list, c->topic, c->partitions[i])
-            ->offset = offset;
+            ->offset = where_logical(where);
     }
-    int status = at >= 0 ? look_up_times(c, list, at) : EXIT_DONE;
+    int status = where.kind == WHERE_TIME
+                     ? where_resolve(c->cli, c->rk, where, list)
+                     : EXIT_DONE;
     rd_kafka_queue_t *queue = rd_kafka_queue_new(c->rk);
     rd_kafka_topic_t *topic = rd_kafka_topic_new(c->rk, c->topic, NULL);
     int started = 0;
@@ -385,8 +339,8 @@ static rd_kafka_t *make_consumer(struct consuming *c)
     client_set(c->cli, conf, "enable.partition.eof", "true");
     client_set(c->cli, conf, "allow.auto.create.topics", "false");
     if (group != NULL) {
-        int64_t at;
-        bool end = begin_offset(c->cli, &at) == RD_KAFKA_OFFSET_END;
+        bool end =
+            where_option(c->cli, "offset", "beginning").kind == WHERE_END;
         client_set(c->cli, conf, "group.id", group);
         client_set(c->cli, conf, "enable.auto.offset.store", "false");
         client_set(c->cli, conf, "auto.offset.reset",
@@ -399,7 +353,6 @@ static rd_kafka_t *make_consumer(struct consuming *c)
 
 int consume_run(struct cli *cli)
 {
-    int64_t unused;
     struct consuming c = {.cli = cli,
                           .topic = cli_argument(cli, 0),
                           .format = cli_value(cli, "format", "%v\\n"),
@@ -407,7 +360,7 @@ int consume_run(struct cli *cli)
                           .exit_at_end = cli_has(cli, "exit"),
                           .left = cli_number(cli, "count", -1, 1, INT64_MAX)};
     check_format(&c);
-    begin_offset(cli, &unused);
+    where_option(cli, "offset", "beginning");
     struct sigaction act = {.sa_handler = on_interrupt};
     sigaction(SIGINT, &act, NULL);
     sigaction(SIGTERM, &act, NULL);

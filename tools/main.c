@@ -7,11 +7,13 @@
 #include "tools/config_verbs.h"
 #include "tools/consume.h"
 #include "tools/dev.h"
+#include "tools/group_change.h"
 #include "tools/group_verbs.h"
 #include "tools/log.h"
 #include "tools/produce.h"
 #include "tools/server.h"
 #include "tools/topic.h"
+#include "tools/topic_change.h"
 
 /* clang-format off */
 static const struct command commands[] = {
@@ -27,6 +29,11 @@ static const struct command commands[] = {
      NULL, topic_describe_options, topic_describe_run},
     {"topic alter", "NAME", 1, "Change a topic's configuration.",
      NULL, topic_alter_options, topic_alter_run},
+    {"topic add-partitions", "NAME", 1, "Give a topic more partitions.",
+     topic_add_partitions_more, topic_add_partitions_options,
+     topic_add_partitions_run},
+    {"topic trim", "NAME", 1, "Delete a topic's oldest records.",
+     topic_trim_more, topic_trim_options, topic_trim_run},
     {"topic delete", "NAME...", CLI_SOME,
      "Delete topics with all their records.",
      NULL, topic_delete_options, topic_delete_run},
@@ -38,6 +45,11 @@ static const struct command commands[] = {
      NULL, group_list_options, group_list_run},
     {"group describe", "GROUP", 1, "Show members, offsets and lag.",
      NULL, group_describe_options, group_describe_run},
+    {"group reset-offsets", "GROUP", 1, "Change where a group goes on.",
+     group_reset_offsets_more, group_reset_offsets_options,
+     group_reset_offsets_run},
+    {"group delete", "GROUP...", CLI_SOME, "Delete groups and their offsets.",
+     NULL, group_delete_options, group_delete_run},
     {"cluster status", "", 0, "Show brokers and the state of partitions.",
      NULL, cluster_status_options, cluster_status_run},
     {"config get", "[KEY...]", CLI_ANY, "Show configuration.",
