@@ -59,6 +59,34 @@ $(B)/sim_main: $(SIM_OBJ) $(WHOLE_OBJ) $(CHECKER_OBJ) $(B)/libflotilla.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS)
 
+# Which commit the binary is of; the file changes only when that does.
+COMMIT := $(shell git describe --always --dirty --exclude '*' 2>/dev/null \
+  || echo unknown)
+$(B)/gen/version_commit.h: FORCE
+	@mkdir -p $(@D)
+	@echo '#define FLOTILLA_COMMIT "$(COMMIT)"' | cmp -s - $@ || \
+	  echo '#define FLOTILLA_COMMIT "$(COMMIT)"' >$@
+$(B)/tools/cli.o: $(B)/gen/version_commit.h
+.PHONY: FORCE
+FORCE:
+
+# The manual page and the completions come from the command table.
+PREFIX ?= /usr/local
+.PHONY: install
+install: $(B)/flotilla
+	install -D -m 755 $(B)/flotilla $(DESTDIR)$(PREFIX)/bin/flotilla
+	install -d $(DESTDIR)$(PREFIX)/share/man/man1 \
+	  $(DESTDIR)$(PREFIX)/share/bash-completion/completions \
+	  $(DESTDIR)$(PREFIX)/share/zsh/site-functions \
+	  $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	$(B)/flotilla man >$(DESTDIR)$(PREFIX)/share/man/man1/flotilla.1
+	$(B)/flotilla completion bash \
+	  >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/flotilla
+	$(B)/flotilla completion zsh \
+	  >$(DESTDIR)$(PREFIX)/share/zsh/site-functions/_flotilla
+	$(B)/flotilla completion fish \
+	  >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/flotilla.fish
+
 $(B)/%.o: %.c | $(GEN_HEADERS)
 	@mkdir -p $(@D)
 	@echo "  CC   $<"

@@ -38,7 +38,7 @@ struct load {
     rd_kafka_resp_err_t error;
 };
 
-static int64_t now_ns(void)
+int64_t bench_now_ns(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -54,7 +54,7 @@ static void on_acked(rd_kafka_t *rk, const rd_kafka_message_t *m, void *arg)
         load->failed++;
         return;
     }
-    int64_t now = now_ns();
+    int64_t now = bench_now_ns();
     int64_t begun = (int64_t)(intptr_t)m->_private;
     int64_t us = (now - begun) / 1000;
     load->latencies_us[load->acked++] =
@@ -73,19 +73,32 @@ static int by_size(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* In milliseconds; `sorted` has at least one. */
-static double percentile(const uint32_t *sorted, int64_t n, double p)
+void bench_sort(uint32_t *latencies, int64_t n)
+{
+    qsort(latencies, (size_t)n, sizeof *latencies, by_size);
+}
+
+double bench_percentile(const uint32_t *sorted, int64_t n, double p)
 {
     int64_t at = (int64_t)((double)n * p / 100.0);
     return sorted[at < n ? at : n - 1] / 1000.0;
 }
 
+char *bench_value(size_t size)
+{
+    char *value = malloc(size);
+    for (size_t i = 0; i < size; i++) { /* not to be guessed by a disk */
+        value[i] = (char)('!' + (i * 2654435761u >> 7) % 90);
+    }
+    return value;
+}
+
 static int send_all(struct load *load, rd_kafka_t *rk, const char *value,
                     size_t size, int64_t rate)
 {
-    int64_t begun = now_ns();
+    int64_t begun = bench_now_ns();
     for (int64_t i = 0; i < load->wanted;) {
-        int64_t now = now_ns();
+        int64_t now = bench_now_ns();
         if (rate > 0 && i > (now - begun) * rate / 1000000000) {
             rd_kafka_poll(rk, 1);
             continue;
@@ -114,9 +127,10 @@ static void report_produce(struct load *load, size_t size, double seconds)
     uint32_t *l = load->latencies_us;
     double rate = (double)n / seconds;
     double mb = rate * (double)size / 1e6;
-    qsort(l, (size_t)n, sizeof *l, by_size);
-    double p50 = percentile(l, n, 50), p95 = percentile(l, n, 95);
-    double p99 = percentile(l, n, 99), p999 = percentile(l, n, 99.9);
+    bench_sort(l, n);
+    double p50 = bench_percentile(l, n, 50), p95 = bench_percentile(l, n, 95);
+    double p99 = bench_percentile(l, n, 99),
+           p999 = bench_percentile(l, n, 99.9);
     double gap = (double)load->longest_gap_ns / 1e6;
     if (cli_output(load->cli) == OUTPUT_JSON) {
         printf(
@@ -154,12 +168,9 @@ int bench_produce_run(struct cli *cli)
     if (rk == NULL || !client_reach(cli, rk, &status)) {
         return status;
     }
-    char *value = malloc(size);
-    for (size_t i = 0; i < size; i++) { /* not to be guessed by a disk */
-        value[i] = (char)('!' + (i * 2654435761u >> 7) % 90);
-    }
+    char *value = bench_value(size);
     load.latencies_us = calloc((size_t)load.wanted, sizeof(uint32_t));
-    int64_t begun = now_ns();
+    int64_t begun = bench_now_ns();
     status = send_all(&load, rk, value, size, rate);
     if (status == EXIT_DONE && rd_kafka_flush(rk, client_timeout_ms(cli)) !=
                                    RD_KAFKA_RESP_ERR_NO_ERROR) {
@@ -168,7 +179,7 @@ int bench_produce_run(struct cli *cli)
                           "time; asked %s.",
                           (long long)load.acked, client_addresses(cli));
     }
-    double seconds = (double)(now_ns() - begun) / 1e9;
+    double seconds = (double)(bench_now_ns() - begun) / 1e9;
     if (load.acked > 0) {
         report_produce(&load, size, seconds);
     }
@@ -181,8 +192,7 @@ int bench_produce_run(struct cli *cli)
     return status;
 }
 
-/* Assigns every partition of the topic from its beginning. */
-static int assign_all(struct cli *cli, rd_kafka_t *rk)
+int bench_assign(const struct cli *cli, rd_kafka_t *rk, int64_t offset)
 {
     const struct rd_kafka_metadata *md = NULL;
     rd_kafka_topic_t *rkt = rd_kafka_topic_new(rk, cli_argument(cli, 0), NULL);
@@ -201,7 +211,7 @@ static int assign_all(struct cli *cli, rd_kafka_t *rk)
         rd_kafka_topic_partition_list_new(md->topics[0].partition_cnt);
     for (int i = 0; i < md->topics[0].partition_cnt; i++) {
         rd_kafka_topic_partition_list_add(list, cli_argument(cli, 0), i)
-            ->offset = RD_KAFKA_OFFSET_BEGINNING;
+            ->offset = offset;
     }
     rd_kafka_assign(rk, list);
     rd_kafka_topic_partition_list_destroy(list);
@@ -238,19 +248,19 @@ int bench_consume_run(struct cli *cli)
         return status;
     }
     rd_kafka_poll_set_consumer(rk);
-    status = assign_all(cli, rk);
-    int64_t n = 0, bytes = 0, begun = now_ns(), last = begun;
+    status = bench_assign(cli, rk, RD_KAFKA_OFFSET_BEGINNING);
+    int64_t n = 0, bytes = 0, begun = bench_now_ns(), last = begun;
     while (status == EXIT_DONE && n < wanted &&
-           now_ns() - last < (int64_t)SILENCE_MS * 1000000) {
+           bench_now_ns() - last < (int64_t)SILENCE_MS * 1000000) {
         rd_kafka_message_t *m = rd_kafka_consumer_poll(rk, POLL_MS);
         if (m == NULL) {
             continue;
         }
         if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
-            begun = n == 0 ? now_ns() : begun;
+            begun = n == 0 ? bench_now_ns() : begun;
             n++;
             bytes += (int64_t)(m->len + m->key_len);
-            last = now_ns();
+            last = bench_now_ns();
         }
         rd_kafka_message_destroy(m);
     }

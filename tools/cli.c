@@ -11,6 +11,7 @@
 
 #include "base/mem.h"
 #include "tools/version.h"
+#include "version_commit.h"
 
 /* Options of one call: more than that many values is a slip. */
 #define VALUES_MAX 256
@@ -21,6 +22,7 @@ struct cli_given {
 };
 
 struct cli {
+    const struct command *all;
     const struct command *command;
     poptContext popt;
     int n_given;
@@ -30,6 +32,11 @@ struct cli {
 };
 
 /* ---- what was given ------------------------------------------------------ */
+
+const struct command *cli_commands(const struct cli *cli)
+{
+    return cli->all;
+}
 
 int cli_n_arguments(const struct cli *cli)
 {
@@ -166,6 +173,12 @@ bool cli_confirmed(const struct cli *cli, const char *format, ...)
            (answer[0] == 'y' || answer[0] == 'Y');
 }
 
+const struct cli_status cli_statuses[] = {
+    {EXIT_DONE, "done"},           {EXIT_FAILED, "failed"},
+    {EXIT_USAGE, "usage"},         {EXIT_NOT_FOUND, "not found"},
+    {EXIT_REFUSED, "refused"},     {EXIT_PARTLY, "partly done"},
+    {EXIT_TIMED_OUT, "timed out"}, {0, NULL}};
+
 /* ---- help ---------------------------------------------------------------- */
 
 static void print_command_help(const struct command *c)
@@ -203,9 +216,14 @@ static void print_help(const struct command *commands)
         printf("  %-24s %s\n", left, c->summary);
     }
     printf(
-        "\n`flotilla COMMAND --help` says more. Exit status: 0 done, "
-        "1 failed, 2 usage,\n3 not found, 4 refused as unsafe, 5 partly "
-        "done, 124 timed out.\n");
+        "\n`flotilla COMMAND --help` says more; `flotilla --version` which one "
+        "this is.\nExit status:");
+    const char *gap = " ";
+    for (const struct cli_status *s = cli_statuses; s->text != NULL; s++) {
+        printf("%s%d %s", gap, s->status, s->text);
+        gap = ", ";
+    }
+    printf(".\n");
 }
 
 /* ---- parsing ------------------------------------------------------------- */
@@ -265,9 +283,11 @@ static void parse(struct cli *cli, int argc, const char **argv)
     mem_free(table);
 }
 
-static int run(const struct command *command, int argc, char **argv)
+static int run(const struct command *all, const struct command *command,
+               int argc, char **argv)
 {
     struct cli *cli = mem_zalloc(sizeof *cli);
+    cli->all = all;
     cli->command = command;
     /* popt takes argv as it is, const or not */
     parse(cli, argc, (const char **)(uintptr_t)argv);
@@ -325,14 +345,14 @@ int cli_main(const struct command *commands, int argc, char **argv)
         return argc > 1 ? EXIT_DONE : EXIT_USAGE;
     }
     if (strcmp(first, "--version") == 0 || strcmp(first, "version") == 0) {
-        printf("flotilla %s\n", FLOTILLA_VERSION);
+        printf("flotilla %s, commit %s\n", FLOTILLA_VERSION, FLOTILLA_COMMIT);
         return EXIT_DONE;
     }
     for (const struct command *c = commands; c->name != NULL; c++) {
         int words = words_match(c->name, argc, argv);
         if (words > 0) {
             argv[words] = argv[0]; /* popt skips its first word */
-            return run(c, argc - words, argv + words);
+            return run(commands, c, argc - words, argv + words);
         }
     }
     bool help = argc > 2 &&

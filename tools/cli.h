@@ -61,10 +61,17 @@ struct command {
     int (*run)(struct cli *cli); /* gives the exit status */
 };
 
+struct cli_status {
+    enum exit_status status;
+    const char *text; /* NULL ends the list */
+};
+extern const struct cli_status cli_statuses[];
+
 /* Parses and runs `commands` (ended by name NULL) on main's arguments. */
 int cli_main(const struct command *commands, int argc, char **argv);
 
 /* ---- for the commands ---------------------------------------------------- */
+const struct command *cli_commands(const struct cli *cli); /* all of them */
 int cli_n_arguments(const struct cli *cli);
 const char *cli_argument(const struct cli *cli, int i);
 bool cli_has(const struct cli *cli, const char *option);

@@ -4,6 +4,7 @@
 #include "tools/bench.h"
 #include "tools/cli.h"
 #include "tools/cluster.h"
+#include "tools/completion.h"
 #include "tools/config_verbs.h"
 #include "tools/consume.h"
 #include "tools/dev.h"
@@ -60,10 +61,17 @@ static const struct command commands[] = {
      bench_produce_options, bench_produce_run},
     {"bench consume", "TOPIC", 1, "Measure reading from the beginning.", NULL,
      bench_consume_options, bench_consume_run},
+    {"bench latency", "TOPIC", 1,
+     "Measure the time from producing to consuming.", bench_latency_more,
+     bench_latency_options, bench_latency_run},
     {"log dump", "PATH", 1, "Show the batches of a partition's files.",
      log_more, log_dump_options, log_dump_run},
     {"log verify", "PATH", 1, "Check a partition's files.",
      log_more, log_verify_options, log_verify_run},
+    {"completion", "bash|zsh|fish", 1, "Print a shell's completion script.",
+     completion_more, completion_options, completion_run},
+    {"man", "", 0, "Print the manual page.", NULL, completion_options,
+     man_run},
     {NULL, NULL, 0, NULL, NULL, NULL, NULL},
 };
 /* clang-format on */
