@@ -2,6 +2,7 @@
 
 #include <libsmartcols/libsmartcols.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -85,14 +86,15 @@ void output_json(json_t *value)
     putchar('\n');
 }
 
+#define BASE64 "base64:"
+static const char digits[] =
+    "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
 static json_t *base64(const uint8_t *p, size_t n)
 {
-    static const char digits[] =
-        "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    static const char prefix[] = "base64:";
-    char *out = mem_alloc(sizeof prefix + 4 * (n / 3 + 1));
-    size_t at = sizeof prefix - 1;
-    memcpy(out, prefix, at);
+    char *out = mem_alloc(sizeof BASE64 + 4 * (n / 3 + 1));
+    size_t at = sizeof BASE64 - 1;
+    memcpy(out, BASE64, at);
     for (size_t i = 0; i < n; i += 3) {
         uint32_t v = (uint32_t)p[i] << 16;
         v |= i + 1 < n ? (uint32_t)p[i + 1] << 8 : 0;
@@ -109,9 +111,63 @@ static json_t *base64(const uint8_t *p, size_t n)
 
 json_t *output_bytes(const void *data, size_t size)
 {
+    size_t n = sizeof BASE64 - 1;
     if (data == NULL) {
         return json_null();
     }
-    json_t *text = json_stringn(data, size);
+    bool marked = size >= n && memcmp(data, BASE64, n) == 0;
+    json_t *text = marked ? NULL : json_stringn(data, size);
     return text != NULL ? text : base64(data, size);
+}
+
+static bool base64_read(const char *text, size_t n, uint8_t *out, size_t *size)
+{
+    uint32_t v = 0;
+    unsigned bits = 0;
+    *size = 0;
+    if (n % 4 != 0) {
+        return false;
+    }
+    while (n > 0 && text[n - 1] == '=') {
+        n--;
+    }
+    for (size_t i = 0; i < n; i++) {
+        const char *digit = text[i] == '\0' ? NULL : strchr(digits, text[i]);
+        if (digit == NULL) {
+            return false;
+        }
+        v = (v << 6 | (uint32_t)(digit - digits)) & 0xffffff;
+        bits += 6;
+        if (bits >= 8) {
+            bits -= 8;
+            out[(*size)++] = (uint8_t)(v >> bits);
+        }
+    }
+    return true;
+}
+
+bool output_bytes_read(const json_t *value, void **data, size_t *size)
+{
+    *data = NULL;
+    *size = 0;
+    if (json_is_null(value)) {
+        return true;
+    }
+    if (!json_is_string(value)) {
+        char *text = json_dumps(value, JSON_COMPACT | JSON_ENCODE_ANY);
+        *data = text;
+        *size = strlen(text);
+        return true;
+    }
+    size_t n = json_string_length(value);
+    const char *text = json_string_value(value);
+    uint8_t *out = malloc(n + 1);
+    *data = out;
+    *size = n;
+    if (strncmp(text, BASE64, sizeof BASE64 - 1) == 0) {
+        text += sizeof BASE64 - 1;
+        return base64_read(text, n - (sizeof BASE64 - 1), out, size);
+    }
+    memcpy(out, text, n);
+    return true;
 }

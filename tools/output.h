@@ -20,8 +20,11 @@ void output_table(const struct cli *cli, json_t *rows,
                   const struct output_column *columns);
 /* One value, pretty on a terminal. */
 void output_json(json_t *value);
-/* A JSON string of bytes: as text when they are UTF-8, else "base64:…"; NULL
- * gives null. */
+/* A JSON string of bytes: as text when they are UTF-8 (and do not begin with
+ * "base64:"), else "base64:..."; NULL gives null. */
 json_t *output_bytes(const void *data, size_t size);
+/* The way back: null gives NULL, what is no string its JSON text. free(*data)
+ * is the caller's. False: "base64:" with something else behind it. */
+bool output_bytes_read(const json_t *value, void **data, size_t *size);
 
 #endif

@@ -4,8 +4,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "tools/client.h"
+#include "tools/output.h"
 
 const struct cli_option produce_options[] = {
     CLI_CLIENT_OPTIONS,
@@ -13,6 +16,7 @@ const struct cli_option produce_options[] = {
     {"key-separator", 'K', "TEXT", "what ends the key of a line"},
     {"header", 'H', "NAME=VALUE", "a header of every record"},
     {"partition", 'p', "NUMBER", "of every record (default: by key)"},
+    {"json", 'j', NULL, "every line is a JSON object, as consume --json has"},
     {"null", 'Z', NULL, "an empty value or key is null"},
     {"acks", 0, "0|1|all", "when a record counts as written (default all)"},
     {"compression", 'z', "CODEC", "none, gzip, snappy, lz4 or zstd"},
@@ -22,8 +26,14 @@ const struct cli_option produce_options[] = {
 
 const char produce_more[] =
     "Every line is a record; the producer is idempotent unless --acks says "
-    "less\nthan all. Example:\n"
-    "  echo 'k1:hello' | flotilla produce greetings -K :\n";
+    "less\nthan all. With --json the fields key, value, headers (a list of "
+    "[name, value])\nand partition count, all may be missing; null is null, "
+    "\"base64:...\" is bytes,\nanother JSON value is written as its text. "
+    "Examples:\n"
+    "  echo 'k1:hello' | flotilla produce greetings -K :\n"
+    "  echo '{\"key\":\"k1\",\"value\":{\"n\":1}}' | flotilla produce "
+    "greetings --json\n"
+    "  flotilla consume greetings -e --json | flotilla produce copy --json\n";
 
 struct producing {
     const struct cli *cli;
@@ -32,7 +42,8 @@ struct producing {
     rd_kafka_headers_t *headers; /* NULL: none */
     int32_t partition;
     const char *separator;
-    bool null, verbose;
+    bool null, verbose, json, progress;
+    double begun, shown; /* progress, in seconds */
     int64_t delivered, failed;
     rd_kafka_resp_err_t error; /* the first */
 };
@@ -67,60 +78,155 @@ static rd_kafka_headers_t *read_headers(const struct cli *cli)
     return headers;
 }
 
-/* One record; waits while the queue is full. */
-static void send_line(struct producing *p, char *line, size_t n)
+struct record {
+    const void *key, *value;
+    size_t key_n, value_n;
+    rd_kafka_headers_t *headers; /* NULL: none; taken over by send_record */
+    int32_t partition;
+};
+
+/* Waits while the queue is full. */
+static void send_record(struct producing *p, const struct record *r)
 {
-    char *key = NULL, *value = line;
-    size_t key_n = 0;
-    char *sep = p->separator != NULL ? strstr(line, p->separator) : NULL;
-    if (sep != NULL) {
-        key = line;
-        key_n = (size_t)(sep - line);
-        value = sep + strlen(p->separator);
-        n -= (size_t)(value - line);
-    }
-    if (p->null && key_n == 0) {
-        key = NULL;
-    }
-    if (p->null && n == 0) {
-        value = NULL;
-    }
-    for (;;) {
-        rd_kafka_headers_t *headers =
-            p->headers != NULL ? rd_kafka_headers_copy(p->headers) : NULL;
-        rd_kafka_resp_err_t err = rd_kafka_producev(
-            p->rk, RD_KAFKA_V_RKT(p->topic), RD_KAFKA_V_PARTITION(p->partition),
+    rd_kafka_resp_err_t err;
+    do {
+        err = rd_kafka_producev(
+            p->rk, RD_KAFKA_V_RKT(p->topic), RD_KAFKA_V_PARTITION(r->partition),
             RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-            RD_KAFKA_V_KEY(key, key_n), RD_KAFKA_V_VALUE(value, n),
-            RD_KAFKA_V_HEADERS(headers), RD_KAFKA_V_END);
-        if (err == RD_KAFKA_RESP_ERR_NO_ERROR) {
-            return;
+            RD_KAFKA_V_KEY(r->key, r->key_n),
+            RD_KAFKA_V_VALUE((void *)(uintptr_t)r->value, r->value_n),
+            RD_KAFKA_V_HEADERS(r->headers), RD_KAFKA_V_END);
+        rd_kafka_poll(p->rk, err == RD_KAFKA_RESP_ERR__QUEUE_FULL ? 100 : 0);
+    } while (err == RD_KAFKA_RESP_ERR__QUEUE_FULL);
+    if (err != RD_KAFKA_RESP_ERR_NO_ERROR) {
+        if (r->headers != NULL) {
+            rd_kafka_headers_destroy(r->headers);
         }
-        if (headers != NULL) {
-            rd_kafka_headers_destroy(headers);
-        }
-        if (err != RD_KAFKA_RESP_ERR__QUEUE_FULL) {
-            p->error = p->failed++ == 0 ? err : p->error;
-            return;
-        }
-        rd_kafka_poll(p->rk, 100);
+        p->error = p->failed++ == 0 ? err : p->error;
     }
 }
 
+static bool send_text(struct producing *p, char *line, size_t n)
+{
+    struct record r = {.value = line, .partition = p->partition};
+    char *sep = p->separator != NULL ? strstr(line, p->separator) : NULL;
+    if (sep != NULL) {
+        r.key = line;
+        r.key_n = (size_t)(sep - line);
+        r.value = sep + strlen(p->separator);
+        n -= (size_t)((const char *)r.value - line);
+    }
+    r.value_n = n;
+    if (p->null && r.key_n == 0) {
+        r.key = NULL;
+    }
+    if (p->null && n == 0) {
+        r.value = NULL;
+    }
+    r.headers = p->headers != NULL ? rd_kafka_headers_copy(p->headers) : NULL;
+    send_record(p, &r);
+    return true;
+}
+
+/* A list of [name, value]; false: it is something else. */
+static bool json_headers(const json_t *list, rd_kafka_headers_t *out)
+{
+    size_t i;
+    json_t *pair;
+    json_array_foreach(list, i, pair)
+    {
+        const char *name = json_string_value(json_array_get(pair, 0));
+        json_t *value = json_array_get(pair, 1);
+        void *data = NULL;
+        size_t n = 0;
+        if (name == NULL || value == NULL || json_array_size(pair) != 2 ||
+            !output_bytes_read(value, &data, &n)) {
+            free(data);
+            return false;
+        }
+        rd_kafka_header_add(out, name, -1, data, data == NULL ? 0 : (ssize_t)n);
+        free(data);
+    }
+    return list == NULL || json_is_array(list);
+}
+
+static bool send_json(struct producing *p, char *line, size_t n)
+{
+    void *key = NULL, *value = NULL;
+    json_t *object = json_loadb(line, n, 0, NULL);
+    json_t *k = json_object_get(object, "key");
+    json_t *v = json_object_get(object, "value");
+    json_t *partition = json_object_get(object, "partition");
+    struct record r = {.partition = p->partition};
+    r.headers = p->headers != NULL ? rd_kafka_headers_copy(p->headers)
+                                   : rd_kafka_headers_new(4);
+    bool ok = json_is_object(object) &&
+              (k == NULL || output_bytes_read(k, &key, &r.key_n)) &&
+              (v == NULL || output_bytes_read(v, &value, &r.value_n)) &&
+              (partition == NULL || json_is_integer(partition)) &&
+              json_headers(json_object_get(object, "headers"), r.headers);
+    if (ok) {
+        r.key = key;
+        r.value = value;
+        if (r.partition == RD_KAFKA_PARTITION_UA && partition != NULL) {
+            r.partition = (int32_t)json_integer_value(partition);
+        }
+        send_record(p, &r);
+    } else {
+        rd_kafka_headers_destroy(r.headers);
+    }
+    free(key);
+    free(value);
+    json_decref(object);
+    return ok;
+}
+
+/* For people who wait: what is written so far, on a terminal. */
+static void show_progress(struct producing *p, bool last)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    double now = (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+    if (p->begun == 0) {
+        p->begun = p->shown = now;
+    }
+    if (!p->progress || (last ? p->shown == p->begun : now < p->shown + 0.5)) {
+        return;
+    }
+    p->shown = now;
+    fprintf(stderr, "\r%lld records, %.0f a second   %s",
+            (long long)p->delivered, (double)p->delivered / (now - p->begun),
+            last ? "\n" : "");
+}
+
+/* False: a line cannot be read, or is no record; a sentence was printed. */
 static bool send_lines(struct producing *p, FILE *from)
 {
     char *line = NULL;
     size_t room = 0;
     ssize_t n;
-    while ((n = getline(&line, &room, from)) >= 0) {
+    bool ok = true;
+    long long number = 0;
+    while (ok && (n = getline(&line, &room, from)) >= 0) {
+        number++;
         if (n > 0 && line[n - 1] == '\n') {
             line[--n] = '\0';
         }
-        send_line(p, line, (size_t)n);
-        rd_kafka_poll(p->rk, 0);
+        ok = p->json ? send_json(p, line, (size_t)n)
+                     : send_text(p, line, (size_t)n);
+        show_progress(p, false);
     }
     free(line);
-    return ferror(from) == 0;
+    if (!ok) {
+        cli_fail(p->cli, EXIT_FAILED,
+                 "Line %lld is no JSON object of a record; it and those after "
+                 "it are not written.",
+                 number);
+    } else if (ferror(from) != 0) {
+        cli_fail(p->cli, EXIT_FAILED, "Cannot read on: %s.", strerror(errno));
+        ok = false;
+    }
+    return ok;
 }
 
 static int finish(struct producing *p)
@@ -167,7 +273,12 @@ int produce_run(struct cli *cli)
                                          RD_KAFKA_PARTITION_UA, 0, INT32_MAX),
         .separator = cli_value(cli, "key-separator", NULL),
         .null = cli_has(cli, "null"),
-        .verbose = cli_has(cli, "verbose")};
+        .verbose = cli_has(cli, "verbose"),
+        .json = cli_has(cli, "json"),
+        .progress = isatty(STDERR_FILENO) && !isatty(STDIN_FILENO)};
+    if (p.json && (p.separator != NULL || p.null)) {
+        cli_usage(cli, "--json says key and null by itself.");
+    }
     const char *path = cli_value(cli, "file", NULL);
     FILE *from = path != NULL ? fopen(path, "r") : stdin;
     if (from == NULL) {
@@ -184,9 +295,9 @@ int produce_run(struct cli *cli)
         p.topic = rd_kafka_topic_new(p.rk, cli_argument(cli, 0), NULL);
         bool read = send_lines(&p, from);
         status = finish(&p);
+        show_progress(&p, true);
         if (!read) {
-            status = cli_fail(cli, EXIT_PARTLY, "Cannot read on: %s.",
-                              strerror(errno));
+            status = p.delivered > 0 ? EXIT_PARTLY : EXIT_FAILED;
         }
         rd_kafka_topic_destroy(p.topic);
     }
