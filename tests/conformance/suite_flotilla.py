@@ -27,6 +27,12 @@ class Verbs:
         check("topic create, list, describe, delete", self.topics)
         check("produce and consume", self.records)
         check("groups", self.groups)
+        check("config get and set, topic alter", self.configs)
+        check("topic add-partitions and trim", self.changes)
+        check("group reset-offsets and delete", self.group_changes)
+        check("what consume --json prints, produce --json takes", self.json)
+        check("bench", self.bench)
+        check("completion and manual page", self.table)
         check("cluster status", self.status)
         check("exit statuses", self.statuses)
 
@@ -88,6 +94,130 @@ class Verbs:
         self.call("produce", name, stdin=b"e\n")
         out = self.call("consume", name, "-g", group, "-e")
         expect(out == b"e\n", tail(out))
+
+    def rows(self, *args, **more):
+        return json.loads(self.call(*args, "-o", "json", **more))
+
+    def configs(self):
+        name = "verbs-config-" + self.tag
+        self.call("topic", "create", name, "-p", "1", "-r",
+                  str(self.replicas))
+
+        def value(key):
+            return self.rows("config", "get", "--topic", name, key)[0]
+
+        self.call("topic", "alter", name, "-c", "retention.ms=5000",
+                  "--dry-run")
+        expect(value("retention.ms")["value"] == "604800000", "dry run")
+        rows = self.rows("topic", "alter", name, "-c", "retention.ms=5000")
+        expect(rows == [{"key": "retention.ms", "before": "604800000",
+                         "after": "5000"}], repr(rows))
+        self.call("config", "set", "--topic", name, "max.message.bytes=9999")
+        expect(value("retention.ms")["value"] == "5000", "kept")
+        expect(value("retention.ms")["source"] == "topic", "source")
+        self.call("config", "set", "--topic", name, "-u", "retention.ms")
+        expect(value("retention.ms")["value"] == "604800000", "unset")
+        rows = self.rows("config", "get", "--topic", name)
+        expect([r["key"] for r in rows] == ["max.message.bytes"], repr(rows))
+        rows = self.rows("config", "get", "--node", "1", "--all")
+        expect(len(rows) > 50 and all(r["documentation"] for r in rows),
+               "%d keys" % len(rows))
+        self.call("config", "set", "--topic", name, "segment.bytes=-4",
+                  status=1)
+        self.call("config", "set", "--topic", "no-such-topic", "a=b",
+                  status=3)
+        self.call("config", "get", "--topic", name, "nonsense", status=3)
+        self.call("config", "set", "--topic", name, status=2)
+
+    def changes(self):
+        name = "verbs-change-" + self.tag
+        self.call("topic", "create", name, "-p", "2", "-r",
+                  str(self.replicas))
+        self.call("topic", "add-partitions", name, "--to", "2", status=1)
+        self.call("topic", "add-partitions", name, "--by", "1", "--dry-run")
+        row = self.rows("topic", "add-partitions", name, "--by", "1")
+        expect(row["before"] == 2 and row["after"] == 3, repr(row))
+        self.call("produce", name, "-p", "0",
+                  stdin="".join("%d\n" % i for i in range(100)).encode())
+        self.call("topic", "trim", name, "--before", "end", status=4,
+                  stdin=b"")
+        rows = self.rows("topic", "trim", name, "--before", "-10", "--yes")
+        expect([r["start"] for r in rows] == [90, 0, 0], repr(rows))
+        out = self.call("consume", name, "-e")
+        expect(out.split() == [b"%d" % i for i in range(90, 100)], tail(out))
+        out = self.call("consume", name, "-o", "@1", "-e")
+        expect(len(out.split()) == 10, tail(out))
+
+    def group_changes(self):
+        name, group = "verbs-reset-" + self.tag, "verbs-r-" + self.tag
+        self.call("topic", "create", name, "-p", "1", "-r",
+                  str(self.replicas))
+        self.call("produce", name, stdin=b"a\nb\nc\nd\n")
+        self.call("consume", name, "-g", group, "-e")
+
+        def reset(*args):
+            rows = self.rows("group", "reset-offsets", group, *args)
+            return [(r["before"], r["after"]) for r in rows]
+
+        expect(reset("--to", "beginning", "--dry-run") == [(4, 0)], "dry run")
+        expect(reset("--shift-by", "-3", "--yes") == [(4, 1)], "shift")
+        out = self.call("consume", name, "-g", group, "-e")
+        expect(out == b"b\nc\nd\n", tail(out))
+        expect(reset("--to", "2", "--topic", name, "--yes") == [(4, 2)], "to")
+        self.call("group", "reset-offsets", "no-such-group", "--to", "end",
+                  "--yes", status=3)
+        self.call("group", "delete", group, status=4, stdin=b"")
+        self.call("group", "delete", group, "--yes")
+        self.call("group", "describe", group, status=3)
+
+    def json(self):
+        name, copy = "verbs-json-" + self.tag, "verbs-copy-" + self.tag
+        for topic in (name, copy):
+            self.call("topic", "create", topic, "-p", "2", "-r",
+                      str(self.replicas))
+        lines = [{"key": "k", "value": {"n": [1, None]}},
+                 {"value": None, "key": "base64:/wA="},
+                 {"headers": [["a", "b"], ["n", None]], "partition": 1},
+                 {"value": "base64:YmFzZTY0Og=="}]
+        self.call("produce", name, "--json",
+                  stdin="\n".join(map(json.dumps, lines)).encode())
+
+        def read(topic):
+            out = self.call("consume", topic, "-e", "--json")
+            rows = [json.loads(line) for line in out.splitlines()]
+            return sorted(json.dumps([r["partition"], r["key"], r["value"],
+                                      r["headers"]]) for r in rows)
+
+        self.call("produce", copy, "--json",
+                  stdin=self.call("consume", name, "-e", "--json"))
+        expect(read(name) == read(copy), "a copy that differs")
+        expect(len(read(name)) == 4, repr(read(name)))
+        self.call("produce", name, "--json", status=5,
+                  stdin=b'{"value":"good"}\n{"value":\n')
+        self.call("produce", name, "--json", status=1, stdin=b"[]\n")
+
+    def bench(self):
+        name = "verbs-bench-" + self.tag
+        self.call("topic", "create", name, "-p", "2", "-r",
+                  str(self.replicas))
+        told = self.rows("bench", "produce", name, "-n", "2000")
+        expect(told["records"] == 2000 and told["failed"] == 0, repr(told))
+        told = self.rows("bench", "consume", name, "-n", "2000")
+        expect(told["records"] == 2000, repr(told))
+        told = self.rows("bench", "latency", name, "-n", "500")
+        expect(told["acknowledged"]["records"] == 500 and
+               told["consumed"]["records"] == 500, repr(told))
+
+    def table(self):
+        verbs = [b"add-partitions", b"reset-offsets", b"--strict-config"]
+        for shell in ("bash", "zsh", "fish"):
+            out = run([self.flotilla, "completion", shell])
+            words = [v.replace(b"--", b"") if shell == "fish" else v
+                     for v in verbs]
+            expect(all(w in out for w in words), shell)
+        run([self.flotilla, "completion", "csh"], status=2)
+        out = run([self.flotilla, "man"])
+        expect(out.startswith(b".TH FLOTILLA 1"), tail(out))
 
     def status(self):
         told = json.loads(self.call("cluster", "status", "-o", "json"))
