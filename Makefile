@@ -62,11 +62,11 @@ $(B)/sim_main: $(SIM_OBJ) $(WHOLE_OBJ) $(CHECKER_OBJ) $(B)/libflotilla.a
 # Which commit the binary is of; the file changes only when that does.
 COMMIT := $(shell git describe --always --dirty --exclude '*' 2>/dev/null \
   || echo unknown)
-$(B)/gen/version_commit.h: FORCE
+$(B)/gen/tools/commit.h: FORCE
 	@mkdir -p $(@D)
 	@echo '#define FLOTILLA_COMMIT "$(COMMIT)"' | cmp -s - $@ || \
 	  echo '#define FLOTILLA_COMMIT "$(COMMIT)"' >$@
-$(B)/tools/cli.o: $(B)/gen/version_commit.h
+$(B)/tools/cli.o: $(B)/gen/tools/commit.h
 .PHONY: FORCE
 FORCE:
 

@@ -78,7 +78,7 @@ struct settle {
     size_t n_closed, n_closed_before;
     struct file_use log, side; /* of from.base, taken along; log is direct */
     struct env_file *new_log, *new_side; /* of to.base, when it rolled */
-    bool created; /* files were made: the directory must be synced */
+    bool created;     /* files were made: the directory must be synced */
     uint8_t *scratch; /* SETTLE_SCRATCH bytes aligned to blocks */
 };
 

@@ -140,7 +140,7 @@ struct transport;
 
 struct raft_host_options {
     struct env *env;
-    const char *dir; /* of this shard: log files, checkpoints */
+    const char *dir;     /* of this shard: log files, checkpoints */
     bool log_must_exist; /* it was made before: ERR_LOST when it is missing */
     unsigned shard;
     node_id node;

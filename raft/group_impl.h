@@ -271,7 +271,7 @@ struct raft_host {
     uint64_t settle_next_ms; /* no round begins before */
     uint8_t *settle_scratch; /* SETTLE_RUNNING_MAX pieces of SETTLE_SCRATCH */
     bool settle_scratch_used[SETTLE_RUNNING_MAX];
-    struct group **due;      /* enough is unsettled, or the log wants it */
+    struct group **due; /* enough is unsettled, or the log wants it */
     uint32_t n_due, due_size;
     uint64_t checkpoint_seq;
     struct group_id *deleted; /* since the newest checkpoint */

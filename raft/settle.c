@@ -412,8 +412,7 @@ static void item_init(struct settle_round *round, struct settle_item *item,
     item->round = round;
     item->group = g;
     item->status = ERR_OK;
-    item->work =
-        (struct env_work){.done = item_done, .arg = item};
+    item->work = (struct env_work){.done = item_done, .arg = item};
     if (item->transferred) {
         catchup_settle_state(g, &item->term, &config);
     } else {

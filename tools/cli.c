@@ -11,7 +11,7 @@
 
 #include "base/mem.h"
 #include "tools/version.h"
-#include "version_commit.h"
+#include "tools/commit.h"
 
 /* Options of one call: more than that many values is a slip. */
 #define VALUES_MAX 256
