@@ -258,8 +258,8 @@ static void log_work_submit(struct uv_env *env, struct env_work *work)
         env->log.last->next = work;
     }
     env->log.last = work;
-    uv_cond_signal(&env->log.wake);
     uv_mutex_unlock(&env->log.mutex);
+    uv_cond_signal(&env->log.wake); /* who wakes shall not wait for the mutex */
 }
 
 /* A work in libuv's pool. */

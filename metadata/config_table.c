@@ -534,9 +534,9 @@ const struct config_key config_broker_table[] = {
     STATIC("seeds", LIST, "", INT64_MIN, INT64_MAX, NULL,
         "Peer addresses HOST:PORT of the brokers that form the cluster at "
         "its first start, this one among them; empty: a cluster of one."),
-    STATIC("settle.bytes", INT, "65536", 4096, INT32_MAX, NULL,
+    STATIC("settle.bytes", INT, "1048576", 4096, INT32_MAX, NULL,
         "Bytes of a partition that wait in the write-ahead log before they "
-        "move to its segment."),
+        "move to its segment; fewer where many partitions are written to."),
     STATIC("settle.interval.ms", INT, "2000", 10, 600000, NULL,
         "Longest time records wait in the write-ahead log before they move "
         "to their segment."),

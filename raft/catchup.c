@@ -513,8 +513,11 @@ void catchup_tick(struct raft_host *host)
         return;
     DL_FOREACH_SAFE(host->receiving, t, next)
     {
+        struct group *g = t->g;
+
         drop_failed(t);
-        transfer_step(t);
+        transfer_step(t); /* which may end it */
+        settle_check(g);
     }
     if (now < host->catchup_offer_ms)
         return;

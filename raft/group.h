@@ -153,7 +153,7 @@ struct raft_host_options {
     uint64_t wal_file_bytes;   /* of one log file */
     uint64_t wal_bytes_max;    /* of all of them */
     uint32_t settle_ms;        /* oldest unsettled entry, 2000 */
-    uint32_t settle_bytes;     /* 65536 */
+    uint32_t settle_bytes;     /* at most; 1 MiB */
 };
 
 /* Recovers the shard's log and checkpoint (blocking; before serving). Then

@@ -193,7 +193,8 @@ struct group {
     uint8_t *blob;
     uint32_t blob_size;
     uint64_t dirty_ms; /* since when something applied is not settled; 0 */
-    bool dirty, settling, wanted, due;
+    bool dirty;        /* in host->dirty */
+    bool settling, wanted, due;
 
     /* catch-up (catchup_impl.h) */
     struct transfer *transfer; /* receiving; NULL: none */
@@ -226,7 +227,8 @@ struct raft_wakeup {
 struct settle_round;
 struct recovery;
 
-/* Jobs of a settle round that run at a time. */
+/* Jobs of a settle round that run at a time: the log's writes come between
+ * theirs. */
 #define SETTLE_RUNNING_MAX 4
 
 struct raft_host {
@@ -273,6 +275,8 @@ struct raft_host {
     bool settle_scratch_used[SETTLE_RUNNING_MAX];
     struct group **due; /* enough is unsettled, or the log wants it */
     uint32_t n_due, due_size;
+    struct group **dirty; /* those with anything unsettled, and a few others */
+    uint32_t n_dirty, dirty_size;
     uint64_t checkpoint_seq;
     struct group_id *deleted; /* since the newest checkpoint */
     uint32_t n_deleted, deleted_size;
@@ -379,6 +383,8 @@ void raft_host_add(struct raft_host *host, struct group *group);
 void settle_mark(struct group *group);
 /* Begins a round when one is due. */
 void settle_poll(struct raft_host *host);
+/* Every tick: who became due by time. */
+void settle_tick(struct raft_host *host);
 /* The log became durable further: goes on with a round that waits for it. */
 void settle_durable(struct raft_host *host);
 /* Is the group due? Called now and then for each. */

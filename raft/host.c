@@ -220,7 +220,6 @@ void raft_host_tick(struct raft_host *host)
     }
     host->n_active = kept;
     for (uint32_t i = host->phase; i < host->n_groups; i += TICK_PHASES) {
-        settle_check(host->groups[i]);
         if (!host->groups[i]->active)
             group_tick(host->groups[i]);
     }
@@ -230,6 +229,7 @@ void raft_host_tick(struct raft_host *host)
         host->room_due = true;
         raft_host_want_turn(host);
     }
+    settle_tick(host);
     settle_poll(host);
 }
 
@@ -405,6 +405,7 @@ static void remove_group(struct raft_host *host, struct group *g)
     host->n_groups--;
     groups_drop(host->active, &host->n_active, g);
     groups_drop(host->due, &host->n_due, g);
+    groups_drop(host->dirty, &host->n_dirty, g);
     forget_wakeups(host, g);
     g->next_dead = host->dead;
     host->dead = g;
@@ -564,6 +565,7 @@ void raft_host_free(struct raft_host *host)
     mem_free(host->groups);
     mem_free(host->active);
     mem_free(host->due);
+    mem_free(host->dirty);
     mem_free_aligned(host->settle_scratch);
     while (host->early != NULL)
         early_drop_oldest(host);

@@ -62,6 +62,35 @@ bool settle_busy(const struct raft_host *host)
 
 /* ---- what is due --------------------------------------------------------- */
 
+/* Groups wait for more bytes the longer the fewer they are: what waits is held
+ * in the log buffer. */
+#define UNSETTLED_BYTES ((uint64_t)32 << 20)
+#define UNSETTLED_LEAST ((uint64_t)64 << 10)
+
+static uint64_t due_bytes(const struct raft_host *host)
+{
+    uint64_t most = host->options.settle_bytes;
+    uint64_t share = UNSETTLED_BYTES / (host->n_dirty + 1u);
+
+    share = share < UNSETTLED_LEAST ? UNSETTLED_LEAST : share;
+    return share < most ? share : most;
+}
+
+static uint64_t unsettled_bytes(const struct group *g)
+{
+    return entry_table_bytes(&g->table, g->settled, g->applied);
+}
+
+static void list_push(struct group ***list, uint32_t *n, uint32_t *size,
+                      struct group *g)
+{
+    if (*n == *size) {
+        *size = *size == 0 ? 16 : *size * 2;
+        *list = mem_realloc(*list, *size * sizeof **list);
+    }
+    (*list)[(*n)++] = g;
+}
+
 static void due_push(struct group *g)
 {
     struct raft_host *host = g->host;
@@ -69,11 +98,18 @@ static void due_push(struct group *g)
     if (g->due || g->settling || g->life != GROUP_OPEN)
         return;
     g->due = true;
-    if (host->n_due == host->due_size) {
-        host->due_size = host->due_size == 0 ? 16 : host->due_size * 2;
-        host->due = mem_realloc(host->due, host->due_size * sizeof *host->due);
+    list_push(&host->due, &host->n_due, &host->due_size, g);
+}
+
+static void dirty_since(struct group *g, uint64_t ms)
+{
+    struct raft_host *host = g->host;
+
+    g->dirty_ms = ms;
+    if (!g->dirty && g->life == GROUP_OPEN) {
+        g->dirty = true;
+        list_push(&host->dirty, &host->n_dirty, &host->dirty_size, g);
     }
-    host->due[host->n_due++] = g;
 }
 
 void settle_check(struct group *g)
@@ -87,8 +123,7 @@ void settle_check(struct group *g)
     if (g->applied <= g->settled)
         return;
     if (g->wanted ||
-        entry_table_bytes(&g->table, g->settled, g->applied) >=
-            o->settle_bytes ||
+        unsettled_bytes(g) >= due_bytes(g->host) ||
         g->applied - g->settled >= LIMIT_RAFT_ENTRIES / 8 ||
         (g->dirty_ms != 0 && group_now(g) - g->dirty_ms >= o->settle_ms))
         due_push(g);
@@ -97,8 +132,42 @@ void settle_check(struct group *g)
 void settle_mark(struct group *g)
 {
     if (g->dirty_ms == 0)
-        g->dirty_ms = group_now(g);
+        dirty_since(g, group_now(g));
     settle_check(g);
+}
+
+void settle_tick(struct raft_host *host)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < host->n_dirty; i++) {
+        struct group *g = host->dirty[i];
+
+        if (g->dirty_ms == 0) {
+            g->dirty = false;
+            continue;
+        }
+        host->dirty[kept++] = g;
+        settle_check(g);
+    }
+    host->n_dirty = kept;
+}
+
+/* A round takes along who would soon be due: fewer rounds. */
+static void gather_due(struct raft_host *host)
+{
+    uint64_t bytes = due_bytes(host) / 4;
+    uint64_t now = env_now_ms(host->env);
+
+    for (uint32_t i = 0; i < host->n_dirty; i++) {
+        struct group *g = host->dirty[i];
+
+        if (g->applied > g->settled &&
+            (unsettled_bytes(g) >= bytes ||
+             (g->dirty_ms != 0 &&
+              now - g->dirty_ms >= host->options.settle_ms / 2)))
+            due_push(g);
+    }
 }
 
 /* ---- the round ----------------------------------------------------------- */
@@ -179,7 +248,9 @@ static void item_over(struct settle_item *item, bool durable)
         g->blob = mem_alloc(g->blob_size);
         memcpy(g->blob, item->job.blob, g->blob_size);
         g->wanted = false;
-        g->dirty_ms = g->applied > g->settled ? group_now(g) : 0;
+        g->dirty_ms = 0;
+        if (g->applied > g->settled)
+            dirty_since(g, group_now(g));
         if (g->life == GROUP_OPEN)
             wal_settled(g->host->wal, &g->creation.id, item->job.upto);
     }
@@ -426,11 +497,13 @@ static void item_init(struct settle_round *round, struct settle_item *item,
 static void round_begin(struct raft_host *host)
 {
     struct settle_round *round = mem_zalloc(sizeof *round);
-    uint32_t taken = 0;
+    uint32_t taken = 0, max;
 
+    gather_due(host);
+    max = host->n_due < ROUND_GROUPS_MAX ? host->n_due : ROUND_GROUPS_MAX;
     round->host = host;
-    round->items = mem_zalloc(ROUND_GROUPS_MAX * sizeof *round->items);
-    while (taken < host->n_due && round->n < ROUND_GROUPS_MAX) {
+    round->items = mem_zalloc((max + (size_t)1) * sizeof *round->items);
+    while (taken < host->n_due && round->n < max) {
         struct group *g = host->due[taken++];
         struct settle_item *item = &round->items[round->n];
 

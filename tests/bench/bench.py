@@ -189,6 +189,7 @@ class Bench:
                 self.measure(ours, "Java client", row, self.load_java)
         finally:
             ours.stop()
+            ours.remove()
         if self.options.peer == "kafka":
             peer = Kafka(self.jars)
             peer.start()
