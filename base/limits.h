@@ -34,6 +34,9 @@
  * answered REQUEST_TIMED_OUT, which clients try again. Their bytes are bounded
  * by the memory of requests. */
 #define LIMIT_PRODUCE_WAITING 256
+/* Records that the answer to one Produce names as refused, 100 bytes each:
+ * as many as a client puts into a batch at its defaults. */
+#define LIMIT_RECORD_ERRORS 10000
 /* Batches in one answer to a fetch of one partition from memory: pieces of a
  * gathered write. */
 #define LIMIT_FETCH_PIECES 512

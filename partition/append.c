@@ -284,6 +284,7 @@ static bool validate(struct partition *p, struct partition_produce *req)
     batch_validate(req->batch, req->size, &limits, &verdict);
     req->max_timestamp = verdict.max_timestamp;
     req->bad_record = verdict.bad_record;
+    req->limits = limits;
     if (verdict.error != KAFKA_NONE) {
         produce_fail(req, verdict.error, verdict.message);
         return false;

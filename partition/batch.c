@@ -410,6 +410,28 @@ void batch_validate(const uint8_t *batch, size_t size,
     }
 }
 
+int32_t batch_bad_records(const uint8_t *batch, size_t size,
+                          const struct batch_limits *limits, int32_t *out,
+                          int32_t max)
+{
+    struct batch_records r;
+    struct batch_record record;
+    struct batch_verdict verdict;
+    int32_t n = 0;
+    bool open = batch_records_open(&r, batch, size, LIMIT_BATCH_PLAIN) == ERR_OK;
+    for (int32_t i = 0; open && batch_records_next(&r, &record); i++) {
+        if (validate_record(&record, i, limits, &verdict)) {
+            continue;
+        }
+        if (n < max) {
+            out[n] = i;
+        }
+        n++;
+    }
+    batch_records_close(&r);
+    return n;
+}
+
 void batch_stamp(const uint8_t *batch, size_t size, kafka_offset base_offset,
                  int32_t leader_epoch, int64_t append_time_ms,
                  int64_t max_timestamp, uint8_t header[BATCH_HEADER_SIZE])

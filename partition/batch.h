@@ -114,6 +114,13 @@ void batch_validate(const uint8_t *batch, size_t size,
                     const struct batch_limits *limits,
                     struct batch_verdict *out);
 
+/* The records that batch_validate, having refused the batch for a record of it
+ * (bad_record >= 0), would refuse one by one: their indexes, ascending, the
+ * first `max` of them into `out`. Gives how many there are. */
+int32_t batch_bad_records(const uint8_t *batch, size_t size,
+                          const struct batch_limits *limits, int32_t *out,
+                          int32_t max);
+
 /* Writes into `header` (61 bytes) the batch's header as it will be stored:
  * base offset and leader epoch, and when `append_time_ms` >= 0 the
  * LogAppendTime bit, that maximum timestamp and the CRC made new; else when

@@ -7,6 +7,7 @@
 #define PARTITION_PARTITION_H
 
 #include "base/kafka_error.h"
+#include "partition/batch.h"
 #include "partition/producer_state.h"
 #include "raft/group.h"
 
@@ -119,6 +120,7 @@ struct partition_produce {
     enum kafka_error error;
     const char *message;        /* static, or NULL */
     int32_t bad_record;         /* index within the batch, -1 none */
+    struct batch_limits limits; /* for batch_bad_records, then */
     kafka_offset base_offset;   /* -1 on error */
     int64_t log_append_time_ms; /* -1 with CreateTime */
     kafka_offset log_start;

@@ -1,5 +1,6 @@
 /* Produce: each partition's batch goes to the shard that owns the partition;
  * the answer leaves when all are decided, in the order of the request. */
+#include "base/limits.h"
 #include "net/api/api.h"
 #include "schema/produce.h"
 
@@ -23,6 +24,7 @@ struct produce_call {
     struct produce_part *parts;
     int n_parts;
     int outstanding; /* tasks under way */
+    int32_t n_record_errors;
     struct env_timer timer;
     bool timer_on;
 };
@@ -70,6 +72,28 @@ static void hint_leader(struct produce_call *call, struct produce_part *part)
         };
 }
 
+/* Names every record that was refused: a client fails these for what they are
+ * and the others of the batch only for being with them. */
+static void name_bad_records(struct produce_part *part)
+{
+    const struct partition_produce *p = &part->produce;
+    struct produce_response_partition *out = part->out;
+    struct request *rq = part->call->rq;
+    int32_t n = batch_bad_records(p->batch, p->size, &p->limits, NULL, 0);
+    int32_t left = LIMIT_RECORD_ERRORS - part->call->n_record_errors;
+    n = n < left ? n : left;
+    part->call->n_record_errors += n;
+    int32_t *index = api_alloc(rq, (size_t)n, sizeof *index);
+    (void)batch_bad_records(p->batch, p->size, &p->limits, index, n);
+    out->record_errors = api_alloc(rq, (size_t)n, sizeof *out->record_errors);
+    out->n_record_errors = n;
+    for (int32_t i = 0; i < n; i++) {
+        out->record_errors[i].batch_index = index[i];
+        out->record_errors[i].batch_index_error_message =
+            produce_text(p->message);
+    }
+}
+
 static void part_answer(struct produce_part *part)
 {
     const struct partition_produce *p = &part->produce;
@@ -77,12 +101,7 @@ static void part_answer(struct produce_part *part)
     if (p->error != KAFKA_NONE) {
         part_error(out, p->error, p->message);
         if (p->bad_record >= 0) {
-            out->record_errors =
-                api_alloc(part->call->rq, 1, sizeof *out->record_errors);
-            out->n_record_errors = 1;
-            out->record_errors[0].batch_index = p->bad_record;
-            out->record_errors[0].batch_index_error_message =
-                produce_text(p->message);
+            name_bad_records(part);
         }
         if (p->error == KAFKA_NOT_LEADER_OR_FOLLOWER) {
             hint_leader(part->call, part);

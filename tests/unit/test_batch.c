@@ -267,6 +267,15 @@ START_TEST(test_batch__keys_of_compacted_topics)
     batch_validate(batch, size, &limits, &v);
     ck_assert_int_eq(v.error, KAFKA_INVALID_RECORD);
     ck_assert_int_eq(v.bad_record, 1);
+    int32_t bad[2] = {-1, -1};
+    ck_assert_int_eq(batch_bad_records(batch, size, &limits, bad, 2), 1);
+    ck_assert_int_eq(bad[0], 1);
+    limits.now_ms += 1000;
+    limits.timestamp_before_max_ms = 999;
+    ck_assert_int_eq(batch_bad_records(batch, size, &limits, NULL, 0), 2);
+    ck_assert_int_eq(batch_bad_records(batch, size, &limits, bad, 1), 2);
+    ck_assert_int_eq(bad[0], 0);
+    ck_assert_int_eq(bad[1], -1);
     mem_free(batch);
 }
 END_TEST
