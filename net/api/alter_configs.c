@@ -146,7 +146,10 @@ static const char *current_value(struct alter_call *call,
 {
     struct broker_shard *s = call->rq->shard;
     if (c->topic == NULL) {
-        return image_broker_config(s->image, c->node, key);
+        const char *value = image_broker_config(s->image, c->node, key);
+        const struct config_key *k = config_key_find(CONFIG_BROKER, key);
+        /* as Kafka does: what is not set stands for the key's default */
+        return value == NULL && k != NULL ? k->default_value : value;
     }
     const struct image_topic *t =
         image_topic(s->image, c->topic, strlen(c->topic));
