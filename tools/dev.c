@@ -39,7 +39,8 @@ const char dev_more[] =
     "broker.log in DIR/broker-N. A line \"ready: HOST:PORT,...\" is printed "
     "when\nall accept requests. A broker that died is reported;\n"
     "`flotilla server --config DIR/broker-N/server.properties` starts it "
-    "again.\nCtrl-C stops all.\n";
+    "again.\n`{n}` in a VALUE of -D is the number of the broker, as in\n"
+    "-D broker.rack=rack-{n}. Ctrl-C stops all.\n";
 
 struct dev_broker {
     int number;
@@ -61,11 +62,15 @@ struct dev {
 
 /* ---- server.properties --------------------------------------------------- */
 
-static void put(FILE *f, const char *key, const char *value)
+/* `{n}` in a value stands for the broker's number. */
+static void put(FILE *f, const char *key, const char *value, int number)
 {
     fprintf(f, "%s=", key);
     for (; *value != '\0'; value++) {
-        if (*value == '\n') {
+        if (strncmp(value, "{n}", 3) == 0) {
+            fprintf(f, "%d", number);
+            value += 2;
+        } else if (*value == '\n') {
             fputs("\\n", f);
         } else {
             fprintf(f, *value == '\\' ? "\\%c" : "%c", *value);
@@ -109,7 +114,7 @@ static void put_properties(FILE *f, const struct dev *dev,
         char key[CONFIG_NAME_MAX];
         const char *value =
             cli_key_value(dev->cli, "define", text, key, sizeof key);
-        put(f, key, value);
+        put(f, key, value, b->number);
     }
 }
 
