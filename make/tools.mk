@@ -4,7 +4,9 @@ PACKAGES := gcc make libc6-dev libuv1-dev libraft-dev libisal-dev zlib1g-dev \
   libsnappy-dev liblz4-dev libzstd-dev libpopt-dev libsmartcols-dev \
   libjansson-dev librdkafka-dev uthash-dev check libsubunit-dev python3
 # more, for conformance by foreign clients and the kill test
-PACKAGES_FOREIGN := kcat python3-venv openjdk-17-jdk-headless maven
+PACKAGES_FOREIGN := kcat python3-venv openjdk-17-jdk-headless maven \
+  g++ libssl-dev rapidjson-dev $(if $(shell command -v npm),,nodejs npm) \
+  $(if $(shell command -v go),,golang-go)
 
 .PHONY: deps deps-foreign run test
 deps:
@@ -23,12 +25,15 @@ test: deps
 	@$(MAKE) --no-print-directory all
 	@./tests/all.sh
 
-# Foreign clients against three brokers; SET=short takes a few minutes.
+# Foreign clients and their own suites against three brokers; SET=short takes
+# ten minutes, SET=librdkafka,kafkajs only these; CHAOS=1 kills a broker every
+# 60 s under librdkafka's; TESTS=0012,0045 are numbers of librdkafka's tests.
 .PHONY: conformance kill-test
 SET ?= full
 conformance: deps-foreign
 	@$(MAKE) --no-print-directory all
-	@python3 tests/conformance/run.py --set $(SET) --build $(B)
+	@python3 tests/conformance/run.py --set $(SET) --build $(B) \
+	  $(if $(CHAOS),--chaos) $(if $(TESTS),--tests $(TESTS))
 
 # kill -9 under load: ROUNDS rounds, checked record by record.
 # PATIENCE is a factor on its limits of time, for a machine that does more.

@@ -10,9 +10,12 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import threading
 import time
 import traceback
+
+from kept import judge
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
@@ -51,14 +54,27 @@ def tail(data, n=600):
     return text[-n:]
 
 
+class Suite:
+    """Counts of one suite. Expected are failures that a kept list has; n/a
+    is what does not apply, case by case with the reason."""
+
+    def __init__(self, name):
+        self.name = name
+        self.passed = self.failed = 0
+        self.seconds = 0.0
+        self.expected, self.not_applicable = [], []  # (case, reason)
+
+
 class Report:
     """Counts checks, suite by suite, and prints them as they end."""
 
     def __init__(self):
-        self.suites = []  # [name, passed, failed, seconds]
+        self.suites = []
+        self.lock = threading.Lock()
 
     def suite(self, name):
-        self.suites.append([name, 0, 0, 0.0])
+        self.suites.append(Suite(name))
+        return self.suites[-1]
 
     def check(self, name, function, *args):
         suite = self.suites[-1]
@@ -71,36 +87,79 @@ class Report:
         except Exception:  # a bug of the test counts as a failure
             error = traceback.format_exc()
         seconds = time.monotonic() - begun
-        suite[3] += seconds
-        suite[1 if error is None else 2] += 1
-        word = "ok  " if error is None else "FAIL"
-        text = "%s %s: %s (%.1f s)" % (word, suite[0], name, seconds)
-        if error is None and note:
-            text += ": %s" % note
-        print(text, flush=True)
-        if error is not None:
-            print("     " + error.replace("\n", "\n     "), flush=True)
+        self._count(suite, name, "failed" if error else "passed",
+                    error or note, seconds)
         return error is None
+
+    def outcome(self, suite, kept, case, outcome, note="", seconds=0.0):
+        """Counts what a foreign suite told of a case ("pass", "fail", "skip")
+        by the kept list."""
+        word, text = judge(kept, case, outcome, note)
+        self._count(suite, case, word, text, seconds)
+        return word != "failed"
+
+    def _count(self, suite, name, word, text, seconds):
+        with self.lock:
+            suite.seconds += seconds
+            if word == "passed":
+                suite.passed += 1
+            elif word == "failed":
+                suite.failed += 1
+            elif word == "expected":
+                suite.expected.append((name, text))
+            else:
+                suite.not_applicable.append((name, text))
+            label = {"passed": "ok  ", "failed": "FAIL", "n/a": "n/a ",
+                     "expected": "fail, as expected"}[word]
+            line = "%s %s: %s (%.1f s)" % (label, suite.name, name, seconds)
+            if word != "failed" and text:
+                line += ": %s" % text
+            print(line, flush=True)
+            if word == "failed":
+                print("     " + (text or "").replace("\n", "\n     "),
+                      flush=True)
 
     def result(self, suite, name, ok, note=""):
         """Counts a check that was made elsewhere."""
         def told():
             expect(ok, note)
             return note
-        if not self.suites or self.suites[-1][0] != suite:
+        if not self.suites or self.suites[-1].name != suite:
             self.suite(suite)
         self.check(name, told)
 
+    def failed(self):
+        return sum(s.failed for s in self.suites)
+
     def finish(self):
-        """Prints the table and the closing line; gives the exit status."""
+        """Prints the table, what does not apply and what failed as expected,
+        each with its reason, and the closing line; gives the exit status."""
+        for head, key in (("NOT APPLICABLE", "not_applicable"),
+                          ("FAILED, AS EXPECTED", "expected")):
+            self._reasons(head, key)
         print()
-        print("%-28s %7s %7s %9s" % ("SUITE", "PASSED", "FAILED", "SECONDS"))
-        for name, passed, failed, seconds in self.suites:
-            print("%-28s %7d %7d %9.1f" % (name, passed, failed, seconds))
-        passed = sum(s[1] for s in self.suites)
-        failed = sum(s[2] for s in self.suites)
+        row = "%-32s %7s %7s %9s %5s %8s"
+        print(row % ("SUITE", "PASSED", "FAILED", "EXPECTED", "N/A",
+                     "SECONDS"))
+        for s in self.suites:
+            print(row % (s.name, s.passed, s.failed, len(s.expected),
+                         len(s.not_applicable), "%.1f" % s.seconds))
+        passed = sum(s.passed for s in self.suites)
+        failed = self.failed()
         print("%d passed, %d failed" % (passed, failed), flush=True)
         return 1 if failed or not passed else 0
+
+    def _reasons(self, head, key):
+        reasons = {}
+        for s in self.suites:
+            for case, reason in getattr(s, key):
+                reasons.setdefault((s.name, reason), []).append(case)
+        if not reasons:
+            return
+        print("\n%s" % head)
+        for (suite, reason), cases in reasons.items():
+            print("%s: %s\n    %s" % (suite, reason, "\n    ".join(
+                textwrap.wrap(", ".join(cases), 74))))
 
 
 def die_with_parent():

@@ -529,10 +529,10 @@ class KillTest:
                       self.read_in_time)
                 check("the same bytes on every replica", self.same_bytes)
         finally:
-            if any(s[2] for s in self.report.suites):
+            if self.report.failed():
                 print(self.cluster.logs())
             self.cluster.stop()
-            if any(s[2] for s in self.report.suites):
+            if self.report.failed():
                 print("what the brokers left is in %s" % self.cluster.data)
             else:
                 self.cluster.remove()

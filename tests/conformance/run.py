@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Foreign clients against three brokers: produce, consume, use groups.
-    tests/conformance/run.py [--set short|full] [--only SUITE,...]
-The last line is "N passed, M failed"; the status is 0 when all passed."""
+"""Foreign clients and their own suites against three brokers.
+    tests/conformance/run.py [--set short|full|SUITE,...] [--chaos]
+A set of named suites runs them whole. The last line is "N passed, M failed";
+the status is 0 when nothing failed but what a kept list expects."""
 import argparse
 import os
 import sys
@@ -10,26 +11,40 @@ from harness import Cluster, External, Failed, Report, ROOT
 from suite_clients import Java, confluent
 from suite_flotilla import Dev, Starting, Verbs
 from suite_kcat import Kcat
+from suite_librdkafka import Librdkafka
 from suite_wire import Wire
 
-SUITES = ("verbs", "kcat", "confluent", "java", "wire", "starts", "dev")
+# work on one cluster, that runs already
+ON_ONE = ("verbs", "kcat", "confluent", "java", "wire", "starts", "dev")
+# bring brokers of their own, set up as each needs them
+FOREIGN = ("librdkafka",)
 
 
 def arguments():
     p = argparse.ArgumentParser(description=__doc__)
-    p.add_argument("--set", choices=("short", "full"), default="full")
+    p.add_argument("--set", default="full")
+    p.add_argument("--chaos", action="store_true",
+                   help="kill a broker every 60 s under librdkafka's tests")
+    p.add_argument("--tests", help="only these numbers of librdkafka's tests")
     p.add_argument("--build", default="build")
     p.add_argument("--port", type=int, default=29092)
-    p.add_argument("--only", default=",".join(SUITES))
     p.add_argument("--bootstrap-server",
                    help="a cluster that runs already, for comparison")
     p.add_argument("--brokers", type=int, default=3)
-    return p.parse_args()
+    args = p.parse_args()
+    args.full = args.set != "short"
+    args.only = ON_ONE + FOREIGN
+    if args.set not in ("short", "full"):
+        args.only = args.set.split(",")
+        for name in args.only:
+            if name not in ON_ONE + FOREIGN:
+                p.error("no suite %s; there are %s" % (
+                    name, " ".join(ON_ONE + FOREIGN)))
+    return args
 
 
-def suites(args, report, cluster, flotilla, build):
-    full = args.set == "full"
-    only = args.only.split(",")
+def on_one(args, report, cluster, flotilla, build):
+    full, only = args.full, args.only
     replicas = min(3, args.brokers)
     ours = args.bootstrap_server is None
     if "verbs" in only:
@@ -41,7 +56,7 @@ def suites(args, report, cluster, flotilla, build):
         confluent(report, cluster, args.build, replicas,
                   50000 if full else 5000, ours)
     if "java" in only:
-        Java(report, cluster, args.build, replicas,
+        Java(report, cluster, replicas,
              500000 if full else 50000).all()
     if "wire" in only:
         Wire(report, cluster, flotilla, replicas).all()
@@ -51,33 +66,47 @@ def suites(args, report, cluster, flotilla, build):
         Dev(report, flotilla).all()
 
 
+def one_cluster(args, report, flotilla, build):
+    ours = args.bootstrap_server is None
+    if not ours:
+        cluster = External(args.bootstrap_server, args.brokers)
+    else:
+        cluster = Cluster(args.build, args.brokers, args.port,
+                          ["group.initial.rebalance.delay.ms=0"])
+        report.suite("cluster")
+    started = False
+    try:
+        started = not ours or report.check(
+            "start of %d brokers" % args.brokers, lambda: cluster.start() and
+            "ready after %.2f s" % cluster.start_seconds)
+        if started:
+            on_one(args, report, cluster, flotilla, build)
+    finally:
+        status = cluster.stop()
+        if ours and started:
+            report.result("stop", "SIGTERM ends dev with 0", status == 0,
+                          "status %r" % status)
+        if report.failed():
+            print(cluster.logs())
+        cluster.remove()
+
+
+def foreign(args, report):
+    if "librdkafka" in args.only:
+        Librdkafka(report, args.build, args.port + 100, args.full, args.chaos,
+                   args.tests.split(",") if args.tests else None).all()
+
+
 def main():
     args = arguments()
     report = Report()
     build = os.path.join(ROOT, args.build)
     os.makedirs(build, exist_ok=True)
     flotilla = os.path.join(build, "flotilla")
-    if args.bootstrap_server:
-        cluster = External(args.bootstrap_server, args.brokers)
-    else:
-        cluster = Cluster(args.build, args.brokers, args.port,
-                          ["group.initial.rebalance.delay.ms=0"])
+    if any(name in args.only for name in ON_ONE):
+        one_cluster(args, report, flotilla, build)
     if args.bootstrap_server is None:
-        report.suite("cluster")
-    try:
-        started = args.bootstrap_server is not None or report.check(
-            "start of %d brokers" % args.brokers, lambda: cluster.start() and
-            "ready after %.2f s" % cluster.start_seconds)
-        if started:
-            suites(args, report, cluster, flotilla, build)
-    finally:
-        status = cluster.stop()
-        if args.bootstrap_server is None and started:
-            report.result("stop", "SIGTERM ends dev with 0", status == 0,
-                          "status %r" % status)
-        if any(s[2] for s in report.suites):
-            print(cluster.logs())
-        cluster.remove()
+        foreign(args, report)
     return report.finish()
 
 

@@ -5,7 +5,8 @@ import re
 import subprocess
 import time
 
-from harness import ROOT, Failed, expect, run, tail, venv_python
+from harness import expect, run, tail, venv_python
+from kafka_path import jars
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -47,10 +48,10 @@ def confluent(report, cluster, build, replicas, records, flotilla_only):
 class Java:
     """Kafka 4.3.1's tools, each by its main class."""
 
-    def __init__(self, report, cluster, build, replicas, records):
+    def __init__(self, report, cluster, replicas, records):
         self.report = report
         self.b = cluster.bootstrap
-        self.folder = os.path.join(ROOT, build, "kafka")
+        self.jars = None
         self.replicas = replicas
         self.records = records
         self.tag = "%x" % int(time.time())
@@ -59,7 +60,7 @@ class Java:
     def tool(self, name, *args, stdin=None, timeout=120, status=0):
         return run(["java", "-Xmx256m", "-XX:+UseSerialGC",
                     "-XX:TieredStopAtLevel=1", "-cp",
-                    os.path.join(self.folder, "jars", "*"),
+                    os.path.join(self.jars, "*"),
                     "org.apache.kafka.tools." + name] + list(args),
                    stdin=stdin, timeout=timeout, status=status)
 
@@ -77,7 +78,7 @@ class Java:
         check("ConsumerGroupCommand", self.groups)
 
     def fetch(self):
-        run([os.path.join(HERE, "kafka_jars.sh"), self.folder], timeout=600)
+        self.jars = jars()
 
     def topics(self):
         self.tool("TopicCommand", "--bootstrap-server", self.b, "--create",

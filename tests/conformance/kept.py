@@ -1,0 +1,75 @@
+"""Kept lists: what of a foreign suite is expected not to pass, and why.
+
+A list is a text file, expected/NAME.txt: one case a line,
+
+    CASE  VERDICT  REASON
+
+CASE may hold `*`. VERDICT is `fails` (it runs and fails; should it pass, the
+run fails, so that the list stays true), `skips` (it does not apply: it is not
+run, or skips itself) or `may-fail` (it depends on the moment; only where
+brokers are killed under a suite). `fails:TEXT` wants TEXT, `_` for a blank, in
+what the suite says of the failure. `#` begins a comment."""
+import fnmatch
+import os
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+VERDICTS = ("fails", "skips", "may-fail")
+
+
+class Kept:
+    def __init__(self, *names, folder=None):
+        self.entries = []  # [pattern, verdict, reason, met]
+        for name in names:
+            path = os.path.join(folder or os.path.join(HERE, "expected"),
+                                name + ".txt")
+            if os.path.exists(path):
+                self._read(path)
+
+    def _read(self, path):
+        with open(path, encoding="utf-8") as f:
+            for number, line in enumerate(f, 1):
+                words = line.split(None, 2)
+                if not words or words[0].startswith("#"):
+                    continue
+                if (len(words) < 3 or
+                        words[1].partition(":")[0] not in VERDICTS):
+                    raise ValueError("%s:%d: not CASE VERDICT REASON" % (
+                        path, number))
+                self.entries.append([words[0], words[1], words[2].strip(),
+                                     False])
+
+    def find(self, case):
+        """(verdict, reason) of a case; (None, "") of one that must pass. The
+        last line that names it counts."""
+        for entry in reversed(self.entries):
+            if fnmatch.fnmatchcase(case, entry[0]):
+                entry[3] = True
+                return entry[1], entry[2]
+        return None, ""
+
+    def unmet(self):
+        """Lines that named no case: they should go."""
+        return [e[0] for e in self.entries if not e[3]]
+
+
+def judge(kept, case, outcome, note):
+    """What an outcome ("pass", "fail", "skip") counts as: ("passed" | "failed"
+    | "expected" | "n/a", text)."""
+    verdict, reason = kept.find(case)
+    if outcome == "pass":
+        if verdict in (None, "may-fail"):
+            return "passed", note
+        return "failed", ("passes, though the kept list has: %s %s" % (
+            verdict, reason))
+    if outcome == "skip":
+        if verdict == "skips":
+            return "n/a", reason
+        return "failed", "skipped, for no reason kept: %s" % note
+    if verdict and verdict != "skips":
+        text = verdict.partition(":")[2]
+        if text.replace("_", " ") in note.replace("_", " "):
+            return "expected", reason
+        return "failed", "not as kept (%s): %s" % (verdict, note)
+    if verdict == "skips":
+        return "failed", "ran and failed, kept as skipped: %s" % note
+    return "failed", note
