@@ -46,6 +46,12 @@
 /* The same when the memory of reads is used up: consumers that do not take
  * their answers slow the others down but do not stop them. */
 #define LIMIT_FETCH_READ_SHORT ((size_t)64 << 10)
+/* Memory of the map of keys of a compaction, one a shard at a time: 1.4 million
+ * keys; a log with more of them takes several runs. */
+#define LIMIT_COMPACTION_MAP ((size_t)32 << 20)
+/* Segments that one compacted one takes the place of: so much is there twice
+ * until it does. */
+#define LIMIT_COMPACTION_SEGMENTS 64
 /* Side slots that a restart reads again to know the producers: 3.4 MB. */
 #define LIMIT_PRODUCER_SLOTS 32768
 

@@ -573,3 +573,94 @@ enum err batch_builder_finish(struct batch_builder *b, const uint8_t **batch,
     *size = b->out.size;
     return ERR_OK;
 }
+
+/* ---- taking records out -------------------------------------------------- */
+void batch_rewrite_begin(struct batch_rewriter *w,
+                         const struct batch_header *original, int64_t horizon)
+{
+    buffer_clear(&w->records);
+    w->header = *original;
+    w->header.record_count = 0;
+    w->newest = -1;
+    if (horizon >= 0) {
+        w->header.attributes |= BATCH_DELETE_HORIZON;
+        w->header.base_timestamp = horizon;
+    }
+}
+
+bool batch_rewrite_keep(struct batch_rewriter *w,
+                        const struct batch_record *record)
+{
+    static const uint8_t attributes = 0;
+    uint8_t head[3 * VARLONG_MAX];
+    int64_t delta;
+    struct buffer *to = &w->records;
+    if (__builtin_sub_overflow(record->timestamp, w->header.base_timestamp,
+                               &delta)) {
+        return false;
+    }
+    size_t n = put_varlong(head, delta);
+    n += put_varlong(head + n, record->offset_delta);
+    /* The length comes first, so it is counted before it is written. */
+    uint8_t key_size[VARLONG_MAX], value_size[VARLONG_MAX];
+    uint8_t count[VARLONG_MAX];
+    size_t key_n = put_varlong(key_size, record->key_size);
+    size_t value_n = put_varlong(value_size, record->value_size);
+    size_t count_n = put_varlong(count, record->n_headers);
+    size_t key = record->key_size > 0 ? (size_t)record->key_size : 0;
+    size_t value = record->value_size > 0 ? (size_t)record->value_size : 0;
+    size_t size = 1 + n + key_n + key + value_n + value + count_n +
+                  record->headers_size;
+    append_varlong(to, (int64_t)size);
+    buffer_append(to, &attributes, 1);
+    buffer_append(to, head, n);
+    buffer_append(to, key_size, key_n);
+    buffer_append(to, record->key, key);
+    buffer_append(to, value_size, value_n);
+    buffer_append(to, record->value, value);
+    buffer_append(to, count, count_n);
+    buffer_append(to, record->headers, record->headers_size);
+    w->header.record_count++;
+    if (record->timestamp > w->newest) {
+        w->newest = record->timestamp;
+    }
+    return true;
+}
+
+enum err batch_rewrite_finish(struct batch_rewriter *w, const uint8_t **batch,
+                              size_t *size)
+{
+    struct batch_header *h = &w->header;
+    enum err status = ERR_OK;
+    buffer_clear(&w->out);
+    buffer_reserve(&w->out, BATCH_HEADER_SIZE);
+    buffer_added(&w->out, BATCH_HEADER_SIZE);
+    if (h->record_count == 0) {
+        h->attributes &= ~BATCH_CODEC_MASK; /* nothing is compressed */
+    } else {
+        status = compress_pack((enum batch_codec)batch_codec(h),
+                               w->records.data, w->records.size, &w->out);
+        if ((h->attributes & BATCH_APPEND_TIME) == 0) {
+            h->max_timestamp = w->newest;
+        }
+    }
+    if (status == ERR_OK && w->out.size > INT32_MAX) {
+        status = ERR_TOO_LARGE;
+    }
+    if (status != ERR_OK) {
+        return status;
+    }
+    h->length = (int32_t)(w->out.size - BATCH_LOG_OVERHEAD);
+    batch_header_write(h, w->out.data);
+    h->crc = batch_crc(w->out.data, w->out.size);
+    put_u32(w->out.data + 17, h->crc);
+    *batch = w->out.data;
+    *size = w->out.size;
+    return ERR_OK;
+}
+
+void batch_rewriter_free(struct batch_rewriter *w)
+{
+    buffer_free(&w->records);
+    buffer_free(&w->out);
+}

@@ -204,4 +204,29 @@ size_t batch_builder_bytes(const struct batch_builder *b);
 MUST_USE enum err batch_builder_finish(struct batch_builder *b,
                                        const uint8_t **batch, size_t *size);
 
+/* ---- taking records out -------------------------------------------------- */
+/* A batch made of some records of another: offsets, sequences, producer,
+ * leader epoch, codec and kind of timestamp stay; what the records make true
+ * (count, maximum timestamp, CRC) is new. All zero is ready. */
+struct batch_rewriter {
+    /* private */
+    struct batch_header header;
+    int64_t newest;
+    struct buffer records, out;
+};
+
+/* Begins with the original's header. `horizon` >= 0 is written in as the time
+ * from which tombstones of the batch may go (bit 6; the base timestamp then is
+ * this time, and the records' count from it); -1: as the original has it. */
+void batch_rewrite_begin(struct batch_rewriter *w,
+                         const struct batch_header *original, int64_t horizon);
+/* Keeps this record of the original. False: its timestamp cannot be told from
+ * the new base; the batch must stay as it is. */
+MUST_USE bool batch_rewrite_keep(struct batch_rewriter *w,
+                                 const struct batch_record *record);
+/* The new batch, which may hold no record; lives until the next begin. */
+MUST_USE enum err batch_rewrite_finish(struct batch_rewriter *w,
+                                       const uint8_t **batch, size_t *size);
+void batch_rewriter_free(struct batch_rewriter *w);
+
 #endif

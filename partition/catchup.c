@@ -2,22 +2,25 @@
  * leader's window (raft/catchup.h).
  *
  * Segments are the same bytes by offset on every replica, but may be cut at
- * other offsets. The replica keeps its own up to the last of the leader's
- * segments that begins at or before its end, the joint, and receives that one
- * and all behind it, under their own names. If it has a segment of the joint's
- * name itself, that is a beginning of the leader's and only the rest is
- * received, written behind what the running replica uses (bytes behind the
+ * other offsets, and each replica compacts its closed ones by itself. The
+ * replica keeps its own up to the last of the leader's segments that begins at
+ * or before its end and where its own log can be cut, the joint, and receives
+ * that one and all behind it. (A compacted segment has no place to cut inside:
+ * then the joint is further back.) If it has a segment of the joint's name
+ * itself, not compacted, that is a beginning of the leader's and only the rest
+ * is received, written behind what the running replica uses (bytes behind the
  * checkpoint do not exist for it, and what it may settle there meanwhile is the
- * same). No other name can collide: the leader's further segments begin behind
- * the replica's end.
+ * same). Other names that collide, and all compacted segments, get a generation
+ * of their own, so that nothing the running replica uses is touched.
  *
  * Before the switch a worker walks all that was received: chain, positions,
  * every batch. Then files and the list of segments are durable, and the host's
  * checkpoint with the new blob is the switch.
  *
- * Manifest, big-endian: u16 version 1, u16 zero, u32 size of the blob, the blob
- * of settling.c, u32 count, then per segment (the active one last) i64 base,
- * i64 end, u64 bytes, u64 slots, i64 maximum timestamp.
+ * Manifest, big-endian: u16 version 2, u16 zero, u32 size of the blob, the blob
+ * of settling.c, i64 offset up to which it is compacted, u32 count, then per
+ * segment (the active one last) i64 base, i64 end, u64 bytes, u64 slots, i64
+ * maximum timestamp, u64 id of its compaction, i64 horizon.
  *
  * A file's number is base * 4 + what it is; of the snapshot of producer state
  * its log index * 4 + 2. */
@@ -30,9 +33,10 @@
 #include "partition/partition_impl.h"
 #include "partition/tail.h"
 
-#define MANIFEST_VERSION 1
+#define MANIFEST_VERSION 2
 #define MANIFEST_HEAD 8
-#define MANIFEST_SEGMENT 40
+#define MANIFEST_COUNT 12
+#define MANIFEST_SEGMENT 56
 
 enum transfer_file {
     TRANSFER_LOG = 0,
@@ -50,8 +54,10 @@ static uint64_t file_number(int64_t number, enum transfer_file kind)
 static enum err manifest_make(void *sm, log_index settled, struct buffer *out)
 {
     struct partition *p = sm;
-    uint8_t blob[SETTLE_BLOB_MAX], head[MANIFEST_HEAD] = {0}, count[4];
-    if (settled.v != p->settled.index.v || p->settled.slots == 0) {
+    uint8_t blob[SETTLE_BLOB_MAX], head[MANIFEST_HEAD] = {0};
+    uint8_t count[MANIFEST_COUNT];
+    if (settled.v != p->settled.index.v || p->settled.slots == 0 ||
+        p->switching) {
         return ERR_NOT_READY;
     }
     uint32_t size =
@@ -60,7 +66,8 @@ static enum err manifest_make(void *sm, log_index settled, struct buffer *out)
     put_u32(head + 4, size);
     buffer_append(out, head, sizeof head);
     buffer_append(out, blob, size);
-    put_u32(count, (uint32_t)partition_segment_count(p));
+    put_i64(count, p->compacted.v);
+    put_u32(count + 8, (uint32_t)partition_segment_count(p));
     buffer_append(out, count, sizeof count);
     for (size_t i = 0; i < partition_segment_count(p); i++) {
         struct segment s = partition_segment_at(p, i);
@@ -70,6 +77,8 @@ static enum err manifest_make(void *sm, log_index settled, struct buffer *out)
         put_u64(to + 16, s.bytes);
         put_u64(to + 24, s.slots);
         put_i64(to + 32, s.max_timestamp);
+        put_u64(to + 40, s.compaction);
+        put_i64(to + 48, s.horizon);
         buffer_append(out, to, sizeof to);
     }
     return ERR_OK;
@@ -81,6 +90,7 @@ static void on_lease(void *sm, bool held)
     p->leased = held;
     if (!held) {
         retention_remove(p);
+        compaction_poll(p);
     }
 }
 
@@ -194,10 +204,15 @@ struct partition_transfer {
     struct log_state state; /* to come */
     kafka_offset log_start;
     struct epochs epochs;
-    struct segment *segments; /* the leader's */
+    struct segment *segments; /* the leader's, with our generations */
     size_t n_segments;
-    size_t joint; /* number of the first that is received */
-    uint64_t joint_bytes, joint_slots; /* of it that were there */
+    kafka_offset compacted;
+    uint32_t generation; /* of files whose names would collide */
+    size_t joint;        /* number of the first that is received */
+    bool apart;          /* nothing of ours is kept */
+    struct here {
+        uint64_t bytes, slots;
+    } *here; /* of each segment: what was there already */
     struct transfer_part *parts;
     size_t n_parts, at; /* at: the part being given out */
     struct catchup_range late[LATE_MAX];
@@ -214,6 +229,7 @@ static void transfer_free(struct partition_transfer *t)
     if (t != NULL) {
         epochs_free(&t->epochs);
         mem_free(t->segments);
+        mem_free(t->here);
         mem_free(t->parts);
         mem_free(t->closed);
         mem_free(t);
@@ -223,20 +239,25 @@ static void transfer_free(struct partition_transfer *t)
 static bool parse_segments(struct partition_transfer *t, const uint8_t *at,
                            size_t size)
 {
-    if (size < 4 || (size - 4) % MANIFEST_SEGMENT != 0 ||
-        (size - 4) / MANIFEST_SEGMENT != get_u32(at) || get_u32(at) == 0) {
+    if (size < MANIFEST_COUNT ||
+        (size - MANIFEST_COUNT) % MANIFEST_SEGMENT != 0 ||
+        (size - MANIFEST_COUNT) / MANIFEST_SEGMENT != get_u32(at + 8) ||
+        get_u32(at + 8) == 0) {
         return false;
     }
-    t->n_segments = get_u32(at);
+    t->compacted.v = get_i64(at);
+    t->n_segments = get_u32(at + 8);
     t->segments = mem_alloc(t->n_segments * sizeof *t->segments);
-    at += 4;
+    at += MANIFEST_COUNT;
     for (size_t i = 0; i < t->n_segments; i++, at += MANIFEST_SEGMENT) {
         struct segment *s = &t->segments[i];
-        *s = (struct segment){{get_i64(at)},
-                              {get_i64(at + 8)},
-                              get_u64(at + 16),
-                              get_u64(at + 24),
-                              get_i64(at + 32)};
+        *s = (struct segment){.base = {get_i64(at)},
+                              .end = {get_i64(at + 8)},
+                              .bytes = get_u64(at + 16),
+                              .slots = get_u64(at + 24),
+                              .max_timestamp = get_i64(at + 32),
+                              .compaction = get_u64(at + 40),
+                              .horizon = get_i64(at + 48)};
         if (s->base.v < 0 || s->base.v > INT64_MAX / 4 - 1 ||
             s->end.v < s->base.v || s->slots < 2 || s->bytes > INT64_MAX ||
             s->slots > INT64_MAX / SIDE_SLOT ||
@@ -247,6 +268,7 @@ static bool parse_segments(struct partition_transfer *t, const uint8_t *at,
     }
     const struct segment *last = &t->segments[t->n_segments - 1];
     return last->base.v == t->state.base.v && last->end.v == t->state.next.v &&
+           last->compaction == 0 &&
            last->bytes == t->state.position && last->slots == t->state.slots &&
            t->segments[0].base.v <= t->log_start.v;
 }
@@ -265,21 +287,81 @@ static bool parse_manifest(struct partition_transfer *t,
                           size - MANIFEST_HEAD - blob);
 }
 
-/* Where the leader's log joins ours. */
-static void find_joint(const struct partition *p, struct partition_transfer *t)
+/* Can our log be cut at `offset`, in front of what the leader has from there
+ * on? Not inside a compacted segment: the entry may be gone. */
+static bool can_cut_at(const struct partition *p, kafka_offset offset)
+{
+    size_t n = partition_segment_count(p);
+    if (n == 0) {
+        return true;
+    }
+    struct segment s =
+        partition_segment_at(p, partition_segment_find(p, offset));
+    return s.base.v >= offset.v || s.end.v <= offset.v || s.compaction == 0;
+}
+
+/* Is ours a beginning of theirs, so that the rest may be written behind it? */
+static bool begins(const struct segment *ours, const struct segment *theirs)
+{
+    return ours->compaction == theirs->compaction &&
+           ours->bytes <= theirs->bytes && ours->slots <= theirs->slots;
+}
+
+/* Names for the files to be received: none that the running replica uses but of
+ * those that go on in the same file. The active one, which is the last, has
+ * generation 0; so has ours of its name if it was never compacted, and then it
+ * cannot be longer. */
+static bool choose_names(const struct partition *p,
+                         struct partition_transfer *t)
+{
+    size_t n = partition_segment_count(p);
+    t->here = mem_zalloc(t->n_segments * sizeof *t->here);
+    for (size_t i = t->joint; i < t->n_segments; i++) {
+        struct segment *theirs = &t->segments[i];
+        size_t same = segment_named(p, theirs->base.v);
+        struct segment ours = {.generation = 1};
+        bool last = i + 1 == t->n_segments;
+        if (same < n) {
+            ours = partition_segment_at(p, same);
+        }
+        theirs->generation = 0;
+        if (same < n && begins(&ours, theirs) &&
+            (!last || ours.generation == 0)) {
+            theirs->generation = ours.generation;
+            t->here[i] = (struct here){ours.bytes, ours.slots};
+        } else if (theirs->compaction != 0 || ours.generation == 0) {
+            if (last) {
+                return false; /* behind its own checkpoint: makes no sense */
+            }
+            theirs->generation = t->generation;
+        }
+    }
+    return true;
+}
+
+/* Where the leader's log joins ours; false: nowhere. */
+static bool find_joint(const struct partition *p, struct partition_transfer *t)
 {
     t->joint = 0;
     while (t->joint + 1 < t->n_segments &&
            t->segments[t->joint + 1].base.v <= p->settled.next.v) {
         t->joint++;
     }
-    size_t same = segment_named(p, t->segments[t->joint].base.v);
-    t->joint_bytes = t->joint_slots = 0;
-    if (same < partition_segment_count(p)) {
-        struct segment s = partition_segment_at(p, same);
-        t->joint_bytes = s.bytes;
-        t->joint_slots = s.slots;
+    while (t->joint > 0 && !can_cut_at(p, t->segments[t->joint].base)) {
+        t->joint--;
     }
+    kafka_offset joint = t->segments[t->joint].base;
+    t->apart = joint.v > p->settled.next.v || !can_cut_at(p, joint);
+    /* What the leader took out behind the joint may have been what made older
+     * records of ours, in front of it, count no more. */
+    if (t->compacted.v > joint.v && t->compacted.v > p->compacted.v) {
+        t->joint = 0;
+        t->apart = true;
+    }
+    if (!t->apart && p->compacted.v < t->compacted.v) {
+        t->compacted = p->compacted;
+    }
+    return choose_names(p, t);
 }
 
 static void add_part(struct partition_transfer *t, uint64_t number,
@@ -297,8 +379,7 @@ static void plan_parts(struct partition_transfer *t)
     t->parts = mem_zalloc((2 * n + 1) * sizeof *t->parts);
     for (size_t i = t->joint; i < t->n_segments; i++) {
         const struct segment *s = &t->segments[i];
-        uint64_t bytes = i == t->joint ? t->joint_bytes : 0;
-        uint64_t slots = i == t->joint ? t->joint_slots : 0;
+        uint64_t bytes = t->here[i].bytes, slots = t->here[i].slots;
         add_part(t, file_number(s->base.v, TRANSFER_LOG), bytes, s->bytes);
         add_part(t, file_number(s->base.v, TRANSFER_SIDE),
                  slots == 0 ? 0 : side_offset(slots), side_offset(s->slots));
@@ -311,6 +392,34 @@ static void plan_parts(struct partition_transfer *t)
     }
 }
 
+/* The segment that a part is of; NULL: it is the snapshot. */
+static const struct segment *part_segment(const struct partition_transfer *t,
+                                          const struct transfer_part *part)
+{
+    for (size_t i = t->joint;
+         i < t->n_segments && (part->number & 3) != TRANSFER_SNAPSHOT; i++) {
+        if (t->segments[i].base.v == (int64_t)(part->number >> 2)) {
+            return &t->segments[i];
+        }
+    }
+    return NULL;
+}
+
+/* Both parts are of the same file, here and there? */
+static bool same_file(const struct partition_transfer *t,
+                      const struct transfer_part *part,
+                      const struct partition_transfer *old,
+                      const struct transfer_part *was)
+{
+    const struct segment *a = part_segment(t, part);
+    const struct segment *b = part_segment(old, was);
+    return part->number == was->number &&
+           (a == NULL || b == NULL
+                ? a == b
+                : a->generation == b->generation &&
+                      a->compaction == b->compaction);
+}
+
 /* What was written for the manifest before needs no second time: files only
  * grow. */
 static void take_over(struct partition_transfer *t,
@@ -320,7 +429,7 @@ static void take_over(struct partition_transfer *t,
         for (size_t k = 0; k < old->n_parts; k++) {
             struct transfer_part *part = &t->parts[i];
             const struct transfer_part *was = &old->parts[k];
-            if (part->number == was->number && was->from <= part->from &&
+            if (same_file(t, part, old, was) && was->from <= part->from &&
                 was->done > part->from) {
                 uint64_t done = was->done < part->size ? was->done : part->size;
                 part->asked = part->done = done;
@@ -335,14 +444,19 @@ static enum err receive_begin(void *sm, log_index index, raft_term_t term,
     struct partition *p = sm;
     struct partition_transfer *t = mem_zalloc(sizeof *t);
     (void)term;
+    if (p->switching || p->n_retired > 0 || p->removals > 0) {
+        mem_free(t);
+        return ERR_NOT_READY; /* names are being given free */
+    }
     t->partition = p;
     t->state.index = index;
+    t->generation =
+        p->transfer != NULL ? p->transfer->generation : p->next_generation++;
     if (!parse_manifest(t, manifest, size) ||
-        t->state.next.v < p->settled.next.v) {
+        t->state.next.v < p->settled.next.v || !find_joint(p, t)) {
         transfer_free(t);
         return ERR_CORRUPT;
     }
-    find_joint(p, t);
     plan_parts(t);
     if (p->transfer != NULL) {
         take_over(t, p->transfer);
@@ -412,9 +526,19 @@ static enum err write_begin(void *sm, struct catchup_job *job)
 {
     struct partition *p = sm;
     struct transfer_write *w = mem_zalloc(sizeof *w);
+    const struct transfer_part part = {.number = job->range.file};
+    const struct segment *s = part_segment(p->transfer, &part);
     w->partition = p;
-    segment_path(w->path, p->dir, (int64_t)(job->range.file >> 2),
-                 suffixes[job->range.file & 3]);
+    if (s == NULL && (job->range.file & 3) != TRANSFER_SNAPSHOT) {
+        mem_free(w);
+        return ERR_NOT_FOUND;
+    }
+    if (s != NULL) {
+        segment_file(w->path, p->dir, s, suffixes[job->range.file & 3]);
+    } else {
+        segment_path(w->path, p->dir, (int64_t)(job->range.file >> 2),
+                     suffixes[TRANSFER_SNAPSHOT]);
+    }
     partition_ref(p);
     job->run = transfer_write_run;
     job->arg = w;
@@ -523,16 +647,15 @@ static enum err verify_chain(struct segment_view *v, struct walk *w)
     int64_t running = -1;
     enum err status;
     while ((status = side_cursor_next(v, &c, &e)) == ERR_OK) {
-        w->chain = side_chain(w->chain, e.index, e.term, e.type, e.size,
-                              e.payload_crc);
         running = e.max_timestamp > running ? e.max_timestamp : running;
-        if (e.index.v != w->index.v + 1 || e.chain != w->chain ||
-            e.position != position || e.base_offset.v != w->next.v ||
-            e.running_max != running) {
+        if (!side_follows(&e, w->index, w->chain) || e.position != position ||
+            (e.gone == 0 && e.base_offset.v != w->next.v) ||
+            e.base_offset.v < w->next.v || e.running_max != running) {
             status = ERR_CORRUPT;
             break;
         }
         w->index = e.index;
+        w->chain = e.chain;
         w->next.v = side_last_offset(&e).v + 1;
         position += e.type == ENTRY_DATA ? e.size : 0;
     }
@@ -564,7 +687,7 @@ static enum err ensure_log(const struct partition_transfer *t,
     if (segment->bytes > 0) {
         return ERR_OK;
     }
-    segment_path(path, t->partition->dir, segment->base.v, "log");
+    segment_file(path, t->partition->dir, segment, "log");
     status =
         env_file_open(t->partition->env, path,
                       ENV_FILE_READ | ENV_FILE_WRITE | ENV_FILE_CREATE, &file);
@@ -615,8 +738,7 @@ static enum err verify_segment(struct partition_transfer *t, size_t i,
         status = verify_chain(&v, w);
     }
     if (status == ERR_OK) {
-        uint64_t from =
-            i == t->joint && t->joint_slots > 0 ? t->joint_slots : 1;
+        uint64_t from = t->here[i].slots > 0 ? t->here[i].slots : 1;
         status = verify_batches(&v, from);
     }
     if (status == ERR_OK && i + 1 == t->n_segments) {
@@ -724,7 +846,8 @@ static enum err finish_run(struct settle_job *job)
     }
     if (status == ERR_OK) {
         status =
-            manifest_write(t->partition->env, t->partition->dir, t->closed, n);
+            manifest_write(t->partition->env, t->partition->dir, t->closed, n,
+                           t->compacted);
     }
     if (status == ERR_NOT_FOUND) {
         status = ERR_CORRUPT;
@@ -746,7 +869,7 @@ static void receive_finish(void *sm, struct settle_job *job)
     t->n_closed = 0;
     /* Ours up to the joint; none when the leader's log begins behind ours. */
     kafka_offset joint = t->segments[t->joint].base;
-    if (joint.v <= p->settled.next.v) {
+    if (!t->apart) {
         for (size_t i = 0; i < n; i++) {
             struct segment s = partition_segment_at(p, i);
             if (s.base.v < joint.v) {
@@ -809,8 +932,10 @@ static void receive_end(void *sm, bool switched)
     }
     transfer_free(p->transfer);
     p->transfer = NULL;
-    if (switched) {
+    if (switched) { /* the segments are about to be others */
         log_info("partition", "%s: caught up by transfer", p->name);
+    } else {
+        compaction_poll(p);
     }
 }
 

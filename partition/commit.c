@@ -229,6 +229,7 @@ static void on_closed(void *sm)
     p->wake = true;
     env_timer_stop(&p->leaderless);
     partition_fail_waiting(p, KAFKA_NOT_LEADER_OR_FOLLOWER);
+    compaction_closed(p);
     partition_unref(p);
 }
 

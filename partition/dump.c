@@ -2,6 +2,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/assert.h"
 #include "base/crc32c.h"
@@ -16,8 +17,8 @@ struct dump {
     const struct dump_ops *ops;
     void *arg;
     struct dump_summary *sum;
-    int64_t *bases; /* of the segments, ascending */
-    size_t n_bases, capacity;
+    struct segment *files; /* by base; generation and base count */
+    size_t n_files, capacity;
     char name[64]; /* of the file being read */
     bool broken;   /* a segment ended by damage: offsets jump behind it */
 };
@@ -111,11 +112,9 @@ static void dump_entries(struct dump *d, struct segment_view *v, bool last)
     uint8_t *buffer = NULL;
     enum err status;
     while ((status = side_cursor_next(v, &c, &e)) == ERR_OK) {
-        uint64_t chain = side_chain(d->sum->chain, e.index, e.term, e.type,
-                                    e.size, e.payload_crc);
         if (e.size > DUMP_BATCH_MAX ||
             (!d->broken && d->sum->last.v != 0 &&
-             (e.index.v != d->sum->last.v + 1 || chain != e.chain))) {
+             !side_follows(&e, d->sum->last, d->sum->chain))) {
             status = ERR_CORRUPT;
             break;
         }
@@ -124,6 +123,8 @@ static void dump_entries(struct dump *d, struct segment_view *v, bool last)
                 status = ERR_CORRUPT;
                 break;
             }
+        } else if (e.gone > 0) {
+            d->sum->gone += e.gone;
         } else {
             d->sum->others++;
             if (d->ops->entry != NULL) {
@@ -194,22 +195,23 @@ static enum err dump_log(struct dump *d, struct env_file *log)
 }
 
 /* ---- segments ------------------------------------------------------------ */
-static enum err dump_segment(struct dump *d, int64_t base, bool last)
+static enum err dump_segment(struct dump *d, const struct segment *segment,
+                             bool last)
 {
     struct segment_view v = {
-        .env = d->env, .dir = d->dir, .segment = {.base = {base}}};
+        .env = d->env, .dir = d->dir, .segment = *segment};
     char path[LIMIT_PATH];
     uint64_t size;
     enum err status;
-    snprintf(d->name, sizeof d->name, "%020" PRId64 ".log", base);
-    segment_path(path, d->dir, base, "log");
+    segment_file(path, d->dir, segment, "log");
+    snprintf(d->name, sizeof d->name, "%s", strrchr(path, '/') + 1);
     status = env_file_open(d->env, path, ENV_FILE_READ, &v.log.file);
     if (status != ERR_OK) {
         return status;
     }
     d->sum->segments++;
     v.segment.bytes = UINT64_MAX;
-    segment_path(path, d->dir, base, "side");
+    segment_file(path, d->dir, segment, "side");
     status = env_file_open(d->env, path, ENV_FILE_READ, &v.side.file);
     if (status == ERR_OK) {
         status = env_file_size(v.side.file, &size);
@@ -225,20 +227,68 @@ static enum err dump_segment(struct dump *d, int64_t base, bool last)
     return status;
 }
 
+static void add_file(struct dump *d, const struct segment *segment)
+{
+    if (d->n_files == d->capacity) {
+        d->capacity = d->capacity == 0 ? 8 : d->capacity * 2;
+        d->files = mem_realloc(d->files, d->capacity * sizeof *d->files);
+    }
+    d->files[d->n_files++] = *segment;
+}
+
 static void add_name(void *arg, const char *name)
 {
     struct dump *d = arg;
-    int64_t base;
-    int end = 0;
-    if (sscanf(name, "%20" SCNd64 ".log%n", &base, &end) != 1 || end != 24 ||
-        name[end] != '\0') {
-        return;
+    struct segment s = {0};
+    char suffix[SEGMENT_SUFFIX_MAX];
+    if (segment_name_parse(name, &s.base.v, &s.generation, suffix) &&
+        strcmp(suffix, "log") == 0) {
+        add_file(d, &s);
     }
-    if (d->n_bases == d->capacity) {
-        d->capacity = d->capacity == 0 ? 8 : d->capacity * 2;
-        d->bases = mem_realloc(d->bases, d->capacity * sizeof *d->bases);
+}
+
+static int by_base(const void *a, const void *b)
+{
+    const struct segment *x = a, *y = b;
+    if (x->base.v != y->base.v) {
+        return x->base.v < y->base.v ? -1 : 1;
     }
-    d->bases[d->n_bases++] = base;
+    return (x->generation > y->generation) - (x->generation < y->generation);
+}
+
+/* What a compaction has replaced or not brought to its end is left out: the
+ * list of closed segments knows, and behind it all are as they were settled.
+ * Where a segment that was never compacted ends, its file says: the list may
+ * have been written before a settling that did not come to its end. */
+static void leave_out_leftovers(struct dump *d)
+{
+    struct segment *listed = NULL;
+    size_t n = 0, kept = 0, at = 0;
+    if (manifest_read(d->env, d->dir, &listed, &n) != ERR_OK) {
+        n = 0;
+    }
+    kafka_offset behind = {0};
+    if (n > 0) {
+        behind.v = listed[n - 1].compaction != 0 ? listed[n - 1].end.v
+                                                 : listed[n - 1].base.v + 1;
+    }
+    if (d->n_files > 1) {
+        qsort(d->files, d->n_files, sizeof *d->files, by_base);
+    }
+    for (size_t i = 0; i < d->n_files; i++) {
+        struct segment *s = &d->files[i];
+        while (at < n && listed[at].base.v < s->base.v) {
+            at++;
+        }
+        if (at < n && listed[at].base.v == s->base.v &&
+            listed[at].generation == s->generation) {
+            d->files[kept++] = *s;
+        } else if (s->generation == 0 && s->base.v >= behind.v) {
+            d->files[kept++] = *s;
+        }
+    }
+    d->n_files = kept;
+    mem_free(listed);
 }
 
 enum err partition_dump(struct env *env, const char *path,
@@ -251,7 +301,8 @@ enum err partition_dump(struct env *env, const char *path,
     enum err status = ERR_OK;
     memset(out, 0, sizeof *out);
     out->first.v = out->end.v = -1;
-    if (n > 4 && strcmp(path + n - 4, ".log") == 0) {
+    bool one = n > 4 && strcmp(path + n - 4, ".log") == 0;
+    if (one) {
         add_name(&d, slash == NULL ? path : path + (slash + 1 - dir));
         if (slash == NULL) {
             strcpy(dir, ".");
@@ -262,13 +313,16 @@ enum err partition_dump(struct env *env, const char *path,
         status = env_dir_list(env, path, add_name, &d);
     }
     d.dir = dir;
-    if (status == ERR_OK && d.n_bases == 0) {
+    if (status == ERR_OK && !one) {
+        leave_out_leftovers(&d);
+    }
+    if (status == ERR_OK && d.n_files == 0) {
         status = ERR_NOT_FOUND;
     }
-    for (size_t i = 0; i < d.n_bases && status == ERR_OK; i++) {
-        status = dump_segment(&d, d.bases[i], i + 1 == d.n_bases);
+    for (size_t i = 0; i < d.n_files && status == ERR_OK; i++) {
+        status = dump_segment(&d, &d.files[i], i + 1 == d.n_files);
     }
-    mem_free(d.bases);
+    mem_free(d.files);
     mem_free(dir);
     return status;
 }

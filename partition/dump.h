@@ -1,7 +1,9 @@
 /* Reads the files of one partition offline, for `flotilla log dump` and
  * `flotilla log verify`: everything that settled, in order, each batch with a
- * digest of its bytes, so that replicas can be compared by offset. What is
- * still only in the write-ahead log is not seen. Changes nothing. */
+ * digest of its bytes, so that replicas can be compared by offset (of a
+ * compacted topic only what none of them has compacted yet: each does that by
+ * itself). What is still only in the write-ahead log is not seen. Changes
+ * nothing. */
 #ifndef PARTITION_DUMP_H
 #define PARTITION_DUMP_H
 
@@ -30,8 +32,10 @@ struct dump_ops {
 
 struct dump_summary {
     uint64_t segments, batches, records, bytes, others, damaged;
+    uint64_t gone; /* entries that compaction took out */
     kafka_offset first, end; /* -1, -1 when there is nothing */
-    uint64_t chain;          /* at the last entry; equal on equal replicas */
+    uint64_t chain; /* at the last entry; equal on replicas of the same log,
+                     * also where they compacted it differently */
     log_index last;
     bool tail_left; /* bytes behind the end that do not make entries:
                      * a settling that was cut off, no damage */

@@ -176,13 +176,44 @@ static void read_answer(struct fetch_read *r)
     }
 }
 
+static void read_segment(struct fetch_read *r);
+
+/* Compaction took away everything from there to the segment's end: what comes
+ * next may lie in the next segment (true: it is read) or in memory. */
+static bool read_behind_gap(struct fetch_read *r)
+{
+    struct partition *p = r->partition;
+    struct partition_fetch *req = r->req;
+    r->offset = r->view.segment.end;
+    uint32_t at = ring_find_offset(&p->ring, r->offset);
+    if (r->offset.v < p->settled.next.v &&
+        (at == p->ring.count ||
+         ring_at(&p->ring, at)->base_offset.v > r->offset.v)) {
+        read_segment(r);
+        return true;
+    }
+    read_drop(r);
+    fetch_describe(p, req);
+    if (at < p->ring.count &&
+        r->offset.v < partition_limit(p, req->isolation).v) {
+        fetch_memory(p, req, at);
+    }
+    return false;
+}
+
 static void read_done(struct env_work *work)
 {
     struct fetch_read *r = work->arg;
     struct partition *p = r->partition;
     struct partition_fetch *req = r->req;
+    bool gap = r->status == ERR_NOT_FOUND && r->view.segment.compaction != 0 &&
+               !p->closed && r->offset.v >= p->log_start.v;
     partition_view_give(p, &r->view);
-    read_answer(r);
+    if (!gap) {
+        read_answer(r);
+    } else if (read_behind_gap(r)) {
+        return;
+    }
     mem_free(r);
     req->cb(req);
     fetch_next_waiting(p->shard);
@@ -208,13 +239,9 @@ static bool read_reserve(struct fetch_read *r)
     return true;
 }
 
-/* Begins a read if the memory for it is there. */
-static bool read_begin(struct fetch_read *r)
+static void read_segment(struct fetch_read *r)
 {
     struct partition *p = r->partition;
-    if (!read_reserve(r)) {
-        return false;
-    }
     ASSERT(partition_segment_count(p) > 0); /* not in memory: settled */
     size_t i = partition_segment_find(p, r->offset);
     partition_view_take(p, i, &r->view);
@@ -222,6 +249,15 @@ static bool read_begin(struct fetch_read *r)
     r->work.done = read_done;
     r->work.arg = r;
     env_work_submit(p->env, ENV_POOL_IO, &r->work);
+}
+
+/* Begins a read if the memory for it is there. */
+static bool read_begin(struct fetch_read *r)
+{
+    if (!read_reserve(r)) {
+        return false;
+    }
+    read_segment(r);
     return true;
 }
 

@@ -13,7 +13,8 @@ enum file_kind { FILE_LOG, FILE_SIDE, FILE_LOG_DIRECT };
 struct file_key {
     uint64_t owner; /* number of the partition in the shard */
     int64_t base;   /* offset in the segment's name */
-    uint64_t kind;  /* enum file_kind */
+    uint32_t kind;  /* enum file_kind */
+    uint32_t generation;
 };
 
 struct file_cache;

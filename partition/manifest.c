@@ -1,10 +1,14 @@
-/* The list of closed segments, so that a start opens none of them. Derived: the
- * side files tell the same, and are asked when the list is missing or does not
- * join the active segment without a gap.
+/* The list of closed segments, so that a start opens none of them; where
+ * compaction replaced segments it says which files count: replacing the list is
+ * the switch. When it is missing or does not join the active segment without a
+ * gap, the side files are asked: those of a compaction that came to its end are
+ * as good as what they replace, and others have no head.
  *
- * File `segments`, big-endian: u16 version 1, u16 zero, u32 count; per segment
- * i64 base, i64 end, u64 bytes, u64 slots, i64 maximum timestamp; u32 CRC-32C
- * of all before. */
+ * File `segments`, big-endian: u16 version 2, u16 zero, u32 count, i64 offset
+ * up to which the log is compacted; per segment i64 base, i64 end, u64 bytes,
+ * u64 slots, i64 maximum timestamp, u32 generation, u32 zero, u64 id of its
+ * compaction, i64 horizon; u32 CRC-32C of all before. Version 1 is the same
+ * without what compaction needs. */
 #include <inttypes.h>
 #include <stdio.h>
 
@@ -14,9 +18,11 @@
 #include "partition/bytes.h"
 #include "partition/segment.h"
 
-#define MANIFEST_VERSION 1
-#define MANIFEST_HEAD 8
-#define MANIFEST_SEGMENT 40
+#define MANIFEST_VERSION 2
+#define MANIFEST_HEAD 16
+#define MANIFEST_SEGMENT 64
+#define MANIFEST_1_HEAD 8
+#define MANIFEST_1_SEGMENT 40
 
 static void manifest_path(char *path, const char *dir)
 {
@@ -25,19 +31,24 @@ static void manifest_path(char *path, const char *dir)
 }
 
 enum err manifest_write(struct env *env, const char *dir,
-                        const struct segment *segments, size_t n)
+                        const struct segment *segments, size_t n,
+                        kafka_offset compacted)
 {
     char path[LIMIT_PATH];
     size_t size = MANIFEST_HEAD + n * MANIFEST_SEGMENT + 4;
     uint8_t *bytes = mem_zalloc(size), *to = bytes + MANIFEST_HEAD;
     put_u16(bytes, MANIFEST_VERSION);
     put_u32(bytes + 4, (uint32_t)n);
+    put_i64(bytes + 8, compacted.v);
     for (size_t i = 0; i < n; i++, to += MANIFEST_SEGMENT) {
         put_i64(to, segments[i].base.v);
         put_i64(to + 8, segments[i].end.v);
         put_u64(to + 16, segments[i].bytes);
         put_u64(to + 24, segments[i].slots);
         put_i64(to + 32, segments[i].max_timestamp);
+        put_u32(to + 40, segments[i].generation);
+        put_u64(to + 48, segments[i].compaction);
+        put_i64(to + 56, segments[i].horizon);
     }
     put_u32(to, crc32c(0, bytes, size - 4));
     manifest_path(path, dir);
@@ -63,21 +74,38 @@ static void list_add(struct segment_list *list, const struct segment *s)
 
 /* True when the list is whole and joins the active segment. */
 static bool manifest_parse(const uint8_t *bytes, size_t size,
-                           kafka_offset active, struct segment_list *list)
+                           kafka_offset active, struct segment_list *list,
+                           kafka_offset *compacted)
 {
     int64_t end = -1;
-    if (size < MANIFEST_HEAD + 4 || get_u16(bytes) != MANIFEST_VERSION ||
-        get_u32(bytes + size - 4) != crc32c(0, bytes, size - 4) ||
-        (size - MANIFEST_HEAD - 4) / MANIFEST_SEGMENT != get_u32(bytes + 4)) {
+    size_t head = MANIFEST_HEAD, each = MANIFEST_SEGMENT;
+    if (size < MANIFEST_1_HEAD + 4 ||
+        get_u32(bytes + size - 4) != crc32c(0, bytes, size - 4)) {
         return false;
     }
-    const uint8_t *at = bytes + MANIFEST_HEAD;
-    for (uint32_t n = get_u32(bytes + 4); n > 0; n--, at += MANIFEST_SEGMENT) {
-        struct segment s = {{get_i64(at)},
-                            {get_i64(at + 8)},
-                            get_u64(at + 16),
-                            get_u64(at + 24),
-                            get_i64(at + 32)};
+    bool first_version = get_u16(bytes) == 1;
+    if (first_version) {
+        head = MANIFEST_1_HEAD;
+        each = MANIFEST_1_SEGMENT;
+    } else if (get_u16(bytes) != MANIFEST_VERSION) {
+        return false;
+    }
+    if (size < head + 4 || (size - head - 4) / each != get_u32(bytes + 4)) {
+        return false;
+    }
+    compacted->v = first_version ? 0 : get_i64(bytes + 8);
+    const uint8_t *at = bytes + head;
+    for (uint32_t n = get_u32(bytes + 4); n > 0; n--, at += each) {
+        struct segment s = {.base = {get_i64(at)},
+                            .end = {get_i64(at + 8)},
+                            .bytes = get_u64(at + 16),
+                            .slots = get_u64(at + 24),
+                            .max_timestamp = get_i64(at + 32)};
+        if (!first_version) {
+            s.generation = get_u32(at + 40);
+            s.compaction = get_u64(at + 48);
+            s.horizon = get_i64(at + 56);
+        }
         if (s.base.v >= active.v) {
             break;
         }
@@ -91,35 +119,43 @@ static bool manifest_parse(const uint8_t *bytes, size_t size,
 }
 
 /* ---- from the side files ------------------------------------------------- */
-struct bases {
+struct candidate {
+    kafka_offset base;
+    uint32_t generation;
+};
+
+struct candidates {
     kafka_offset active;
-    int64_t *list; /* ascending, up to the active one */
+    struct candidate *list; /* by base, up to the active one */
     size_t n, capacity;
 };
 
-static void add_base(void *arg, const char *name)
+static void add_candidate(void *arg, const char *name)
 {
-    struct bases *b = arg;
-    int64_t base;
-    int end = 0;
-    if (sscanf(name, "%20" SCNd64 ".side%n", &base, &end) != 1 || end != 25 ||
-        name[end] != '\0' || base > b->active.v) {
+    struct candidates *c = arg;
+    struct candidate found;
+    char suffix[SEGMENT_SUFFIX_MAX];
+    if (!segment_name_parse(name, &found.base.v, &found.generation, suffix) ||
+        strcmp(suffix, "side") != 0 || found.base.v > c->active.v) {
         return;
     }
-    if (b->n == b->capacity) {
-        b->capacity = b->capacity == 0 ? 8 : b->capacity * 2;
-        b->list = mem_realloc(b->list, b->capacity * sizeof *b->list);
+    if (c->n == c->capacity) {
+        c->capacity = c->capacity == 0 ? 8 : c->capacity * 2;
+        c->list = mem_realloc(c->list, c->capacity * sizeof *c->list);
     }
-    b->list[b->n++] = base;
+    c->list[c->n++] = found;
 }
 
-/* Looks for the end of segment `base` in front of `next`, and makes it the next
+/* Looks for the end of a segment in front of `next`, and makes it the next
  * `next`. ERR_NOT_FOUND: it does not end there, it is left over. */
-static enum err probe(struct env *env, const char *dir, int64_t base,
-                      struct side_head *next, struct segment *out)
+static enum err probe(struct env *env, const char *dir,
+                      const struct candidate *candidate, struct side_head *next,
+                      struct segment *out)
 {
-    struct segment_view v = {
-        .env = env, .dir = dir, .segment = {.base = {base}}};
+    struct segment_view v = {.env = env,
+                             .dir = dir,
+                             .segment = {.base = candidate->base,
+                                         .generation = candidate->generation}};
     struct side_entry last;
     struct side_head head;
     uint64_t size, slot;
@@ -141,11 +177,14 @@ static enum err probe(struct env *env, const char *dir, int64_t base,
     }
     if (status == ERR_OK) {
         *out = (struct segment){
-            {base},
-            next->base,
-            last.position + (last.type == ENTRY_DATA ? last.size : 0),
-            slot + side_slots(last.type, last.size),
-            last.running_max};
+            .base = candidate->base,
+            .end = next->base,
+            .bytes = last.position + (last.type == ENTRY_DATA ? last.size : 0),
+            .slots = slot + side_slots(last.type, last.size),
+            .max_timestamp = last.running_max,
+            .generation = candidate->generation,
+            .compaction = head.compaction,
+            .horizon = head.compaction != 0 ? 1 : 0}; /* look soon */
         *next = head;
     }
     segment_view_close(&v);
@@ -174,51 +213,94 @@ static void list_reverse(struct segment_list *list)
     }
 }
 
+/* The segment in front of `next`: one made by compaction that reaches back the
+ * furthest, else as it was settled. */
+static enum err probe_all(struct env *env, const char *dir,
+                          const struct candidates *c, struct side_head *next,
+                          struct segment *out)
+{
+    enum err status = ERR_NOT_FOUND;
+    for (size_t i = 0; i < c->n && status == ERR_NOT_FOUND; i++) {
+        if (c->list[i].base.v < next->base.v && c->list[i].generation > 0) {
+            status = probe(env, dir, &c->list[i], next, out);
+        }
+    }
+    for (size_t i = c->n; i > 0 && status == ERR_NOT_FOUND; i--) {
+        if (c->list[i - 1].base.v < next->base.v &&
+            c->list[i - 1].generation == 0) {
+            status = probe(env, dir, &c->list[i - 1], next, out);
+        }
+    }
+    return status;
+}
+
 /* From the active segment back: each must end where the next begins. */
 static enum err manifest_rebuild(struct env *env, const char *dir,
                                  kafka_offset active, struct segment_list *list)
 {
-    struct bases b = {.active = active};
+    struct candidates c = {.active = active};
     struct side_head next;
     enum err status = active_head(env, dir, active, &next);
     list->n = 0;
     if (status == ERR_OK) {
-        status = env_dir_list(env, dir, add_base, &b);
+        status = env_dir_list(env, dir, add_candidate, &c);
     }
-    for (size_t i = b.n; i > 0 && status == ERR_OK; i--) {
+    while (status == ERR_OK) {
         struct segment s;
-        if (b.list[i - 1] < next.base.v) {
-            status = probe(env, dir, b.list[i - 1], &next, &s);
-            if (status == ERR_OK) {
-                list_add(list, &s);
-            } else if (status == ERR_NOT_FOUND) {
-                status = ERR_OK;
-            }
+        status = probe_all(env, dir, &c, &next, &s);
+        if (status == ERR_OK) {
+            list_add(list, &s);
         }
     }
-    mem_free(b.list);
+    mem_free(c.list);
     list_reverse(list);
+    return status == ERR_NOT_FOUND ? ERR_OK : status;
+}
+
+static enum err read_manifest(struct env *env, const char *dir, void **bytes,
+                              size_t *size)
+{
+    char path[LIMIT_PATH];
+    manifest_path(path, dir);
+    return env_file_read_whole(env, path, LIMIT_MANIFEST_BYTES, bytes, size);
+}
+
+enum err manifest_read(struct env *env, const char *dir, struct segment **out,
+                       size_t *n)
+{
+    struct segment_list list = {0};
+    kafka_offset compacted;
+    void *bytes;
+    size_t size;
+    enum err status = read_manifest(env, dir, &bytes, &size);
+    if (status == ERR_OK) {
+        (void)manifest_parse(bytes, size, (kafka_offset){INT64_MAX}, &list,
+                             &compacted);
+        mem_free(bytes);
+        status = list.n == 0 ? ERR_NOT_FOUND : ERR_OK;
+    }
+    *out = list.segments;
+    *n = list.n;
     return status;
 }
 
 enum err manifest_load(struct env *env, const char *dir, kafka_offset active,
-                       struct segment **out, size_t *n)
+                       struct segment **out, size_t *n,
+                       kafka_offset *compacted)
 {
-    char path[LIMIT_PATH];
     struct segment_list list = {0};
     void *bytes;
     size_t size;
-    manifest_path(path, dir);
-    enum err status =
-        env_file_read_whole(env, path, LIMIT_MANIFEST_BYTES, &bytes, &size);
+    enum err status = read_manifest(env, dir, &bytes, &size);
     bool good = false;
     if (status == ERR_OK) {
-        good = manifest_parse(bytes, size, active, &list);
+        good = manifest_parse(bytes, size, active, &list, compacted);
         mem_free(bytes);
     } else if (status != ERR_NOT_FOUND) {
         return status;
     }
     if (!good) {
+        compacted->v = 0;
         status = manifest_rebuild(env, dir, active, &list);
         if (status != ERR_OK) {
             mem_free(list.segments);

@@ -81,6 +81,8 @@ static struct partition *partition_new(struct partition_shard *shard,
     p->dir = dir_of(shard, creation, name);
     p->producers = producers_new();
     p->leader_epoch = -1;
+    p->next_generation = 1;
+    p->era = 1;
     p->refs = 1;
     link_init(&p->wait_commit);
     link_init(&p->wait_durable);
@@ -103,7 +105,9 @@ static void partition_free(struct partition *p)
     file_cache_forget(p->shard->files, p->number, -1);
     epochs_free(&p->epochs);
     producers_free(p->producers);
+    ASSERT(p->compaction == NULL);
     mem_free(p->closed_segments);
+    mem_free(p->retired);
     mem_free(p->ring.entries);
     mem_free(p->name);
     mem_free(p->dir);
@@ -366,9 +370,11 @@ struct segment partition_segment_at(const struct partition *p, size_t i)
     if (i < p->n_closed_segments) {
         return p->closed_segments[i];
     }
-    return (struct segment){p->settled.base, p->settled.next,
-                            p->settled.position, p->settled.slots,
-                            p->settled.running_max};
+    return (struct segment){.base = p->settled.base,
+                            .end = p->settled.next,
+                            .bytes = p->settled.position,
+                            .slots = p->settled.slots,
+                            .max_timestamp = p->settled.running_max};
 }
 
 size_t partition_segment_find(const struct partition *p, kafka_offset offset)
@@ -383,11 +389,13 @@ size_t partition_segment_find(const struct partition *p, kafka_offset offset)
 void partition_view_take(struct partition *p, size_t i,
                          struct segment_view *view)
 {
-    struct file_key key = {p->number, 0, FILE_LOG};
     view->env = p->env;
     view->dir = p->dir;
     view->segment = partition_segment_at(p, i);
-    key.base = view->segment.base.v;
+    view->era = p->era;
+    p->views++;
+    struct file_key key = {p->number, view->segment.base.v, FILE_LOG,
+                           view->segment.generation};
     file_cache_take(p->shard->files, &key, &view->log);
     key.kind = FILE_SIDE;
     file_cache_take(p->shard->files, &key, &view->side);
@@ -397,6 +405,35 @@ void partition_view_give(struct partition *p, struct segment_view *view)
 {
     file_cache_give(p->shard->files, &view->log);
     file_cache_give(p->shard->files, &view->side);
+    if (view->era == 0) {
+        return; /* was not taken */
+    }
+    uint32_t *views = view->era == p->era ? &p->views : &p->views_before;
+    ASSERT(*views > 0);
+    (*views)--;
+    view->era = 0;
+    retired_remove(p);
+}
+
+void segments_retire(struct partition *p, struct segment *segments, size_t n)
+{
+    ASSERT(p->n_retired == 0 && p->views_before == 0);
+    p->retired = segments;
+    p->n_retired = n;
+    p->views_before = p->views;
+    p->views = 0;
+    p->era = p->era + 1 == 0 ? 1 : p->era + 1;
+    retired_remove(p);
+}
+
+void retired_remove(struct partition *p)
+{
+    if (p->n_retired > 0 && p->views_before == 0) {
+        segments_remove(p, p->retired, p->n_retired);
+        mem_free(p->retired);
+        p->retired = NULL;
+        p->n_retired = 0;
+    }
 }
 
 void partition_tell_damage(struct partition *p, kafka_offset offset)

@@ -25,12 +25,18 @@ struct partition_config {
     int64_t retention_bytes; /* -1: no limit */
     int32_t segment_bytes;
     int64_t segment_ms;
+    int64_t segment_jitter_ms; /* segments end up to so much earlier */
     int32_t index_interval_bytes;
     int32_t max_message_bytes; /* of one batch with its 12 header bytes */
     enum partition_timestamp_type timestamp_type;
     int64_t timestamp_before_max_ms, timestamp_after_max_ms;
     int32_t min_insync_replicas;
     int64_t producer_id_expiration_ms;
+    /* compaction, where cleanup_compact */
+    bool compaction_off; /* this broker does not compact */
+    double min_cleanable_dirty_ratio;
+    int64_t delete_retention_ms;
+    int64_t min_compaction_lag_ms, max_compaction_lag_ms;
 };
 
 /* What the partitions of one shard share: directory, bounded cache of open

@@ -79,6 +79,7 @@ struct partition_shard {
     struct partition_link partitions; /* in order of opening */
     uint64_t next_number;
     struct env_timer maintenance;
+    struct partition *compacting; /* one at a time; NULL: none */
     uint64_t read_bytes;         /* in use */
     struct partition_link reads; /* waiting for read_bytes */
 };
@@ -115,7 +116,18 @@ struct partition {
     kafka_offset settled_log_start;
     struct segment *closed_segments; /* oldest first */
     size_t n_closed_segments;
+    kafka_offset compacted;   /* up to here one record of a key at most */
+    uint32_t next_generation; /* for files that replace others */
+    struct compaction *compaction; /* under way, or NULL */
+    uint64_t compact_again_ms;     /* not before */
+    /* Segments whose place was taken: their files go when nobody who began to
+     * read before that (in an earlier era) reads any more. */
+    struct segment *retired;
+    size_t n_retired;
+    uint32_t era, views, views_before;
+    uint32_t removals; /* of files, under way */
     bool settling, dir_made, roll_wanted;
+    bool switching; /* the list of closed segments is being replaced */
     bool leased; /* a replica reads our segments: none is removed */
     struct partition_transfer *transfer; /* being received, or NULL */
     kafka_offset told; /* ops->applied was called up to here */
@@ -155,6 +167,10 @@ enum kafka_error partition_check_epoch(const struct partition *p,
 void partition_view_take(struct partition *p, size_t i,
                          struct segment_view *view);
 void partition_view_give(struct partition *p, struct segment_view *view);
+/* These segments are in no list any more: their files go when nobody reads them.
+ * Takes the memory over. Only when nothing is retired already. */
+void segments_retire(struct partition *p, struct segment *segments, size_t n);
+void retired_remove(struct partition *p);
 size_t partition_segment_count(const struct partition *p);
 struct segment partition_segment_at(const struct partition *p, size_t i);
 /* Number of the segment that may hold `offset`. */
@@ -196,9 +212,21 @@ void retention_run(struct env_timer *timer);
 /* Forgets closed segments below the settled log start and removes their
  * files. */
 void retention_remove(struct partition *p);
+/* Removes the files of segments that are in no list any more. */
+void segments_remove(struct partition *p, const struct segment *segments,
+                     size_t n);
 /* Forgets the oldest n. */
 void closed_segments_drop(struct partition *p, size_t n);
 void delete_records_turn(struct partition *p);
+
+/* compaction.c */
+struct compaction;
+/* Begins one where it is most needed, if none is under way on the shard. */
+void compaction_consider(struct partition_shard *shard);
+/* Something it may have waited for has ended. */
+void compaction_poll(struct partition *p);
+/* The partition is closed. */
+void compaction_closed(struct partition *p);
 
 /* fetch.c */
 void fetch_next_waiting(struct partition_shard *shard);

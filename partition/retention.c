@@ -170,6 +170,12 @@ static bool segment_expired(const struct partition *p, const struct segment *s,
            now_ms - s->max_timestamp > p->config.retention_ms;
 }
 
+/* Compaction left nothing in it. */
+static bool segment_empty(const struct segment *s)
+{
+    return s->compaction != 0 && s->bytes == 0;
+}
+
 /* Where the log shall start as time and size have it: at the beginning of a
  * segment, only behind closed ones. */
 static kafka_offset retention_start(struct partition *p)
@@ -182,7 +188,7 @@ static kafka_offset retention_start(struct partition *p)
         bool large = p->config.retention_bytes >= 0 &&
                      size - s->bytes >= (uint64_t)p->config.retention_bytes;
         kafka_offset behind = partition_segment_at(p, i + 1).base;
-        if (!large && !segment_expired(p, s, now_ms)) {
+        if (!large && !segment_empty(s) && !segment_expired(p, s, now_ms)) {
             break;
         }
         size -= s->bytes;
@@ -256,6 +262,7 @@ void retention_run(struct env_timer *timer)
             forget_producers(p);
         }
     }
+    compaction_consider(shard);
     env_timer_start(timer, MAINTENANCE_MS);
 }
 
@@ -264,7 +271,7 @@ struct removal {
     struct env_work work;
     struct partition *partition;
     size_t n;
-    kafka_offset bases[];
+    struct segment segments[];
 };
 
 static void removal_run(struct env_work *work)
@@ -274,9 +281,9 @@ static void removal_run(struct env_work *work)
     for (size_t i = 0; i < r->n; i++) {
         /* Not synced, and a failure is no loss: at the next start whatever the
          * checkpoint does not name is removed. */
-        segment_path(path, r->partition->dir, r->bases[i].v, "log");
+        segment_file(path, r->partition->dir, &r->segments[i], "log");
         (void)!env_file_unlink(r->partition->env, path);
-        segment_path(path, r->partition->dir, r->bases[i].v, "side");
+        segment_file(path, r->partition->dir, &r->segments[i], "side");
         (void)!env_file_unlink(r->partition->env, path);
     }
 }
@@ -284,8 +291,12 @@ static void removal_run(struct env_work *work)
 static void removal_done(struct env_work *work)
 {
     struct removal *r = work->arg;
-    partition_unref(r->partition);
+    struct partition *p = r->partition;
     mem_free(r);
+    ASSERT(p->removals > 0);
+    p->removals--;
+    compaction_poll(p);
+    partition_unref(p);
 }
 
 void closed_segments_drop(struct partition *p, size_t n)
@@ -304,20 +315,30 @@ void retention_remove(struct partition *p)
            partition_segment_at(p, n + 1).base.v <= p->settled_log_start.v) {
         n++;
     }
-    if (n == 0 || p->leased) {
+    if (n == 0 || p->leased || p->switching) {
         return;
     }
-    struct removal *r = mem_zalloc(sizeof *r + n * sizeof r->bases[0]);
+    struct segment *gone = mem_alloc(n * sizeof *gone);
+    memcpy(gone, p->closed_segments, n * sizeof *gone);
+    closed_segments_drop(p, n);
+    segments_remove(p, gone, n);
+    mem_free(gone);
+}
+
+void segments_remove(struct partition *p, const struct segment *segments,
+                     size_t n)
+{
+    struct removal *r = mem_zalloc(sizeof *r + n * sizeof r->segments[0]);
     r->partition = p;
     r->n = n;
     for (size_t i = 0; i < n; i++) {
-        r->bases[i] = p->closed_segments[i].base;
-        file_cache_forget(p->shard->files, p->number, r->bases[i].v);
+        r->segments[i] = segments[i];
+        file_cache_forget(p->shard->files, p->number, segments[i].base.v);
     }
-    closed_segments_drop(p, n);
     r->work.run = removal_run;
     r->work.done = removal_done;
     r->work.arg = r;
+    p->removals++;
     partition_ref(p);
     env_work_submit(p->env, ENV_POOL_IO, &r->work);
 }

@@ -17,6 +17,33 @@ void segment_path(char *path, const char *dir, int64_t number,
     ASSERT(n > 0 && n < LIMIT_PATH);
 }
 
+void segment_file(char *path, const char *dir, const struct segment *segment,
+                  const char *suffix)
+{
+    char with[SEGMENT_SUFFIX_MAX + 16];
+    if (segment->generation == 0) {
+        segment_path(path, dir, segment->base.v, suffix);
+        return;
+    }
+    snprintf(with, sizeof with, "%" PRIu32 ".%s", segment->generation, suffix);
+    segment_path(path, dir, segment->base.v, with);
+}
+
+bool segment_name_parse(const char *name, int64_t *number, uint32_t *generation,
+                        char suffix[SEGMENT_SUFFIX_MAX])
+{
+    int end = 0;
+    *generation = 0;
+    if (sscanf(name, "%20" SCNd64 ".%" SCNu32 ".%15[a-z]%n", number, generation,
+               suffix, &end) == 3) {
+        return *generation > 0 && name[end] == '\0';
+    }
+    *generation = 0;
+    return sscanf(name, "%20" SCNd64 ".%15[a-z]%n", number, suffix, &end) ==
+               2 &&
+           name[end] == '\0';
+}
+
 static enum err open_file(struct env *env, const char *dir, kafka_offset base,
                           const char *suffix, int flags, struct env_file **out)
 {
@@ -140,8 +167,12 @@ static enum err writer_close_segment(struct writer *w)
     if (status != ERR_OK) {
         return status;
     }
-    s->closed[s->n_closed++] = (struct segment){
-        s->to.base, s->to.next, s->to.position, s->to.slots, s->to.running_max};
+    s->closed[s->n_closed++] =
+        (struct segment){.base = s->to.base,
+                         .end = s->to.next,
+                         .bytes = s->to.position,
+                         .slots = s->to.slots,
+                         .max_timestamp = s->to.running_max};
     if (w->log == s->new_log) {
         env_file_close(s->new_log);
         env_file_close(s->new_side);
@@ -175,7 +206,7 @@ static enum err writer_begin_segment(struct writer *w,
     w->log_from = 0;
     w->fill = w->written = 0;
     w->side_from = 1;
-    struct side_head head = {s->to.base, e->index, s->group, s->to.chain};
+    struct side_head head = {s->to.base, e->index, s->group, s->to.chain, 0};
     uint8_t slot[SIDE_SLOT];
     struct iovec iov = {slot, sizeof slot};
     side_head_write(&head, slot);
@@ -347,7 +378,8 @@ enum err settle_write(struct settle *s)
         status = tail_save(w->side, &s->to, w->stage);
     }
     if (status == ERR_OK && s->n_closed > s->n_closed_before) {
-        status = manifest_write(s->env, s->dir, s->closed, s->n_closed);
+        status =
+            manifest_write(s->env, s->dir, s->closed, s->n_closed, s->compacted);
     }
     if (status == ERR_OK) {
         status = settle_snapshot(s);
@@ -370,13 +402,14 @@ enum err segment_view_open(struct segment_view *v, bool need_log)
 {
     enum err status = ERR_OK;
     int flags = ENV_FILE_READ | ENV_FILE_WRITE;
+    char path[LIMIT_PATH];
     if (v->side.file == NULL) {
-        status = open_file(v->env, v->dir, v->segment.base, "side", flags,
-                           &v->side.file);
+        segment_file(path, v->dir, &v->segment, "side");
+        status = env_file_open(v->env, path, flags, &v->side.file);
     }
     if (status == ERR_OK && need_log && v->log.file == NULL) {
-        status = open_file(v->env, v->dir, v->segment.base, "log", flags,
-                           &v->log.file);
+        segment_file(path, v->dir, &v->segment, "log");
+        status = env_file_open(v->env, path, flags, &v->log.file);
     }
     /* Files that a checkpoint names and that are gone are damage. */
     return status == ERR_NOT_FOUND ? ERR_CORRUPT : status;

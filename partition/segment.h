@@ -3,10 +3,14 @@
  *
  *   NNNNNNNNNNNNNNNNNNNN.log       batches, byte for byte as on the wire
  *   NNNNNNNNNNNNNNNNNNNN.side      slots, see side.h
+ *   NNNNNNNNNNNNNNNNNNNN.G.log     the same of a segment made by compaction
+ *   NNNNNNNNNNNNNNNNNNNN.G.side    (or received), with its generation G > 0
  *   NNNNNNNNNNNNNNNNNNNN.producers snapshot of producer state at log index N
- *   segments                       what closed segments hold (derived)
+ *   segments                       the closed segments: which generations
+ *                                  count, and what they hold
  *
- * Segments are only appended to. What counts is what the checkpoint names
+ * Segments are only appended to, and closed ones replaced as a whole by
+ * compaction (compact.h). What counts is what the checkpoint names
  * (struct log_state): bytes beyond are left over from a settling that did not
  * come to its end and are written again, at the same place, from the log.
  * Functions here block and run on workers, with input that nobody changes. */
@@ -44,8 +48,19 @@ struct segment {
     uint64_t bytes;    /* of the .log */
     uint64_t slots;
     int64_t max_timestamp; /* -1: none */
+    uint32_t generation;   /* part of its files' names; the active one: 0 */
+    uint64_t compaction;   /* id of what made it; 0: as it was settled */
+    int64_t horizon; /* earliest time its tombstones may go; 0: it has none
+                      * that wait */
 };
 
+/* The files of one segment: "DIR/NNNNNNNNNNNNNNNNNNNN[.GENERATION].SUFFIX". */
+void segment_file(char *path, const char *dir, const struct segment *segment,
+                  const char *suffix);
+/* Takes such a name (or one of segment_path) apart; false: it is another's. */
+#define SEGMENT_SUFFIX_MAX 16
+bool segment_name_parse(const char *name, int64_t *number, uint32_t *generation,
+                        char suffix[SEGMENT_SUFFIX_MAX]);
 /* Writes "DIR/NNNNNNNNNNNNNNNNNNNN.SUFFIX"; `path` has LIMIT_PATH bytes. */
 void segment_path(char *path, const char *dir, int64_t number,
                   const char *suffix);
@@ -76,6 +91,7 @@ struct settle {
     /* closed segments, those closed by this job are added */
     struct segment *closed;
     size_t n_closed, n_closed_before;
+    kafka_offset compacted; /* for the list */
     struct file_use log, side; /* of from.base, taken along; log is direct */
     struct env_file *new_log, *new_side; /* of to.base, when it rolled */
     bool created;     /* files were made: the directory must be synced */
@@ -94,6 +110,7 @@ struct segment_view {
     const char *dir;
     struct segment segment;    /* for the active one: as far as settled */
     struct file_use log, side; /* opened here when they are not */
+    uint32_t era;              /* private to partition.c; 0: not taken */
 };
 MUST_USE enum err segment_view_open(struct segment_view *v, bool need_log);
 
@@ -141,13 +158,19 @@ MUST_USE enum err segment_read_payload(struct segment_view *v, uint64_t slot,
 void segment_view_close(struct segment_view *v);
 
 /* ---- the list of closed segments (manifest.c) ---------------------------- */
-/* Replaces the file `segments`; durable on return. */
+/* Replaces the file `segments`; durable on return. Up to `compacted` there is
+ * one record of each key at most. */
 MUST_USE enum err manifest_write(struct env *env, const char *dir,
-                                 const struct segment *segments, size_t n);
+                                 const struct segment *segments, size_t n,
+                                 kafka_offset compacted);
 /* The closed segments below `active`, from the file, or if that is missing or
- * damaged or does not fit, from the side files themselves. mem_free(*out). */
+ * damaged or does not fit, from the side files themselves (`compacted` is 0
+ * then). mem_free(*out). */
 MUST_USE enum err manifest_load(struct env *env, const char *dir,
                                 kafka_offset active, struct segment **out,
-                                size_t *n);
+                                size_t *n, kafka_offset *compacted);
+/* What the file says and nothing else: for inspection. */
+MUST_USE enum err manifest_read(struct env *env, const char *dir,
+                                struct segment **out, size_t *n);
 
 #endif

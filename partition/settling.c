@@ -112,23 +112,24 @@ static void remove_leftover(void *arg, const char *name)
 {
     struct partition *p = arg;
     int64_t number;
-    char suffix[16];
-    int end = 0;
+    uint32_t generation;
+    char suffix[SEGMENT_SUFFIX_MAX];
     bool wanted = false;
-    if (sscanf(name, "%20" SCNd64 ".%9[a-z]%n", &number, suffix, &end) != 2 ||
-        name[end] != '\0') {
+    if (!segment_name_parse(name, &number, &generation, suffix)) {
         return;
     }
     if (strcmp(suffix, "producers") == 0) {
         wanted = (uint64_t)number == p->settled.snapshot_index.v;
     } else {
         for (size_t i = 0; i < partition_segment_count(p) && !wanted; i++) {
-            wanted = partition_segment_at(p, i).base.v == number;
+            struct segment s = partition_segment_at(p, i);
+            wanted = s.base.v == number && s.generation == generation;
         }
     }
     if (!wanted) {
         char path[LIMIT_PATH];
-        segment_path(path, p->dir, number, suffix);
+        struct segment s = {.base = {number}, .generation = generation};
+        segment_file(path, p->dir, &s, suffix);
         (void)!env_file_unlink(p->env, path);
     }
 }
@@ -297,9 +298,23 @@ static enum err restore_files(struct partition *p)
         return ERR_OK;
     }
     status = manifest_load(p->env, p->dir, p->settled.base, &p->closed_segments,
-                           &p->n_closed_segments);
+                           &p->n_closed_segments, &p->compacted);
     if (status != ERR_OK) {
         return status;
+    }
+    for (size_t i = 0; i < p->n_closed_segments; i++) {
+        const struct segment *s = &p->closed_segments[i];
+        if (s->generation >= p->next_generation) {
+            p->next_generation = s->generation + 1;
+        }
+        /* The list may be that of a transfer which came to nothing: what never
+         * was compacted is looked at again. */
+        if (s->compaction == 0 && s->base.v < p->compacted.v) {
+            p->compacted = s->base;
+        }
+    }
+    if (p->compacted.v > p->settled.base.v) {
+        p->compacted = p->settled.base;
     }
     p->dir_made = true;
     if (partition_segment_at(p, 0).base.v > p->log_start.v) {
@@ -332,6 +347,7 @@ static void reset(struct partition *p)
     p->closed_segments = NULL;
     p->n_closed_segments = 0;
     file_cache_forget(p->shard->files, p->number, -1);
+    p->compacted.v = 0;
     memset(&p->settled, 0, sizeof p->settled);
     p->settled.running_max = p->settled.first_timestamp = -1;
     p->log_start.v = 0;
@@ -379,12 +395,34 @@ struct settle_context {
     struct epochs epochs; /* a copy, for the worker */
 };
 
+/* How old a segment may become, by its records' timestamps. The jitter is the
+ * same on every replica. */
+static int64_t segment_age_max(const struct partition *p, kafka_offset base)
+{
+    const struct partition_config *c = &p->config;
+    int64_t age = c->segment_ms;
+    if (c->cleanup_compact && c->max_compaction_lag_ms > 0 &&
+        c->max_compaction_lag_ms < age) {
+        age = c->max_compaction_lag_ms;
+    }
+    int64_t jitter =
+        c->segment_jitter_ms < age ? c->segment_jitter_ms : age;
+    if (jitter > 0) {
+        uint64_t seed = side_chain((uint64_t)base.v, (log_index){1},
+                                   (raft_term_t){(uint64_t)p->id.partition},
+                                   ENTRY_NOOP, p->id.topic.b[0], 0);
+        age -= (int64_t)(seed % (uint64_t)jitter);
+    }
+    return age;
+}
+
 /* Where segments begin: decided here, so that the worker only writes. */
 static void plan_rolls(struct partition *p, struct settle *s)
 {
     uint64_t position = s->from.position;
     int64_t first = s->from.first_timestamp;
     bool wanted = p->roll_wanted;
+    int64_t age_max = segment_age_max(p, s->from.base);
     for (size_t i = 0; i < s->n_entries; i++) {
         struct settle_entry *e = &s->entries[i];
         const struct log_entry *in =
@@ -393,8 +431,7 @@ static void plan_rolls(struct partition *p, struct settle *s)
             continue;
         }
         bool full = position + e->size > (uint64_t)p->config.segment_bytes;
-        bool old =
-            first >= 0 && in->max_timestamp - first > p->config.segment_ms;
+        bool old = first >= 0 && in->max_timestamp - first > age_max;
         if (position > 0 && (full || old || wanted)) {
             e->roll = true;
             wanted = false;
@@ -403,6 +440,7 @@ static void plan_rolls(struct partition *p, struct settle *s)
         }
         if (position == 0) {
             first = in->max_timestamp;
+            age_max = segment_age_max(p, in->base_offset);
         }
         position += e->size;
     }
@@ -471,7 +509,7 @@ static enum err settle_run(struct settle_job *job)
 bool settle_begin(void *sm, struct settle_job *job)
 {
     struct partition *p = sm;
-    if (p->settling || p->applied.v == p->settled.index.v) {
+    if (p->settling || p->switching || p->applied.v == p->settled.index.v) {
         return false;
     }
     struct settle_context *c = mem_zalloc(sizeof *c);
@@ -486,6 +524,7 @@ bool settle_begin(void *sm, struct settle_job *job)
     s->from = p->settled;
     plan_entries(p, s);
     s->n_closed = s->n_closed_before = p->n_closed_segments;
+    s->compacted = p->compacted;
     plan_rolls(p, s);
     plan_snapshot(p, s);
     s->closed = mem_alloc((s->n_closed + 1) * sizeof *s->closed);
@@ -497,7 +536,7 @@ bool settle_begin(void *sm, struct settle_job *job)
                       p->epochs.starts[i].index, p->epochs.starts[i].offset);
     }
     if (s->from.slots > 0) {
-        struct file_key key = {p->number, s->from.base.v, FILE_LOG_DIRECT};
+        struct file_key key = {p->number, s->from.base.v, FILE_LOG_DIRECT, 0};
         file_cache_take(p->shard->files, &key, &s->log);
         key.kind = FILE_SIDE;
         file_cache_take(p->shard->files, &key, &s->side);
@@ -514,7 +553,7 @@ bool settle_begin(void *sm, struct settle_job *job)
 /* Files that a roll made go to the cache under their own segment. */
 static void keep_new_files(struct partition *p, struct settle *s)
 {
-    struct file_key key = {p->number, s->to.base.v, FILE_LOG_DIRECT};
+    struct file_key key = {p->number, s->to.base.v, FILE_LOG_DIRECT, 0};
     struct file_use use;
     if (s->new_log == NULL) {
         return;
@@ -602,5 +641,6 @@ void settle_end(void *sm, struct settle_job *job)
     epochs_free(&c->epochs);
     mem_free(c);
     p->settling = false;
+    compaction_poll(p);
     partition_unref(p);
 }

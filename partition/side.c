@@ -23,12 +23,14 @@ void side_head_write(const struct side_head *head, uint8_t slot[SIDE_SLOT])
 {
     memset(slot, 0, SIDE_SLOT);
     put_u32(slot, SIDE_MAGIC);
-    put_u16(slot + 4, SIDE_VERSION);
+    put_u16(slot + 4,
+            head->compaction == 0 ? SIDE_VERSION : SIDE_VERSION_COMPACTED);
     put_i64(slot + 8, head->base.v);
     put_u64(slot + 16, head->first.v);
     memcpy(slot + 24, head->group.topic.b, sizeof head->group.topic.b);
     put_i32(slot + 40, head->group.partition);
     put_u64(slot + 48, head->chain);
+    put_u64(slot + 56, head->compaction);
     slot_seal(slot);
 }
 
@@ -37,7 +39,8 @@ enum err side_head_read(const uint8_t slot[SIDE_SLOT], struct side_head *out)
     if (get_u32(slot) != SIDE_MAGIC || !slot_is_whole(slot)) {
         return ERR_CORRUPT;
     }
-    if (get_u16(slot + 4) != SIDE_VERSION) {
+    if (get_u16(slot + 4) != SIDE_VERSION &&
+        get_u16(slot + 4) != SIDE_VERSION_COMPACTED) {
         return ERR_UNSUPPORTED;
     }
     out->base.v = get_i64(slot + 8);
@@ -45,14 +48,16 @@ enum err side_head_read(const uint8_t slot[SIDE_SLOT], struct side_head *out)
     memcpy(out->group.topic.b, slot + 24, sizeof out->group.topic.b);
     out->group.partition = get_i32(slot + 40);
     out->chain = get_u64(slot + 48);
+    out->compaction = get_u64(slot + 56);
     return ERR_OK;
 }
 
 void side_entry_write(const struct side_entry *e, uint8_t slot[SIDE_SLOT])
 {
     memset(slot, 0, SIDE_SLOT);
-    slot[0] = SIDE_ENTRY;
+    slot[0] = e->gone > 0 ? SIDE_GAP : SIDE_ENTRY;
     slot[1] = (uint8_t)e->type;
+    put_u16(slot + 2, e->rewritten ? 1 : 0);
     put_u32(slot + 4, e->size);
     put_u64(slot + 8, e->index.v);
     put_u64(slot + 16, e->term.v);
@@ -69,16 +74,27 @@ void side_entry_write(const struct side_entry *e, uint8_t slot[SIDE_SLOT])
     put_i32(slot + 76, e->record_count);
     put_i64(slot + 80, e->max_timestamp);
     put_i64(slot + 88, e->running_max);
+    if (e->gone > 0) {
+        ASSERT(e->type == ENTRY_NOOP && e->size == 0);
+        put_u64(slot + 56, e->gone);
+    }
     slot_seal(slot);
 }
 
 enum err side_entry_read(const uint8_t slot[SIDE_SLOT], struct side_entry *out)
 {
-    if (slot[0] != SIDE_ENTRY || slot[1] < ENTRY_NOOP ||
+    bool gap = slot[0] == SIDE_GAP;
+    if ((slot[0] != SIDE_ENTRY && !gap) || slot[1] < ENTRY_NOOP ||
         slot[1] > ENTRY_CONTROL || !slot_is_whole(slot)) {
         return ERR_CORRUPT;
     }
+    out->gone = gap ? get_u64(slot + 56) : 0;
+    if (gap && (slot[1] != ENTRY_NOOP || get_u32(slot + 4) != 0 ||
+                out->gone == 0 || out->gone > get_u64(slot + 8))) {
+        return ERR_CORRUPT;
+    }
     out->type = (enum entry_type)slot[1];
+    out->rewritten = get_u16(slot + 2) != 0;
     out->size = get_u32(slot + 4);
     out->index.v = get_u64(slot + 8);
     out->term.v = get_u64(slot + 16);
@@ -87,7 +103,7 @@ enum err side_entry_read(const uint8_t slot[SIDE_SLOT], struct side_entry *out)
     out->head_crc = get_u32(slot + 40);
     out->payload_crc = get_u32(slot + 44);
     out->chain = get_u64(slot + 48);
-    out->producer_id = get_i64(slot + 56);
+    out->producer_id = gap ? -1 : get_i64(slot + 56);
     out->producer_epoch = get_i16(slot + 64);
     out->attributes = get_i16(slot + 66);
     out->base_sequence = get_i32(slot + 68);
@@ -140,6 +156,17 @@ uint64_t side_chain(uint64_t chain, log_index index, raft_term_t term,
     chain = mix(chain + index.v);
     chain = mix(chain ^ (term.v << 3) ^ (uint64_t)type);
     return mix(chain ^ ((uint64_t)size << 32) ^ payload_crc);
+}
+
+bool side_follows(const struct side_entry *e, log_index last, uint64_t chain)
+{
+    uint64_t entries = e->gone > 0 ? e->gone : 1;
+    if (e->index.v != last.v + entries) {
+        return false;
+    }
+    return e->gone > 0 || e->rewritten ||
+           e->chain == side_chain(chain, e->index, e->term, e->type, e->size,
+                                  e->payload_crc);
 }
 
 void side_entry_header(const struct side_entry *e, struct batch_header *out)

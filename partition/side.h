@@ -10,12 +10,13 @@
  * and 16384; from 28672 on slots of 104 bytes, numbered from 1. In front, so
  * that writing one of these parts never touches a block of another.
  *
- *   head          0  u32 magic "FSID"   4  u16 version 1    6  u16 zero
+ *   head          0  u32 magic "FSID"   4  u16 version      6  u16 zero
  *                 8  i64 base offset   16  u64 index of the first entry
  *                24  topic id, 16 bytes                    40  i32 partition
  *                44  zero              48  u64 chain before the first entry
- *                56  zero             100  u32 CRC-32C of bytes 0..99
- *   entry         0  u8 kind 1          1  u8 entry type    2  u16 zero
+ *                56  u64 id of the compaction that made it, 0 none
+ *                64  zero             100  u32 CRC-32C of bytes 0..99
+ *   entry         0  u8 kind 1          1  u8 entry type    2  u16 flags
  *                 4  u32 payload size   8  u64 index       16  u64 term
  *                24  i64 base offset (not a batch: the next offset)
  *                32  u64 position in the .log (not a batch: where the next
@@ -34,6 +35,15 @@
  *                 4  u32 distance back to its entry, in slots
  *                 8  88 bytes of the payload of an entry that is no batch
  *                96  zero             100  u32 CRC-32C of bytes 0..99
+ *   gap           as an entry without payload, but kind 3; what is said of
+ *                 index, term, next offset and chain is true behind the last
+ *                 of the entries that are gone
+ *                56  u64 how many they are
+ *
+ * Version 1 has neither gaps nor flags; compaction writes version 2. There a
+ * batch that lost records (flag 1) is described as it is now: size and CRCs
+ * are not those that the chain was made of. The chain stays what it was, so the
+ * end of a compacted segment joins the next one as before.
  *
  * The chain is a 64-bit digest of index, term, type, size and payload CRC of
  * all entries since the first: two replicas that agree in it at one index
@@ -46,6 +56,7 @@
 
 #define SIDE_SLOT 104
 #define SIDE_VERSION 1
+#define SIDE_VERSION_COMPACTED 2
 #define SIDE_TAILS_AT 4096
 #define SIDE_TAIL_BYTES 12288
 #define SIDE_SLOTS_AT (SIDE_TAILS_AT + 2 * SIDE_TAIL_BYTES)
@@ -64,17 +75,26 @@ static inline uint64_t side_slots_in(uint64_t size)
                                 : 1 + (size - SIDE_SLOTS_AT) / SIDE_SLOT;
 }
 
-enum side_kind { SIDE_HEAD = 0, SIDE_ENTRY = 1, SIDE_CONTINUATION = 2 };
+enum side_kind {
+    SIDE_HEAD = 0,
+    SIDE_ENTRY = 1,
+    SIDE_CONTINUATION = 2,
+    SIDE_GAP = 3
+};
 
 struct side_head {
     kafka_offset base;
     log_index first;
     struct group_id group;
     uint64_t chain;
+    uint64_t compaction; /* 0: the segment is as it was settled */
 };
 
 struct side_entry {
     enum entry_type type;
+    bool rewritten; /* compaction took records out of this batch */
+    uint64_t gone;  /* a gap: so many entries up to `index`; else 0. It looks
+                     * like an entry that is no batch */
     uint32_t size;
     log_index index;
     raft_term_t term;
@@ -109,6 +129,9 @@ static inline uint64_t side_slots(enum entry_type type, uint32_t size)
                : 1 + ((uint64_t)size + SIDE_CONTINUATION_BYTES - 1) /
                          SIDE_CONTINUATION_BYTES;
 }
+/* Is `e` what follows the entry `last` where the chain is `chain`? Within what
+ * compaction has changed, only the place in the order can be told. */
+bool side_follows(const struct side_entry *e, log_index last, uint64_t chain);
 static inline kafka_offset side_last_offset(const struct side_entry *e)
 {
     return (kafka_offset){e->base_offset.v + e->last_offset_delta};

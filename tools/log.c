@@ -93,12 +93,13 @@ static void print_summary(const struct cli *cli, const struct dump_summary *s)
         char chain[17];
         snprintf(chain, sizeof chain, "%016" PRIx64, s->chain);
         json_t *row = json_pack(
-            "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "segments",
+            "{s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:I, s:s}", "segments",
             (json_int_t)s->segments, "batches", (json_int_t)s->batches,
             "records", (json_int_t)s->records, "bytes", (json_int_t)s->bytes,
             "first", (json_int_t)s->first.v, "end", (json_int_t)s->end.v,
             "last_index", (json_int_t)s->last.v, "damaged",
-            (json_int_t)s->damaged, "chain", chain);
+            (json_int_t)s->damaged, "compacted_away", (json_int_t)s->gone,
+            "chain", chain);
         output_json(row);
         json_decref(row);
         return;
@@ -106,9 +107,9 @@ static void print_summary(const struct cli *cli, const struct dump_summary *s)
     printf("%" PRIu64 " segments, %" PRIu64 " batches, %" PRIu64
            " records, %" PRIu64 " bytes; offsets %" PRId64 " to %" PRId64
            ", last index %" PRIu64 ", chain %016" PRIx64 "; %" PRIu64
-           " damaged%s\n",
+           " compacted away, %" PRIu64 " damaged%s\n",
            s->segments, s->batches, s->records, s->bytes, s->first.v, s->end.v,
-           s->last.v, s->chain, s->damaged,
+           s->last.v, s->chain, s->gone, s->damaged,
            s->tail_left ? "; bytes of a settling that was cut off follow" : "");
 }
 

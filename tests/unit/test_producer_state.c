@@ -237,7 +237,7 @@ START_TEST(test_side__slots_round_trip_and_damage)
             slot[at] ^= (uint8_t)(1u << bit);
         }
     }
-    struct side_head head = {{5}, {6}, {{{1}}, 2}, 9}, head_back;
+    struct side_head head = {{5}, {6}, {{{1}}, 2}, 9, 0}, head_back;
     side_head_write(&head, slot);
     ck_assert_int_eq(side_head_read(slot, &head_back), ERR_OK);
     ck_assert_int_eq(head_back.group.partition, 2);
