@@ -247,6 +247,14 @@ static int64_t effective_int(struct broker_shard *s,
     return v == NULL ? -1 : strtoll(v, NULL, 10);
 }
 
+static double effective_double(struct broker_shard *s,
+                               const struct image_topic *topic,
+                               const char *name)
+{
+    const char *v = effective(s, topic, name);
+    return v == NULL ? 0 : strtod(v, NULL);
+}
+
 static int32_t effective_i32(struct broker_shard *s,
                              const struct image_topic *topic, const char *name)
 {
@@ -266,6 +274,7 @@ static struct partition_config topic_settings(struct broker_shard *s,
         .retention_bytes = effective_int(s, t, "retention.bytes"),
         .segment_bytes = effective_i32(s, t, "segment.bytes"),
         .segment_ms = effective_int(s, t, "segment.ms"),
+        .segment_jitter_ms = effective_int(s, t, "segment.jitter.ms"),
         .index_interval_bytes = effective_i32(s, t, "index.interval.bytes"),
         .max_message_bytes = effective_i32(s, t, "max.message.bytes"),
         .timestamp_type = stamp != NULL && strcmp(stamp, "LogAppendTime") == 0
@@ -278,6 +287,13 @@ static struct partition_config topic_settings(struct broker_shard *s,
         .min_insync_replicas = effective_i32(s, t, "min.insync.replicas"),
         .producer_id_expiration_ms =
             broker_config_int(s->broker->config, "producer.id.expiration.ms"),
+        .compaction_off =
+            !broker_config_bool(s->broker->config, "log.cleaner.enable"),
+        .min_cleanable_dirty_ratio =
+            effective_double(s, t, "min.cleanable.dirty.ratio"),
+        .delete_retention_ms = effective_int(s, t, "delete.retention.ms"),
+        .min_compaction_lag_ms = effective_int(s, t, "min.compaction.lag.ms"),
+        .max_compaction_lag_ms = effective_int(s, t, "max.compaction.lag.ms"),
     };
     return c;
 }

@@ -609,8 +609,8 @@ bool batch_rewrite_keep(struct batch_rewriter *w,
     size_t count_n = put_varlong(count, record->n_headers);
     size_t key = record->key_size > 0 ? (size_t)record->key_size : 0;
     size_t value = record->value_size > 0 ? (size_t)record->value_size : 0;
-    size_t size = 1 + n + key_n + key + value_n + value + count_n +
-                  record->headers_size;
+    size_t size =
+        1 + n + key_n + key + value_n + value + count_n + record->headers_size;
     append_varlong(to, (int64_t)size);
     buffer_append(to, &attributes, 1);
     buffer_append(to, head, n);

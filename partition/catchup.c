@@ -212,7 +212,7 @@ struct partition_transfer {
     bool apart;          /* nothing of ours is kept */
     struct here {
         uint64_t bytes, slots;
-    } *here; /* of each segment: what was there already */
+    } * here; /* of each segment: what was there already */
     struct transfer_part *parts;
     size_t n_parts, at; /* at: the part being given out */
     struct catchup_range late[LATE_MAX];
@@ -268,8 +268,8 @@ static bool parse_segments(struct partition_transfer *t, const uint8_t *at,
     }
     const struct segment *last = &t->segments[t->n_segments - 1];
     return last->base.v == t->state.base.v && last->end.v == t->state.next.v &&
-           last->compaction == 0 &&
-           last->bytes == t->state.position && last->slots == t->state.slots &&
+           last->compaction == 0 && last->bytes == t->state.position &&
+           last->slots == t->state.slots &&
            t->segments[0].base.v <= t->log_start.v;
 }
 
@@ -414,10 +414,9 @@ static bool same_file(const struct partition_transfer *t,
     const struct segment *a = part_segment(t, part);
     const struct segment *b = part_segment(old, was);
     return part->number == was->number &&
-           (a == NULL || b == NULL
-                ? a == b
-                : a->generation == b->generation &&
-                      a->compaction == b->compaction);
+           (a == NULL || b == NULL ? a == b
+                                   : a->generation == b->generation &&
+                                         a->compaction == b->compaction);
 }
 
 /* What was written for the manifest before needs no second time: files only
@@ -845,9 +844,8 @@ static enum err finish_run(struct settle_job *job)
         status = verify_snapshot(t);
     }
     if (status == ERR_OK) {
-        status =
-            manifest_write(t->partition->env, t->partition->dir, t->closed, n,
-                           t->compacted);
+        status = manifest_write(t->partition->env, t->partition->dir, t->closed,
+                                n, t->compacted);
     }
     if (status == ERR_NOT_FOUND) {
         status = ERR_CORRUPT;

@@ -71,7 +71,8 @@ static void source_close(struct source *s)
 }
 
 /* ---- the map ------------------------------------------------------------- */
-/* Whether a batch's records count is told by markers elsewhere, or it is one. */
+/* Whether a batch's records count is told by markers elsewhere, or it is one.
+ */
 static bool stands_apart(int16_t attributes)
 {
     return (attributes & (BATCH_TRANSACTIONAL | BATCH_CONTROL)) != 0;
@@ -120,7 +121,8 @@ enum err compact_scan(struct compact *c, bool *done)
     const uint8_t *batch;
     enum err status = segment_view_open(&c->view, true);
     *done = false;
-    if (status == ERR_OK && c->slot == 0 && c->view.segment.base.v < c->from.v) {
+    if (status == ERR_OK && c->slot == 0 &&
+        c->view.segment.base.v < c->from.v) {
         status = segment_find_offset(&c->view, c->from, &s.cursor.next, &e);
     }
     while (status == ERR_OK && s.bytes < COMPACT_STEP_BYTES && !c->full) {
@@ -318,7 +320,8 @@ static bool batch_make(struct compact *c, const uint8_t *batch, size_t size,
     struct batch_rewriter *w = &c->out->rewriter;
     struct batch_records r;
     struct batch_record record;
-    bool good = batch_records_open(&r, batch, size, LIMIT_BATCH_PLAIN) == ERR_OK;
+    bool good =
+        batch_records_open(&r, batch, size, LIMIT_BATCH_PLAIN) == ERR_OK;
     batch_rewrite_begin(w, &r.header, horizon);
     while (good && batch_records_next(&r, &record)) {
         if (record_stays(c, &r.header, &record)) {

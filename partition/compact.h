@@ -7,12 +7,13 @@
  * waits for the next run), then all segments up to there are copied without the
  * records that the map knows a newer one of. Offsets, batches' headers and
  * sequences stay; a batch without records goes, unless it is the last one of a
- * living producer. What is gone leaves gaps in the side file (side.h), so index,
- * offset and chain at a segment's end are what they were.
+ * living producer. What is gone leaves gaps in the side file (side.h), so
+ * index, offset and chain at a segment's end are what they were.
  *
- * Tombstones: a batch in which one is left gets a time written into it (KIP-534)
- * when all older records of its keys are gone; after that time the next run
- * takes the tombstone out too. What is newer than the map's end is not touched.
+ * Tombstones: a batch in which one is left gets a time written into it
+ * (KIP-534) when all older records of its keys are gone; after that time the
+ * next run takes the tombstone out too. What is newer than the map's end is not
+ * touched.
  *
  * Batches of transactions and control batches are copied as they are, and their
  * records take no others out: which of them count only their markers tell.

@@ -1,14 +1,14 @@
-/* Compaction on the shard's side: which partition, its steps on workers, and the
- * switch. compact.h says what it does to the records.
+/* Compaction on the shard's side: which partition, its steps on workers, and
+ * the switch. compact.h says what it does to the records.
  *
  *   scan    the segments not compacted yet, into the map of keys
  *   copy    all segments up to the map's end, oldest first; some become one
- *   finish  the new files are durable (or discarded: nothing was to be taken out)
- *   ready   waits until the list of closed segments may be replaced: nothing is
- *           being settled, sent to or received from another replica
- *   switch  the new list is written: from here on the new files count
- *   retire  the old files go when their last reader is done; then on with copy
- *   mark    all is copied: the list once more, with how far it is compacted
+ *   finish  the new files are durable (or discarded: nothing was to be taken
+ * out) ready   waits until the list of closed segments may be replaced: nothing
+ * is being settled, sent to or received from another replica switch  the new
+ * list is written: from here on the new files count retire  the old files go
+ * when their last reader is done; then on with copy mark    all is copied: the
+ * list once more, with how far it is compacted
  *
  * A crash before a switch leaves files that the list does not name, one behind
  * it those it no longer names; the next start removes both. What was begun is
@@ -76,18 +76,19 @@ static double need(const struct partition *p, int64_t now_ms)
         const struct segment *s = &p->closed_segments[i];
         if (s->end.v > p->compacted.v) {
             dirty += s->bytes;
-            due = due || (p->config.max_compaction_lag_ms > 0 &&
-                          s->max_timestamp >= 0 &&
-                          now_ms - s->max_timestamp >
-                              p->config.max_compaction_lag_ms);
+            due =
+                due ||
+                (p->config.max_compaction_lag_ms > 0 && s->max_timestamp >= 0 &&
+                 now_ms - s->max_timestamp > p->config.max_compaction_lag_ms);
         } else {
             clean += s->bytes;
         }
         due = due || (s->horizon != 0 && s->horizon <= now_ms);
     }
     double share = dirty == 0 ? 0 : (double)dirty / (double)(clean + dirty);
-    return due ? 2 + share
-               : share > p->config.min_cleanable_dirty_ratio ? share : 0;
+    return due                                           ? 2 + share
+           : share > p->config.min_cleanable_dirty_ratio ? share
+                                                         : 0;
 }
 
 static bool may_begin(const struct partition *p)
@@ -110,8 +111,7 @@ static void add_producer(void *arg, int64_t producer_id, int16_t epoch,
 {
     struct producer_list *l = arg;
     (void)epoch;
-    l->list[l->n++] =
-        (struct compact_producer){producer_id, last->last_offset};
+    l->list[l->n++] = (struct compact_producer){producer_id, last->last_offset};
 }
 
 static int by_id(const void *a, const void *b)
@@ -150,8 +150,7 @@ static void compaction_begin(struct partition *p)
     c->id = env_random(p->env) | 1;
     c->now_ms = now_ms;
     c->delete_retention_ms = p->config.delete_retention_ms;
-    c->from =
-        p->compacted.v > p->log_start.v ? p->compacted : p->log_start;
+    c->from = p->compacted.v > p->log_start.v ? p->compacted : p->log_start;
     c->to = k->inputs[k->n_inputs - 1].end;
     c->map = offset_map_new(LIMIT_COMPACTION_MAP, secret);
     take_producers(p, c);
@@ -255,14 +254,15 @@ static void work_run(struct env_work *work)
             k->status = compact_scan(c, &k->step_done);
             break;
         case COPY:
-            k->status = compact_copy(c, k->inputs[k->first].base,
-                                     k->generation, &k->step_done);
+            k->status = compact_copy(c, k->inputs[k->first].base, k->generation,
+                                     &k->step_done);
             break;
         case DISCARD:
             compact_output_end(c, false);
             break;
         case FINISH:
             k->status = compact_finish(c);
+            k->output = compact_result(c);
             compact_output_end(c, k->status == ERR_OK);
             break;
         case SWITCH:
@@ -348,8 +348,7 @@ static void copied(struct compaction *k)
     struct segment out = compact_result(&k->c);
     k->at++;
     k->c.slot = 0;
-    if (copy_wanted(k, k->at) &&
-        k->at - k->first < LIMIT_COMPACTION_SEGMENTS &&
+    if (copy_wanted(k, k->at) && k->at - k->first < LIMIT_COMPACTION_SEGMENTS &&
         out.bytes + k->inputs[k->at].bytes <=
             (uint64_t)p->config.segment_bytes) {
         next(k);
@@ -423,8 +422,7 @@ static void mark_next(struct compaction *k)
     k->n_list = p->n_closed_segments;
     k->list = mem_alloc((k->n_list + 1) * sizeof *k->list);
     memcpy(k->list, p->closed_segments, k->n_list * sizeof *k->list);
-    k->compacted =
-        p->compacted.v > k->c.to.v ? p->compacted : k->c.to;
+    k->compacted = p->compacted.v > k->c.to.v ? p->compacted : k->c.to;
     p->switching = true;
     submit(k);
 }
@@ -488,9 +486,6 @@ static void next(struct compaction *k)
             copy_next(k);
             break;
         case FINISH:
-            k->output = compact_result(&k->c);
-            submit(k);
-            break;
         case DISCARD:
             submit(k);
             break;

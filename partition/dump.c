@@ -198,8 +198,7 @@ static enum err dump_log(struct dump *d, struct env_file *log)
 static enum err dump_segment(struct dump *d, const struct segment *segment,
                              bool last)
 {
-    struct segment_view v = {
-        .env = d->env, .dir = d->dir, .segment = *segment};
+    struct segment_view v = {.env = d->env, .dir = d->dir, .segment = *segment};
     char path[LIMIT_PATH];
     uint64_t size;
     enum err status;

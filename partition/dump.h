@@ -32,7 +32,7 @@ struct dump_ops {
 
 struct dump_summary {
     uint64_t segments, batches, records, bytes, others, damaged;
-    uint64_t gone; /* entries that compaction took out */
+    uint64_t gone;           /* entries that compaction took out */
     kafka_offset first, end; /* -1, -1 when there is nothing */
     uint64_t chain; /* at the last entry; equal on replicas of the same log,
                      * also where they compacted it differently */

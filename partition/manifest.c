@@ -285,8 +285,7 @@ enum err manifest_read(struct env *env, const char *dir, struct segment **out,
 }
 
 enum err manifest_load(struct env *env, const char *dir, kafka_offset active,
-                       struct segment **out, size_t *n,
-                       kafka_offset *compacted)
+                       struct segment **out, size_t *n, kafka_offset *compacted)
 {
     struct segment_list list = {0};
     void *bytes;

@@ -70,10 +70,9 @@ static void sip_hash(const uint64_t secret[2], const void *key, size_t size,
                      uint64_t out[2])
 {
     const uint8_t *at = key;
-    uint64_t v[4] = {secret[0] ^ 0x736f6d6570736575u,
-                     secret[1] ^ 0x646f72616e646f6du ^ 0xee,
-                     secret[0] ^ 0x6c7967656e657261u,
-                     secret[1] ^ 0x7465646279746573u};
+    uint64_t v[4] = {
+        secret[0] ^ 0x736f6d6570736575u, secret[1] ^ 0x646f72616e646f6du ^ 0xee,
+        secret[0] ^ 0x6c7967656e657261u, secret[1] ^ 0x7465646279746573u};
     uint64_t last = (uint64_t)size << 56;
     for (; size >= 8; size -= 8, at += 8) {
         sip_word(v, load_le(at, 8));
@@ -123,8 +122,7 @@ static struct slot *find(const struct offset_map *map, const uint64_t hash[2])
     uint64_t i = hash[0] % map->n_slots;
     for (;;) {
         struct slot *s = &map->slots[i];
-        if (s->offset < 0 ||
-            (s->hash[0] == hash[0] && s->hash[1] == hash[1])) {
+        if (s->offset < 0 || (s->hash[0] == hash[0] && s->hash[1] == hash[1])) {
             return s;
         }
         i = i + 1 == map->n_slots ? 0 : i + 1;

@@ -80,8 +80,8 @@ struct partition_shard {
     uint64_t next_number;
     struct env_timer maintenance;
     struct partition *compacting; /* one at a time; NULL: none */
-    uint64_t read_bytes;         /* in use */
-    struct partition_link reads; /* waiting for read_bytes */
+    uint64_t read_bytes;          /* in use */
+    struct partition_link reads;  /* waiting for read_bytes */
 };
 
 /* ---- partition ----------------------------------------------------------- */
@@ -116,8 +116,8 @@ struct partition {
     kafka_offset settled_log_start;
     struct segment *closed_segments; /* oldest first */
     size_t n_closed_segments;
-    kafka_offset compacted;   /* up to here one record of a key at most */
-    uint32_t next_generation; /* for files that replace others */
+    kafka_offset compacted;        /* up to here one record of a key at most */
+    uint32_t next_generation;      /* for files that replace others */
     struct compaction *compaction; /* under way, or NULL */
     uint64_t compact_again_ms;     /* not before */
     /* Segments whose place was taken: their files go when nobody who began to
@@ -128,7 +128,7 @@ struct partition {
     uint32_t removals; /* of files, under way */
     bool settling, dir_made, roll_wanted;
     bool switching; /* the list of closed segments is being replaced */
-    bool leased; /* a replica reads our segments: none is removed */
+    bool leased;    /* a replica reads our segments: none is removed */
     struct partition_transfer *transfer; /* being received, or NULL */
     kafka_offset told; /* ops->applied was called up to here */
     bool damage_told;  /* the log line about it was written */
@@ -167,8 +167,8 @@ enum kafka_error partition_check_epoch(const struct partition *p,
 void partition_view_take(struct partition *p, size_t i,
                          struct segment_view *view);
 void partition_view_give(struct partition *p, struct segment_view *view);
-/* These segments are in no list any more: their files go when nobody reads them.
- * Takes the memory over. Only when nothing is retired already. */
+/* These segments are in no list any more: their files go when nobody reads
+ * them. Takes the memory over. Only when nothing is retired already. */
 void segments_retire(struct partition *p, struct segment *segments, size_t n);
 void retired_remove(struct partition *p);
 size_t partition_segment_count(const struct partition *p);

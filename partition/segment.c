@@ -378,8 +378,8 @@ enum err settle_write(struct settle *s)
         status = tail_save(w->side, &s->to, w->stage);
     }
     if (status == ERR_OK && s->n_closed > s->n_closed_before) {
-        status =
-            manifest_write(s->env, s->dir, s->closed, s->n_closed, s->compacted);
+        status = manifest_write(s->env, s->dir, s->closed, s->n_closed,
+                                s->compacted);
     }
     if (status == ERR_OK) {
         status = settle_snapshot(s);

@@ -91,7 +91,7 @@ struct settle {
     /* closed segments, those closed by this job are added */
     struct segment *closed;
     size_t n_closed, n_closed_before;
-    kafka_offset compacted; /* for the list */
+    kafka_offset compacted;    /* for the list */
     struct file_use log, side; /* of from.base, taken along; log is direct */
     struct env_file *new_log, *new_side; /* of to.base, when it rolled */
     bool created;     /* files were made: the directory must be synced */

@@ -405,8 +405,7 @@ static int64_t segment_age_max(const struct partition *p, kafka_offset base)
         c->max_compaction_lag_ms < age) {
         age = c->max_compaction_lag_ms;
     }
-    int64_t jitter =
-        c->segment_jitter_ms < age ? c->segment_jitter_ms : age;
+    int64_t jitter = c->segment_jitter_ms < age ? c->segment_jitter_ms : age;
     if (jitter > 0) {
         uint64_t seed = side_chain((uint64_t)base.v, (log_index){1},
                                    (raft_term_t){(uint64_t)p->id.partition},

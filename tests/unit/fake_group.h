@@ -190,7 +190,7 @@ static void fake_lead(struct raft_host *h, bool leader)
 }
 
 /* Another leader's log begins at `first`: ours from there on is gone. */
-static void fake_truncate(struct raft_host *h, log_index first)
+static inline void fake_truncate(struct raft_host *h, log_index first)
 {
     struct group *g = h->group;
     struct fake_record r = {first.v, 0, 0, 0, 0, 0};
@@ -207,14 +207,14 @@ static void fake_truncate(struct raft_host *h, log_index first)
     env_defer(h->env, &h->flush);
 }
 
-static void fake_release(struct raft_host *h)
+static inline void fake_release(struct raft_host *h)
 {
     h->hold_commit = h->hold_flush = false;
     env_defer(h->env, &h->flush);
     fake_commit(h->group);
 }
 
-static void fake_give_room(struct raft_host *h)
+static inline void fake_give_room(struct raft_host *h)
 {
     struct group_room_wait *list = h->room;
     h->busy = false;
