@@ -1,0 +1,750 @@
+/* The workload by our own client, which sees every error code: sends whose
+ * outcome is known as exactly as the answer tells, polls from positions it
+ * keeps itself, ends of logs, committed offsets. Nothing is tried twice. */
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/kafka_error.h"
+#include "base/mem.h"
+#include "jepsen/batches.h"
+#include "jepsen/history.h"
+#include "jepsen/load.h"
+#include "jepsen/wire_client.h"
+#include "schema/apis.h"
+#include "schema/fetch.h"
+#include "schema/find_coordinator.h"
+#include "schema/list_offsets.h"
+#include "schema/metadata.h"
+#include "schema/offset_commit.h"
+#include "schema/offset_fetch.h"
+#include "schema/produce.h"
+
+#define PRODUCE_VERSION 9
+#define FETCH_VERSION 12
+#define LIST_OFFSETS_VERSION 7
+#define METADATA_VERSION 9
+#define FIND_COORDINATOR_VERSION 4
+#define OFFSET_COMMIT_VERSION 8
+#define OFFSET_FETCH_VERSION 8
+#define GROUP WIRE_STR("jepsen-wire")
+#define FETCH_WAIT_MS 100
+#define FETCH_BYTES 65536
+#define LATEST (-1)
+
+struct place { /* a partition that is read */
+    int64_t key;
+    int64_t position;
+    int64_t end;    /* last reading: where it ends */
+    int32_t leader; /* -1: not known */
+};
+
+struct wire {
+    struct worker *w;
+    struct history h;
+    struct wire_client c;
+    struct arena arena;
+    struct buffer batch;
+    struct place places[2 * OP_KEYS_MAX]; /* assigned */
+    size_t n_places;
+    int32_t coordinator; /* -1: not known */
+    char more[200];      /* what is said of the operation besides */
+};
+
+static void note(struct wire *x, const char *what, const char *text)
+{
+    snprintf(x->more, sizeof x->more, ", :error [:%s \"%s\"]", what, text);
+}
+
+/* ---- finding brokers --------------------------------------------------------
+ */
+
+static struct wire_broker *any_broker(struct wire *x)
+{
+    size_t n = (size_t)x->c.n_bootstrap;
+
+    return &x->c.bootstrap[prng_below(&x->w->prng, n)];
+}
+
+/* The leader of a key now; NULL: none is known. Makes the topic. */
+static struct wire_broker *leader_of(struct wire *x, int64_t key)
+{
+    struct metadata_request_topic topic = {0};
+    struct metadata_request request;
+    struct metadata_response r;
+    char name[TOPIC_MAX];
+    int32_t partition;
+
+    key_topic(key, name, &partition);
+    topic.name = wire_str_of(name);
+    metadata_request_init(&request);
+    request.topics = &topic;
+    request.n_topics = 1;
+    request.allow_auto_topic_creation = key < KEY_STEADY;
+    if (wire_call(&x->c, any_broker(x), API_METADATA, METADATA_VERSION,
+                  &request, &x->arena, &r) != WIRE_ANSWERED)
+        return NULL;
+    for (int i = 0; i < r.n_brokers; i++)
+        wire_client_learn(&x->c, r.brokers[i].node_id, r.brokers[i].host,
+                          r.brokers[i].port);
+    for (int i = 0; i < r.n_topics; i++) {
+        for (int j = 0; j < r.topics[i].n_partitions; j++) {
+            if (r.topics[i].partitions[j].partition_index == partition)
+                return wire_client_broker(&x->c,
+                                          r.topics[i].partitions[j].leader_id);
+        }
+    }
+    return NULL;
+}
+
+static struct wire_broker *coordinator_of(struct wire *x)
+{
+    struct wire_str key = GROUP;
+    struct find_coordinator_request request;
+    struct find_coordinator_response r;
+
+    if (x->coordinator >= 0)
+        return wire_client_broker(&x->c, x->coordinator);
+    find_coordinator_request_init(&request);
+    request.coordinator_keys = &key;
+    request.n_coordinator_keys = 1;
+    if (wire_call(&x->c, any_broker(x), API_FIND_COORDINATOR,
+                  FIND_COORDINATOR_VERSION, &request, &x->arena,
+                  &r) != WIRE_ANSWERED ||
+        r.n_coordinators != 1 || r.coordinators[0].error_code != 0)
+        return NULL;
+    wire_client_learn(&x->c, r.coordinators[0].node_id, r.coordinators[0].host,
+                      r.coordinators[0].port);
+    x->coordinator = r.coordinators[0].node_id;
+    return wire_client_broker(&x->c, x->coordinator);
+}
+
+/* ---- processes
+ * ---------------------------------------------------------------- */
+
+/* The outcome of an operation is unknown, or the client crashed: another
+ * process goes on with new connections, from the beginning. */
+static void new_process(struct wire *x)
+{
+    wire_client_close(&x->c);
+    x->w->process += PROCESS_STRIDE;
+    x->n_places = 0;
+    x->coordinator = -1;
+}
+
+static void op_begin(struct wire *x)
+{
+    arena_free(&x->arena);
+    arena_init(&x->arena, (size_t)32 << 20);
+    x->more[0] = '\0';
+}
+
+static void put_keys(struct wire *x)
+{
+    history_begin(&x->h);
+    history_put(&x->h, "[");
+    for (size_t i = 0; i < x->n_places; i++)
+        history_put(&x->h, "%" PRId64 " ", x->places[i].key);
+    history_put(&x->h, "]");
+}
+
+static void assign(struct wire *x, const int64_t *keys, size_t n)
+{
+    struct place places[OP_KEYS_MAX];
+
+    for (size_t i = 0; i < n; i++) {
+        places[i] = (struct place){.key = keys[i], .leader = -1};
+        for (size_t j = 0; j < x->n_places; j++) {
+            if (x->places[j].key == keys[i])
+                places[i] = x->places[j];
+        }
+    }
+    memcpy(x->places, places, n * sizeof *places);
+    x->n_places = n;
+    put_keys(x);
+    history_op(&x->h, x->w->process, "invoke", "assign", "");
+    history_op(&x->h, x->w->process, "ok", "assign", "");
+}
+
+static void op_assign(struct wire *x)
+{
+    int64_t keys[8];
+    size_t n = worker_keys(x->w, keys, 8);
+
+    if (x->w->load->steady > 0 && n < 8 && prng_chance(&x->w->prng, 1, 4))
+        keys[n++] = KEY_STEADY + (int64_t)prng_below(
+                                     &x->w->prng, (uint64_t)x->w->load->steady);
+    assign(x, keys, n);
+}
+
+static void op_crash(struct wire *x)
+{
+    history_begin(&x->h);
+    history_op(&x->h, x->w->process, "invoke", "crash", "");
+    history_op(&x->h, x->w->process, "info", "crash", "");
+    new_process(x);
+}
+
+/* ---- send
+ * --------------------------------------------------------------------- */
+
+/* Codes after which nothing can have been appended. */
+static bool is_definite(int16_t code)
+{
+    switch (code) {
+        case KAFKA_UNKNOWN_TOPIC_OR_PARTITION:
+        case KAFKA_INVALID_TOPIC_EXCEPTION:
+        case KAFKA_CORRUPT_MESSAGE:
+        case KAFKA_MESSAGE_TOO_LARGE:
+        case KAFKA_RECORD_LIST_TOO_LARGE:
+        case KAFKA_NOT_ENOUGH_REPLICAS:
+        case KAFKA_INVALID_RECORD:
+        case KAFKA_INVALID_REQUEST:
+        case KAFKA_INVALID_TIMESTAMP:
+        case KAFKA_POLICY_VIOLATION:
+            return true;
+        default:
+            return false;
+    }
+}
+
+static enum wire_outcome produce(struct wire *x, int64_t key, int16_t *code,
+                                 int64_t *offset)
+{
+    char name[TOPIC_MAX];
+    struct produce_request_partition p = {0};
+    struct produce_request_topic t = {.partition_data = &p,
+                                      .n_partition_data = 1};
+    struct produce_request request;
+    struct produce_response r;
+    struct wire_broker *b = leader_of(x, key);
+    enum wire_outcome outcome;
+
+    if (b == NULL)
+        return WIRE_UNSENT;
+    key_topic(key, name, &p.index);
+    t.name = wire_str_of(name);
+    p.records =
+        (struct wire_records){.p = x->batch.data, .n = (int32_t)x->batch.size};
+    produce_request_init(&request);
+    request.acks = -1;
+    request.timeout_ms = WIRE_TIMEOUT_MS;
+    request.topic_data = &t;
+    request.n_topic_data = 1;
+    outcome = wire_call(&x->c, b, API_PRODUCE, PRODUCE_VERSION, &request,
+                        &x->arena, &r);
+    if (outcome != WIRE_ANSWERED)
+        return outcome;
+    if (r.n_responses != 1 || r.responses[0].n_partition_responses != 1)
+        return WIRE_UNKNOWN;
+    *code = r.responses[0].partition_responses[0].error_code;
+    *offset = r.responses[0].partition_responses[0].base_offset;
+    return WIRE_ANSWERED;
+}
+
+static void put_sends(struct wire *x, int64_t key, const int64_t *values,
+                      size_t n, int64_t offset)
+{
+    history_begin(&x->h);
+    history_put(&x->h, "[");
+    for (size_t i = 0; i < n; i++) {
+        if (offset < 0)
+            history_put(&x->h, "[:send %" PRId64 " %" PRId64 "]", key,
+                        values[i]);
+        else
+            history_put(&x->h, "[:send %" PRId64 " [%" PRId64 " %" PRId64 "]]",
+                        key, offset + (int64_t)i, values[i]);
+    }
+    history_put(&x->h, "]");
+}
+
+static void op_send(struct wire *x)
+{
+    int64_t values[8], offset = -1;
+    size_t n = 1 + prng_below(&x->w->prng, 8);
+    int64_t key = worker_key(x->w);
+    int16_t code = 0;
+    enum wire_outcome outcome;
+    const char *type;
+
+    for (size_t i = 0; i < n; i++)
+        values[i] = worker_value(x->w);
+    batch_of_values(&x->batch, key, values, n);
+    put_sends(x, key, values, n, -1);
+    history_op(&x->h, x->w->process, "invoke", "send", "");
+    outcome = produce(x, key, &code, &offset);
+    type = outcome == WIRE_UNSENT    ? "fail"
+           : outcome == WIRE_UNKNOWN ? "info"
+           : code == 0               ? "ok"
+           : is_definite(code)       ? "fail"
+                                     : "info";
+    if (outcome == WIRE_ANSWERED && code != 0)
+        note(x, "code", kafka_error_name(code));
+    else if (outcome != WIRE_ANSWERED)
+        note(x, "net", outcome == WIRE_UNSENT ? "unsent" : "unknown");
+    if (code == 0 && outcome == WIRE_ANSWERED)
+        put_sends(x, key, values, n, offset);
+    history_op(&x->h, x->w->process, type, "send", x->more);
+    if (strcmp(type, "info") == 0)
+        new_process(x);
+}
+
+/* ---- poll
+ * --------------------------------------------------------------------- */
+
+struct poll {
+    struct buffer records; /* text of the poll's map */
+    struct buffer torn;
+    int64_t n;
+};
+
+static void put(struct buffer *b, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static void put(struct buffer *b, const char *format, ...)
+{
+    char text[80];
+    va_list args;
+    int n;
+
+    va_start(args, format);
+    n = vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    buffer_append(b, text, (size_t)n);
+}
+
+static void poll_records(struct place *place, const uint8_t *data, size_t size,
+                         struct poll *poll)
+{
+    struct batches b;
+    int64_t offset, value;
+    bool any = false;
+
+    batches_begin(&b, data, size, place->key);
+    for (;;) {
+        enum batch_state s = batches_next(&b, &offset, &value);
+
+        if (s == BATCH_END)
+            break;
+        if (offset < place->position)
+            continue; /* the batch begins before */
+        if (s == BATCH_TORN) {
+            put(&poll->torn, "[%" PRId64 " %" PRId64 "] ", place->key, offset);
+        } else {
+            if (!any)
+                put(&poll->records, "%" PRId64 " [", place->key);
+            any = true;
+            put(&poll->records, "[%" PRId64 " %" PRId64 "]", offset, value);
+            poll->n++;
+        }
+        place->position = offset + 1;
+    }
+    if (any)
+        put(&poll->records, "]");
+}
+
+static void poll_answer(struct wire *x, const struct fetch_response *r,
+                        struct poll *poll)
+{
+    for (int i = 0; i < r->n_responses; i++) {
+        const struct fetch_response_topic *t = &r->responses[i];
+
+        for (int j = 0; j < t->n_partitions; j++) {
+            const struct fetch_response_partition *p = &t->partitions[j];
+            int64_t key = key_of_topic(t->topic.p, (size_t)t->topic.n,
+                                       p->partition_index);
+
+            for (size_t k = 0; k < x->n_places; k++) {
+                struct place *place = &x->places[k];
+
+                if (place->key != key)
+                    continue;
+                if (p->error_code != 0) {
+                    place->leader = -1;
+                    note(x, "code", kafka_error_name(p->error_code));
+                }
+                if (p->error_code == KAFKA_OFFSET_OUT_OF_RANGE)
+                    fprintf(stderr,
+                            "SUSPECT fetch of key %" PRId64 " at %" PRId64
+                            ": OFFSET_OUT_OF_RANGE (log from %" PRId64
+                            ", high watermark %" PRId64 ")\n",
+                            key, place->position, p->log_start_offset,
+                            p->high_watermark);
+                if (p->error_code == 0 && p->records.n > 0)
+                    poll_records(place, p->records.p, (size_t)p->records.n,
+                                 poll);
+            }
+        }
+    }
+}
+
+/* One Fetch of all places led by `leader`. */
+static void poll_leader(struct wire *x, int32_t leader, struct poll *poll)
+{
+    struct wire_broker *b = wire_client_broker(&x->c, leader);
+    struct fetch_request request;
+    struct fetch_response r;
+    size_t n = x->n_places;
+    struct fetch_request_topic *topics =
+        arena_array(&x->arena, n, sizeof *topics);
+    int n_topics = 0;
+
+    for (size_t i = 0; i < n; i++) {
+        char *name = arena_alloc(&x->arena, TOPIC_MAX);
+        struct fetch_request_partition *p =
+            arena_array(&x->arena, n, sizeof *p);
+        int32_t partition;
+        int at;
+
+        if (x->places[i].leader != leader)
+            continue;
+        key_topic(x->places[i].key, name, &partition);
+        for (at = 0; at < n_topics; at++) {
+            if (wire_str_is(topics[at].topic, name))
+                break;
+        }
+        if (at == n_topics) {
+            topics[n_topics++] = (struct fetch_request_topic){
+                .topic = wire_str_of(name), .partitions = p};
+        }
+        topics[at].partitions[topics[at].n_partitions++] =
+            (struct fetch_request_partition){
+                .partition = partition,
+                .current_leader_epoch = -1,
+                .fetch_offset = x->places[i].position,
+                .last_fetched_epoch = -1,
+                .log_start_offset = -1,
+                .partition_max_bytes = FETCH_BYTES,
+                .high_watermark = INT64_MAX};
+    }
+    fetch_request_init(&request);
+    request.max_wait_ms = FETCH_WAIT_MS;
+    request.min_bytes = 1;
+    request.max_bytes = 8 * FETCH_BYTES;
+    request.topics = topics;
+    request.n_topics = n_topics;
+    if (b != NULL && wire_call(&x->c, b, API_FETCH, FETCH_VERSION, &request,
+                               &x->arena, &r) == WIRE_ANSWERED) {
+        poll_answer(x, &r, poll);
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (x->places[i].leader == leader)
+            x->places[i].leader = -1;
+    }
+    note(x, "net", "no answer");
+}
+
+static void poll_all(struct wire *x, struct poll *poll)
+{
+    for (size_t i = 0; i < x->n_places; i++) {
+        struct wire_broker *b;
+
+        if (x->places[i].leader >= 0)
+            continue;
+        b = leader_of(x, x->places[i].key);
+        if (b != NULL)
+            x->places[i].leader = b->id;
+    }
+    for (size_t i = 0; i < x->n_places; i++) {
+        bool first = x->places[i].leader >= 0;
+
+        for (size_t j = 0; j < i; j++)
+            first = first && x->places[j].leader != x->places[i].leader;
+        if (first)
+            poll_leader(x, x->places[i].leader, poll);
+    }
+}
+
+/* Gives the number of records. */
+static int64_t op_poll(struct wire *x)
+{
+    struct poll poll = {0};
+    struct buffer more = {0};
+
+    op_begin(x);
+    history_begin(&x->h);
+    history_put(&x->h, "[[:poll]]");
+    history_op(&x->h, x->w->process, "invoke", "poll", "");
+    poll_all(x, &poll);
+    history_begin(&x->h);
+    history_put(&x->h, "[[:poll {");
+    if (poll.records.size > 0)
+        buffer_append(&x->h.text, poll.records.data, poll.records.size);
+    history_put(&x->h, "}]]");
+    buffer_append(&more, x->more, strlen(x->more));
+    if (poll.torn.size > 0) {
+        buffer_append(&more, ", :torn [", 9);
+        buffer_append(&more, poll.torn.data, poll.torn.size);
+        buffer_append(&more, "]", 1);
+    }
+    buffer_append(&more, "", 1);
+    history_op(&x->h, x->w->process, "ok", "poll", (const char *)more.data);
+    buffer_free(&poll.records);
+    buffer_free(&poll.torn);
+    buffer_free(&more);
+    return poll.n;
+}
+
+/* ---- ends of logs, committed offsets
+ * ----------------------------------------- */
+
+static int64_t ask_latest(struct wire *x, int64_t key)
+{
+    char name[TOPIC_MAX];
+    struct list_offsets_request_partition p = {.current_leader_epoch = -1,
+                                               .timestamp = LATEST};
+    struct list_offsets_request_topic t = {.partitions = &p, .n_partitions = 1};
+    struct list_offsets_request request;
+    struct list_offsets_response r;
+    struct wire_broker *b = leader_of(x, key);
+
+    if (b == NULL)
+        return -1;
+    key_topic(key, name, &p.partition_index);
+    t.name = wire_str_of(name);
+    list_offsets_request_init(&request);
+    request.replica_id = -1;
+    request.topics = &t;
+    request.n_topics = 1;
+    if (wire_call(&x->c, b, API_LIST_OFFSETS, LIST_OFFSETS_VERSION, &request,
+                  &x->arena, &r) != WIRE_ANSWERED ||
+        r.n_topics != 1 || r.topics[0].n_partitions != 1 ||
+        r.topics[0].partitions[0].error_code != 0)
+        return -1;
+    return r.topics[0].partitions[0].offset;
+}
+
+static void op_latest(struct wire *x)
+{
+    int64_t key = x->w->load->steady > 0 && prng_chance(&x->w->prng, 1, 2)
+                      ? KEY_STEADY
+                      : worker_key(x->w);
+    int64_t end;
+
+    history_begin(&x->h);
+    history_put(&x->h, "[%" PRId64 "]", key);
+    history_op(&x->h, x->w->process, "invoke", "latest", "");
+    end = ask_latest(x, key);
+    history_begin(&x->h);
+    if (end >= 0)
+        history_put(&x->h, "{%" PRId64 " %" PRId64 "}", key, end);
+    history_op(&x->h, x->w->process, end >= 0 ? "ok" : "fail", "latest", "");
+}
+
+/* -> "ok", "fail" or "info". */
+static const char *commit(struct wire *x, int64_t key, int64_t offset)
+{
+    char name[TOPIC_MAX];
+    struct offset_commit_request_partition p = {
+        .committed_offset = offset,
+        .committed_leader_epoch = -1,
+        .committed_metadata = WIRE_NULL_STR};
+    struct offset_commit_request_topic t = {.partitions = &p,
+                                            .n_partitions = 1};
+    struct offset_commit_request request;
+    struct offset_commit_response r;
+    struct wire_broker *b = coordinator_of(x);
+    enum wire_outcome outcome;
+    int16_t code;
+
+    if (b == NULL)
+        return "fail";
+    key_topic(key, name, &p.partition_index);
+    t.name = wire_str_of(name);
+    offset_commit_request_init(&request);
+    request.group_id = GROUP;
+    request.topics = &t;
+    request.n_topics = 1;
+    outcome = wire_call(&x->c, b, API_OFFSET_COMMIT, OFFSET_COMMIT_VERSION,
+                        &request, &x->arena, &r);
+    if (outcome != WIRE_ANSWERED) {
+        x->coordinator = -1;
+        return outcome == WIRE_UNSENT ? "fail" : "info";
+    }
+    if (r.n_topics != 1 || r.topics[0].n_partitions != 1)
+        return "info";
+    code = r.topics[0].partitions[0].error_code;
+    if (code == 0)
+        return "ok";
+    x->coordinator = -1;
+    note(x, "code", kafka_error_name(code));
+    return "info";
+}
+
+/* Offsets of one thread's own key, so that commits do not race. */
+static int64_t own_key(const struct wire *x)
+{
+    return (int64_t)x->w->number % KEYS_ACTIVE;
+}
+
+static void op_commit(struct wire *x)
+{
+    int64_t key = own_key(x), offset = x->w->values;
+    const char *type;
+
+    history_begin(&x->h);
+    history_put(&x->h, "{%" PRId64 " %" PRId64 "}", key, offset);
+    history_op(&x->h, x->w->process, "invoke", "commit", "");
+    type = commit(x, key, offset);
+    history_op(&x->h, x->w->process, type, "commit", x->more);
+    if (strcmp(type, "info") == 0)
+        new_process(x);
+}
+
+/* False: no answer. */
+static bool ask_committed(struct wire *x, int64_t key, int64_t *offset)
+{
+    char name[TOPIC_MAX];
+    int32_t partition;
+    struct offset_fetch_request_group_topic t = {
+        .partition_indexes = &partition, .n_partition_indexes = 1};
+    struct offset_fetch_request_group g = {.group_id = GROUP,
+                                           .member_id = WIRE_NULL_STR,
+                                           .member_epoch = -1,
+                                           .topics = &t,
+                                           .n_topics = 1};
+    struct offset_fetch_request request;
+    struct offset_fetch_response r;
+    struct wire_broker *b = coordinator_of(x);
+
+    if (b == NULL)
+        return false;
+    key_topic(key, name, &partition);
+    t.name = wire_str_of(name);
+    offset_fetch_request_init(&request);
+    request.groups = &g;
+    request.n_groups = 1;
+    if (wire_call(&x->c, b, API_OFFSET_FETCH, OFFSET_FETCH_VERSION, &request,
+                  &x->arena, &r) != WIRE_ANSWERED ||
+        r.n_groups != 1 || r.groups[0].error_code != 0 ||
+        r.groups[0].n_topics != 1 || r.groups[0].topics[0].n_partitions != 1 ||
+        r.groups[0].topics[0].partitions[0].error_code != 0) {
+        x->coordinator = -1;
+        return false;
+    }
+    *offset = r.groups[0].topics[0].partitions[0].committed_offset;
+    return true;
+}
+
+static void op_committed(struct wire *x)
+{
+    int64_t key =
+        (int64_t)prng_below(&x->w->prng, (uint64_t)x->w->load->threads);
+    int64_t offset = -1;
+    bool ok;
+
+    key %= KEYS_ACTIVE;
+    history_begin(&x->h);
+    history_put(&x->h, "[%" PRId64 "]", key);
+    history_op(&x->h, x->w->process, "invoke", "committed", "");
+    ok = ask_committed(x, key, &offset);
+    if (ok) {
+        history_begin(&x->h);
+        history_put(&x->h, "{%" PRId64 " %" PRId64 "}", key, offset);
+    }
+    history_op(&x->h, x->w->process, ok ? "ok" : "fail", "committed", "");
+}
+
+/* ---- a thread
+ * ----------------------------------------------------------------- */
+
+static bool wire_begin(struct wire *x, struct worker *w)
+{
+    char name[40];
+
+    *x = (struct wire){.w = w, .coordinator = -1};
+    snprintf(name, sizeof name, "wire-%" PRId64, w->process);
+    arena_init(&x->arena, 0);
+    wire_client_init(&x->c, w->load->bootstrap);
+    return history_open(&x->h, w->load->dir, name);
+}
+
+static void wire_end(struct wire *x)
+{
+    wire_client_close(&x->c);
+    history_close(&x->h);
+    arena_free(&x->arena);
+    buffer_free(&x->batch);
+}
+
+static void op_any(struct wire *x)
+{
+    uint64_t dice = prng_below(&x->w->prng, 100);
+
+    op_begin(x);
+    if (worker_crashes(x->w))
+        op_crash(x);
+    else if (x->n_places == 0 || dice < 2)
+        op_assign(x);
+    else if (dice < 46)
+        op_send(x);
+    else if (dice < 90)
+        op_poll(x);
+    else if (dice < 94)
+        op_latest(x);
+    else if (dice < 97)
+        op_commit(x);
+    else
+        op_committed(x);
+}
+
+bool wire_run(struct worker *w)
+{
+    struct wire x;
+
+    if (!wire_begin(&x, w))
+        return false;
+    while (!atomic_load(&w->load->stop)) {
+        op_any(&x);
+        usleep(1000 * (unsigned)prng_below(&w->prng, 10));
+    }
+    wire_end(&x);
+    return true;
+}
+
+/* Reads `n` keys from their beginning to their ends. */
+static bool read_to_end(struct wire *x, const int64_t *keys,
+                        const int64_t *ends, size_t n)
+{
+    size_t left = n;
+
+    x->n_places = 0;
+    assign(x, keys, n);
+    for (size_t i = 0; i < n; i++)
+        x->places[i].end = ends[i];
+    while (left > 0 && !atomic_load(&x->w->load->stop)) {
+        op_poll(x);
+        left = 0;
+        for (size_t i = 0; i < n; i++)
+            left += x->places[i].position < x->places[i].end;
+    }
+    for (size_t i = 0; i < n; i++) {
+        if (x->places[i].position < x->places[i].end)
+            printf("unread: key %" PRId64 " from %" PRId64 " to %" PRId64 "\n",
+                   x->places[i].key, x->places[i].position, x->places[i].end);
+    }
+    return left == 0;
+}
+
+bool wire_final(struct worker *w)
+{
+    enum { MAX = 65536 };
+    int64_t *keys = mem_alloc(MAX * sizeof *keys);
+    int64_t *ends = mem_alloc(MAX * sizeof *ends);
+    size_t n = ends_read(w->load->ends, keys, ends, MAX);
+    struct wire x;
+    bool ok = wire_begin(&x, w);
+
+    for (size_t i = 0; ok && i < n; i += 16) {
+        size_t some = n - i < 16 ? n - i : 16;
+
+        ok = read_to_end(&x, keys + i, ends + i, some);
+        w->process += PROCESS_STRIDE; /* positions begin anew */
+    }
+    wire_end(&x);
+    mem_free(keys);
+    mem_free(ends);
+    return ok && n > 0;
+}
