@@ -1,11 +1,12 @@
-/* jepsen-check [--jepsen] [--partial] [--windows FILE] HISTORY.edn
+/* jepsen-check [--jepsen] [--partial] [--windows FILE [--steady KEY]]
+ *              HISTORY.edn
  *
  * Judges a history and shows the lines that prove what is wrong.
  *   --jepsen   Jepsen's own rules: offsets may have holes, and a known offset
  *              of an :info send is no acknowledgement (transactions)
  *   --partial  not everything was read at last, so nothing can be unseen
  *   --windows  lines "FROM TO" in ns: the longest time without an
- *              acknowledgement within them is told, for each key
+ *              acknowledgement within them is told, for each key (from KEY)
  * Ends with 0 when all is well, 1 with anomalies, 2 when it cannot read. */
 #include <errno.h>
 #include <stdio.h>
@@ -140,10 +141,10 @@ static int feed(FILE *file, struct checker *c, struct gaps *gaps,
 }
 
 static int check(const char *path, const struct check_config *config,
-                 const char *windows)
+                 const char *windows, int64_t keys_from)
 {
     FILE *file = fopen(path, "r");
-    struct gaps *gaps = gaps_new();
+    struct gaps *gaps = gaps_new(keys_from);
     struct lines l = {0};
     struct checker *c;
     const struct check_result *r;
@@ -174,6 +175,7 @@ int main(int argc, char **argv)
 {
     struct check_config config = {true, true, true};
     const char *windows = NULL;
+    int64_t keys_from = 0;
     int i = 1;
 
     for (; i < argc && argv[i][0] == '-'; i++) {
@@ -183,14 +185,16 @@ int main(int argc, char **argv)
             config.drained = false;
         else if (strcmp(argv[i], "--windows") == 0 && i + 1 < argc)
             windows = argv[++i];
+        else if (strcmp(argv[i], "--steady") == 0 && i + 1 < argc)
+            keys_from = strtoll(argv[++i], NULL, 10);
         else
             break;
     }
     if (i + 1 != argc) {
         fprintf(stderr,
                 "usage: jepsen-check [--jepsen] [--partial] "
-                "[--windows FILE] HISTORY.edn\n");
+                "[--windows FILE [--steady KEY]] HISTORY.edn\n");
         return 2;
     }
-    return check(argv[i], &config, windows);
+    return check(argv[i], &config, windows, keys_from);
 }

@@ -21,14 +21,18 @@ struct window {
 };
 
 struct gaps {
+    int64_t keys_from;
     struct key_acks *keys; /* in the order of their first acknowledgement */
     struct window *windows;
     size_t n_windows, cap_windows;
 };
 
-struct gaps *gaps_new(void)
+struct gaps *gaps_new(int64_t keys_from)
 {
-    return mem_zalloc(sizeof(struct gaps));
+    struct gaps *g = mem_zalloc(sizeof *g);
+
+    g->keys_from = keys_from;
+    return g;
 }
 
 bool gaps_windows_read(struct gaps *g, const char *path)
@@ -74,7 +78,8 @@ void gaps_add(struct gaps *g, const struct check_op *op)
     if (op->process < 0 || (op->type != CHECK_OK && op->type != CHECK_INFO))
         return;
     for (size_t i = 0; i < op->n_mops; i++) {
-        if (op->mops[i].kind == CHECK_MOP_SEND && op->mops[i].offset >= 0)
+        if (op->mops[i].kind == CHECK_MOP_SEND && op->mops[i].offset >= 0 &&
+            op->mops[i].key >= g->keys_from)
             ack_add(g, op->mops[i].key, op->time_ns);
     }
 }

@@ -6,7 +6,8 @@
 #include "jepsen/checker.h"
 
 struct gaps;
-struct gaps *gaps_new(void);
+/* Of keys from `keys_from` on. */
+struct gaps *gaps_new(int64_t keys_from);
 /* Lines "FROM TO" in ns, ascending. False: errno says why. */
 bool gaps_windows_read(struct gaps *g, const char *path);
 void gaps_add(struct gaps *g, const struct check_op *op);

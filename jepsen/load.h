@@ -36,6 +36,7 @@ struct load {
     int steady;       /* partitions of the steady topic; 0: none */
     int steady_rate;  /* records per second on all of them */
     const char *ends; /* file of "KEY END" lines: last reading */
+    bool ask;         /* only asks for the ends of the keys in `ends` */
     int64_t process_base;
     atomic_bool stop;
 };
@@ -77,6 +78,8 @@ size_t ends_read(const char *path, int64_t *keys, int64_t *ends, size_t max);
  * read (`ends`); false when it was not. */
 bool wire_run(struct worker *w);
 bool wire_final(struct worker *w);
+/* Prints "KEY END" of each key that `ends` has. */
+bool wire_ask(struct worker *w);
 bool rdkafka_run(struct worker *w, bool subscribes);
 bool rdkafka_steady_produce(struct worker *w);
 bool rdkafka_steady_consume(struct worker *w, bool subscribes);

@@ -4,7 +4,8 @@
  *     [--wire THREADS] [--rdkafka THREADS] [--steady PARTITIONS --rate N]
  *     [--retire SECONDS] [--crash SECONDS] [--process BASE]
  *   jepsen-worker ... --ends FILE    reads all keys to their ends, once by
- *                                    each client
+ *                                    each client; lines "KEY END"
+ *   jepsen-worker ... --ask FILE     prints such lines for the keys in FILE
  *
  * SIGTERM stops it after the operations under way. Ends with 0, or with 1 when
  * the last reading did not reach the ends. */
@@ -30,6 +31,7 @@ enum kind {
     KIND_STEADY_SUBSCRIBE,
     KIND_WIRE_FINAL,
     KIND_RDKAFKA_FINAL,
+    KIND_ASK,
 };
 
 struct thread {
@@ -77,6 +79,9 @@ static void *thread_run(void *arg)
         case KIND_RDKAFKA_FINAL:
             t->ok = rdkafka_final(w);
             break;
+        case KIND_ASK:
+            t->ok = wire_ask(w);
+            break;
     }
     return NULL;
 }
@@ -104,7 +109,7 @@ static void options(int argc, char **argv, int *wire, int *rdkafka)
         {"steady", 1, NULL, 'y'},    {"rate", 1, NULL, 'a'},
         {"retire", 1, NULL, 'e'},    {"crash", 1, NULL, 'c'},
         {"process", 1, NULL, 'p'},   {"ends", 1, NULL, 'n'},
-        {NULL, 0, NULL, 0},
+        {"ask", 1, NULL, 'k'},       {NULL, 0, NULL, 0},
     };
     int o;
 
@@ -135,6 +140,8 @@ static void options(int argc, char **argv, int *wire, int *rdkafka)
             load.process_base = n;
         else if (o == 'n')
             load.ends = optarg;
+        else if (o == 'k')
+            load.ends = optarg, load.ask = true;
         else
             exit(2);
     }
@@ -160,7 +167,9 @@ int main(int argc, char **argv)
         thread_add(KIND_WIRE, 1);
     for (int i = 0; load.ends == NULL && i < rdkafka; i++)
         thread_add(i % 2 == 0 ? KIND_ASSIGN : KIND_SUBSCRIBE, 1);
-    if (load.ends != NULL) {
+    if (load.ask) {
+        thread_add(KIND_ASK, 1);
+    } else if (load.ends != NULL) {
         thread_add(KIND_WIRE_FINAL, 1);
         thread_add(KIND_RDKAFKA_FINAL, 1);
     } else if (load.steady > 0) {

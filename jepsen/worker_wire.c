@@ -748,3 +748,31 @@ bool wire_final(struct worker *w)
     mem_free(ends);
     return ok && n > 0;
 }
+
+bool wire_ask(struct worker *w)
+{
+    enum { MAX = 65536 };
+    int64_t *keys = mem_alloc(MAX * sizeof *keys);
+    int64_t *ends = mem_alloc(MAX * sizeof *ends);
+    size_t n = ends_read(w->load->ends, keys, ends, MAX), got = 0;
+    struct wire x;
+    bool ok = wire_begin(&x, w);
+
+    while (ok && got < n && !atomic_load(&w->load->stop)) {
+        int64_t end;
+
+        op_begin(&x);
+        end = ask_latest(&x, keys[got]);
+        if (end < 0) {
+            usleep(100000);
+            continue;
+        }
+        printf("%" PRId64 " %" PRId64 "\n", keys[got++], end);
+    }
+    for (size_t i = got; i < n; i++)
+        fprintf(stderr, "no answer: key %" PRId64 "\n", keys[i]);
+    wire_end(&x);
+    mem_free(keys);
+    mem_free(ends);
+    return ok && got == n;
+}

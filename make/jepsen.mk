@@ -13,3 +13,19 @@ WORKER_OBJ := $(patsubst %,$(B)/jepsen/%.o,worker_main worker_wire \
 $(B)/jepsen-worker: $(WORKER_OBJ) $(B)/libflotilla.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS)
+
+# make jepsen TIME=60 NEMESIS=kill,pause SEED=7 NODES=5; jepsen/README.md
+PACKAGES_JEPSEN := iproute2 nftables e2fsprogs util-linux strace faketime
+.PHONY: jepsen jepsen-build jepsen-control
+TIME ?= 60
+NEMESIS ?= all
+NODES ?= 3
+PACE ?= normal
+RATE ?= 500
+JEPSEN_ARGS = --build $(B) $(if $(SEED),--seed $(SEED)) --nodes $(NODES) $(ARGS)
+jepsen-build: deps
+	@./make/deps.sh $(PACKAGES_JEPSEN)
+	@$(MAKE) --no-print-directory all $(B)/jepsen-worker $(B)/jepsen-check
+jepsen: jepsen-build
+	@python3 jepsen/run.py --time $(TIME) --nemesis $(NEMESIS) --pace $(PACE) \
+	  --rate $(RATE) $(JEPSEN_ARGS)

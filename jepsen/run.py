@@ -1,0 +1,436 @@
+#!/usr/bin/env python3
+"""Chaos on real processes: brokers under faults, clients that write down what
+they did, a checker that judges it. jepsen/README.md tells the use.
+
+    jepsen/run.py --time 60 --nemesis all --seed 1 --nodes 3 --build build
+Ends with 0 when all is well, 1 with anomalies or brokers that misbehave, 2
+where this machine cannot run it."""
+import argparse
+import collections
+import glob
+import heapq
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, os.path.join(ROOT, "jepsen"))
+
+import nemesis  # noqa: E402
+from cluster import Cluster  # noqa: E402
+from world import Impossible, Network, command, copy_sparse  # noqa: E402
+
+INSIDE = "FLOTILLA_JEPSEN_INSIDE"
+KEY_STEADY = 1000000
+SETTLE_S = 5        # all is healed, clients go on
+ASK_S = 90          # until every partition answers again
+READ_S = 300        # until all is read
+PACES = {"normal": ((2.0, 8.0), (1.0, 4.0)), "fast": ((0.1, 0.8), (1.5, 3.0)),
+         "calm": ((5.0, 15.0), (10.0, 15.0))}
+SUSPECT = re.compile(
+    r"assertion failed|Sanitizer|runtime error:|SUSPECT|impossible|"
+    r"Segmentation|core dumped|diverge", re.I)
+INVOKE = re.compile(r":process (\d+), ")
+
+
+def options():
+    p = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    p.add_argument("--time", type=int, default=60, help="seconds of faults")
+    p.add_argument("--nemesis", default="all",
+                   help="kinds with commas between, all, none; all,flip")
+    p.add_argument("--seed", type=int, default=None)
+    p.add_argument("--nodes", type=int, default=3, choices=(1, 3, 5, 7))
+    p.add_argument("--rate", type=int, default=500,
+                   help="records per second to the steady topic")
+    p.add_argument("--partitions", type=int, default=4, help="of that topic")
+    p.add_argument("--clients", type=int, default=3, help="of each kind")
+    p.add_argument("--pace", default="normal", choices=sorted(PACES))
+    p.add_argument("--disk", type=int, default=0, help="MiB of each broker")
+    p.add_argument("--build", default="build")
+    p.add_argument("--binary", default=None, help="another flotilla")
+    p.add_argument("--out", default=None, help="where runs are kept")
+    p.add_argument("--keep", action="store_true", help="a good run as well")
+    p.add_argument("--control", action="store_true",
+                   help="brokers whose syncs do nothing lose all power: the "
+                   "checker must see it")
+    o = p.parse_args()
+    if o.seed is None:
+        o.seed = random.SystemRandom().randrange(1, 1000000)
+    return o
+
+
+def enter(o):
+    """The rest runs as the first process of namespaces of its own: whatever
+    becomes of it, processes, mounts and networks go with it."""
+    if os.environ.get(INSIDE):
+        return
+    if os.geteuid() != 0:
+        sys.exit("jepsen: needs root (network namespaces, mounts)") 
+    flags = ["--mount", "--pid", "--fork", "--kill-child", "--net",
+             "--mount-proc", "--propagation", "private"]
+    try:
+        probe = subprocess.run(["unshare"] + flags + ["true"],
+                               stderr=subprocess.PIPE, text=True)
+        why = probe.stderr if probe.returncode else ""
+    except FileNotFoundError:
+        why = "unshare is not there"
+    if why:
+        print("jepsen: this machine has no namespaces for it: " + why.strip())
+        sys.exit(2)
+    args = list(sys.argv)
+    if "--seed" not in " ".join(args):
+        args += ["--seed", str(o.seed)]
+    os.environ[INSIDE] = "1"
+    os.execvp("unshare", ["unshare"] + flags + [sys.executable] + args)
+
+
+class Run:
+    def __init__(self, o):
+        self.o = o
+        build = os.path.join(ROOT, o.build)
+        self.worker = os.path.join(build, "jepsen-worker")
+        self.check = os.path.join(build, "jepsen-check")
+        self.flotilla = os.path.abspath(o.binary) if o.binary else \
+            os.path.join(build, "flotilla")
+        self.nosync = os.path.join(build, "jepsen-nosync.so")
+        out = os.path.abspath(o.out) if o.out else \
+            os.path.join(build, "jepsen-runs")
+        self.dir = os.path.join(out, "%s-seed-%d" % (
+            time.strftime("%Y%m%d-%H%M%S", time.gmtime()), o.seed))
+        self.parts = os.path.join(self.dir, "parts")
+        os.makedirs(self.parts)
+        self.rng = random.Random(o.seed)
+        self.not_run = []
+        self.cluster = self.network = self.schedule = None
+        self.started = []
+        self.nemesis_log = open(os.path.join(self.parts, "nemesis.part"), "w")
+
+    # ---- the world
+
+    def build_world(self):
+        o = self.o
+        size = o.disk or 256 + 2 * o.rate * o.time // 1000
+        disks = os.path.join(self.dir, "disks")
+        os.makedirs(disks)
+        need = o.nodes * (size * 5 // 4 + 96)
+        if need * 2 < memory_available_mib():
+            command("mount", "-t", "tmpfs", "-o", "size=%dm" % need, "tmpfs",
+                    disks)
+        self.network = Network(o.nodes)
+        self.cluster = Cluster(self.dir, disks, self.flotilla, o.nodes,
+                               self.rng.choice([1, 2]), size)
+
+    def choose_nemeses(self):
+        if self.o.control:
+            self.nemeses = nemesis.nemeses_of("power-all", self.cluster,
+                                              self.network, self.o.seed)
+            self.cluster.preload = self.nosync
+        else:
+            self.nemeses = nemesis.nemeses_of(self.o.nemesis, self.cluster,
+                                              self.network, self.o.seed)
+        can = []
+        for n in self.nemeses:
+            try:
+                n.probe()
+                can.append(n)
+            except Impossible as e:
+                self.not_run.append("%s: %s" % (n.name, e))
+                print("NOT POSSIBLE HERE: %s: %s" % (n.name, e), flush=True)
+        self.nemeses = can
+        if any(n.name == "clock" for n in can):
+            self.cluster.faketime = nemesis.faketime_library()
+
+    def told(self, name, what, text):
+        """A line of the history, and one for people."""
+        text = text.replace('"', "'")
+        self.nemesis_log.write(
+            "{:time %d, :type :info, :process :nemesis, :f :%s-%s, :value "
+            "\"%s\"}\n" % (time.monotonic_ns(), what, name, text))
+        self.nemesis_log.flush()
+        if text and text != "done":
+            print("%7.1f s  %s %s" % (self.cluster.elapsed(), name, text),
+                  flush=True)
+
+    # ---- the load
+
+    def work(self, *args, process=0, seconds=None):
+        """A worker; with `seconds`, until its end: (status, output)."""
+        o = self.o
+        log = open(os.path.join(self.dir, "worker-%d.log" % process), "ab")
+        p = subprocess.Popen(
+            [self.worker, "--bootstrap", self.cluster.bootstrap(), "--dir",
+             self.parts, "--start", str(self.cluster.begun_ns), "--seed",
+             str(o.seed), "--process", str(process)] + [str(a) for a in args],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE if seconds else log, stderr=log)
+        if seconds is None:
+            self.started.append(p)
+            return p
+        try:
+            out = p.communicate(timeout=seconds)[0]
+        except subprocess.TimeoutExpired:
+            p.terminate()
+            try:
+                out = p.communicate(timeout=30)[0]
+            except subprocess.TimeoutExpired:
+                p.kill()
+                out = p.communicate()[0]
+        return p.returncode, out.decode()
+
+    def make_steady(self):
+        until = time.monotonic() + 30
+        while True:
+            done = subprocess.run(
+                [self.flotilla, "topic", "create", "steady", "-b",
+                 self.cluster.bootstrap(), "-p", str(self.o.partitions), "-r",
+                 str(self.cluster.replicas)], stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True)
+            if done.returncode == 0:
+                return
+            if time.monotonic() > until:
+                raise Impossible("topic create: " + done.stdout)
+            time.sleep(0.5)
+
+    def load(self):
+        o = self.o
+        self.make_steady()
+        self.cluster.begun_ns_load = time.monotonic_ns()
+        workers = [
+            self.work("--wire", o.clients, "--steady", o.partitions, "--rate",
+                      o.rate, "--rdkafka", o.clients)]
+        if o.control:
+            self.control()
+        else:
+            self.faults()
+        print("%7.1f s  healed; the last operations" % self.cluster.elapsed(),
+              flush=True)
+        healed = time.monotonic()
+        for number in self.cluster.revive():
+            self.cluster.problem("broker %d does not start again" % number)
+        time.sleep(SETTLE_S)
+        for p in workers:
+            if p.poll() is not None:
+                self.cluster.problem("a worker ended with %d" % p.returncode)
+            else:
+                p.terminate()
+        for p in workers:
+            try:
+                p.wait(60)
+            except subprocess.TimeoutExpired:
+                self.cluster.problem("a worker does not end")
+                p.kill()
+                p.wait()
+        self.until_ns = time.monotonic_ns()
+        self.read_all(healed)
+
+    def faults(self):
+        hold, calm = PACES[self.o.pace]
+        until = time.monotonic_ns() + self.o.time * 1000000000
+        self.schedule = nemesis.Schedule(
+            self.nemeses, random.Random("%d schedule" % self.o.seed), until,
+            self.told, hold, calm)
+        if self.nemeses:
+            self.schedule.start()
+            self.schedule.join()
+        while time.monotonic_ns() < until:
+            time.sleep(0.1)
+        if self.schedule.error:
+            self.cluster.problem("the schedule broke off:\n" +
+                                 self.schedule.error)
+
+    def control(self):
+        """Syncs do nothing; all is safe at first, then the power goes."""
+        power = self.nemeses[0]
+        time.sleep(6)
+        for b in self.cluster.brokers:
+            b.disk.sync()
+        time.sleep(6)
+        self.told(power.name, "start", power.begin())
+        power.end()
+        self.told(power.name, "stop", "done")
+
+    def read_all(self, healed):
+        keys = set()
+        for path in glob.glob(os.path.join(self.parts, "*.part")):
+            with open(path) as f:
+                for line in f:
+                    if ":f :send" in line and ":type :invoke" in line:
+                        keys.update(re.findall(r"\[:send (\d+) ", line))
+        asked = os.path.join(self.dir, "keys")
+        with open(asked, "w") as f:
+            for k in sorted(map(int, keys)):
+                f.write("%d 0\n" % k)
+        status, ends = self.work("--ask", asked, process=600, seconds=ASK_S)
+        self.answered_s = time.monotonic() - healed
+        if status != 0:
+            self.cluster.problem(
+                "partitions did not answer within %d s" % ASK_S)
+        path = os.path.join(self.dir, "ends")
+        with open(path, "w") as f:
+            f.write(ends)
+        status, out = self.work("--ends", path, process=700, seconds=READ_S)
+        if status != 0:
+            self.cluster.problem("not all was read: status %d\n%s" %
+                                 (status, out[-2000:]))
+
+    # ---- what became of it
+
+    def history_write(self):
+        """All parts by their times, numbered."""
+        self.nemesis_log.close()
+        path = os.path.join(self.dir, "history.edn")
+        begun = self.cluster.begun_ns
+
+        def lines(part):
+            with open(part) as f:
+                for line in f:
+                    if line.endswith("}\n"):
+                        at = line.index(",")
+                        yield int(line[7:at]), line[at:]
+        parts = glob.glob(os.path.join(self.parts, "*.part"))
+        with open(path, "w") as out:
+            for i, (t, rest) in enumerate(heapq.merge(*map(lines, parts))):
+                out.write("{:index %d, :time %d%s" % (i, t - begun, rest))
+        shutil.rmtree(self.parts)
+        return path
+
+    def scan_logs(self):
+        for path in sorted(glob.glob(os.path.join(self.dir, "broker-*/log")) +
+                           glob.glob(os.path.join(self.dir, "worker-*.log"))):
+            seen = collections.Counter()
+            with open(path, errors="replace") as f:
+                for line in f:
+                    if SUSPECT.search(line):
+                        seen[line.strip()[:300]] += 1
+            for line, n in list(seen.items())[:5]:
+                self.cluster.problem("%s: %s" % (
+                    os.path.relpath(path, self.dir), line))
+
+    def judge(self):
+        """True when the run was good."""
+        c = self.cluster
+        windows = os.path.join(self.dir, "windows")
+        c.windows_write(windows, self.until_ns - c.begun_ns)
+        clip_windows(windows, c.begun_ns_load - c.begun_ns)
+        history = self.history_write()
+        done = subprocess.run([self.check, "--windows", windows, "--steady",
+                               str(KEY_STEADY), history],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True)
+        self.scan_logs()
+        counts = self.schedule.counts if self.schedule else {}
+        total = sum(counts.values())
+        text = "seed %d, %d brokers, %d shard(s), %d s\n" % (
+            self.o.seed, c.n, c.shards, self.o.time)
+        text += "faults        %d: %s\n" % (total, ", ".join(
+            "%s %d" % item for item in sorted(counts.items())) or "none")
+        for line in self.not_run:
+            text += "not possible  %s\n" % line
+        missing = [k for k, n in counts.items() if n == 0]
+        if missing:
+            text += "no turn       %s (a longer TIME has them all)\n" % \
+                ", ".join(missing)
+        text += done.stdout
+        text += "after the last fault every partition answered within %.1f s\n" \
+            % self.answered_s
+        for line in c.remarks:
+            text += "remark        %s\n" % line
+        for line in c.problems:
+            text += "PROBLEM       %s\n" % line
+        with open(os.path.join(self.dir, "report"), "w") as f:
+            f.write(text)
+        print(text, flush=True)
+        self.anomalies = done.returncode == 1
+        return done.returncode == 0 and not c.problems
+
+    def keep_disks(self):
+        for b in self.cluster.brokers:
+            data = os.path.join(b.disk.path, "data")
+            if os.path.isdir(data):
+                copy_sparse(data, os.path.join(b.home, "data"))
+
+    def end(self):
+        for p in self.started:
+            if p.poll() is None:
+                p.kill()
+                p.wait()
+        if self.cluster is not None:
+            self.cluster.stop()
+
+
+def clip_windows(path, from_ns):
+    """The load begins later than the brokers."""
+    with open(path) as f:
+        rows = [tuple(map(int, line.split())) for line in f]
+    with open(path, "w") as f:
+        for a, b in rows:
+            if b > from_ns:
+                f.write("%d %d\n" % (max(a, from_ns), b))
+
+
+def memory_available_mib():
+    with open("/proc/meminfo") as f:
+        for line in f:
+            if line.startswith("MemAvailable"):
+                return int(line.split()[1]) // 1024
+    return 0
+
+
+def interrupted(number, frame):
+    raise KeyboardInterrupt
+
+
+def main():
+    o = options()
+    enter(o)
+    signal.signal(signal.SIGTERM, interrupted)
+    signal.signal(signal.SIGINT, interrupted)
+    run = Run(o)
+    good = False
+    status = 1
+    print("jepsen: seed %d, in %s" % (o.seed, os.path.relpath(run.dir)),
+          flush=True)
+    try:
+        run.build_world()
+        run.choose_nemeses()
+        run.cluster.start()
+        run.load()
+        good = run.judge()
+        if not good or o.keep:
+            run.end()
+            run.keep_disks()
+        status = 0 if good else 1
+        if o.control:
+            status = 0 if run.anomalies else 1
+            print("control: the loss was %sseen" %
+                  ("" if run.anomalies else "NOT "))
+    except ValueError as e:
+        print("jepsen: %s" % e)
+        status = 2
+    except Impossible as e:
+        print("jepsen: %s" % e)
+        status = 2
+    except KeyboardInterrupt:
+        print("jepsen: interrupted")
+        status = 130
+    finally:
+        run.end()
+    for unneeded in glob.glob(os.path.join(run.dir, "disks")):
+        subprocess.run(["umount", "-R", "-l", unneeded],
+                       stderr=subprocess.DEVNULL)
+    if status == 0 and not o.keep:
+        shutil.rmtree(run.dir, ignore_errors=True)
+    else:
+        print("jepsen: history, logs and disks are in %s" %
+              os.path.relpath(run.dir))
+    print("%d passed, %d failed" % (status == 0, status != 0))
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()
