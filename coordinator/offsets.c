@@ -319,8 +319,9 @@ void coordinator_describe(struct coordinator *c,
 {
     struct group_partition *gp = NULL;
     memset(&req->view, 0, sizeof req->view);
-    req->view.error = req->group_id.n <= 0 ? KAFKA_INVALID_GROUP_ID
-                                           : partition_live(c, req->index, &gp);
+    /* The group "" has offsets only, of clients that name none. */
+    req->view.error = req->group_id.n < 0 ? KAFKA_INVALID_GROUP_ID
+                                          : partition_live(c, req->index, &gp);
     if (req->view.error != KAFKA_NONE) {
         answer_send(c, answer_new(c, req, describe_fire));
         return;
@@ -398,8 +399,8 @@ static void delete_written(struct group_write *w, enum kafka_error error)
 void coordinator_delete(struct coordinator *c, struct coordinator_delete *req)
 {
     struct group_partition *gp = NULL;
-    req->error = req->group_id.n <= 0 ? KAFKA_INVALID_GROUP_ID
-                                      : partition_live(c, req->index, &gp);
+    req->error = req->group_id.n < 0 ? KAFKA_INVALID_GROUP_ID
+                                     : partition_live(c, req->index, &gp);
     struct classic_group *g =
         req->error == KAFKA_NONE ? classic_group_find(gp, req->group_id) : NULL;
     if (req->error == KAFKA_NONE && g == NULL) {

@@ -29,11 +29,11 @@ static enum err check_one(enum config_scope scope,
 {
     char why[160] = "";
     const struct config_key *key = config_key_find(scope, config->name);
+    if (config->value == NULL) {
+        return ERR_OK; /* also of a name that nobody knows */
+    }
     if (key == NULL) {
         return refuse_unknown(scope, config->name, result);
-    }
-    if (config->value == NULL) {
-        return ERR_OK;
     }
     if (strlen(config->value) > CONFIG_VALUE_MAX) {
         decide_refuse(result, KAFKA_INVALID_CONFIG,
@@ -42,7 +42,9 @@ static enum err check_one(enum config_scope scope,
         return ERR_INVALID;
     }
     if (config_value_check(key, config->value, why, sizeof why) != ERR_OK) {
-        decide_refuse(result, KAFKA_INVALID_CONFIG,
+        decide_refuse(result,
+                      scope == CONFIG_TOPIC ? KAFKA_INVALID_CONFIG
+                                            : KAFKA_INVALID_REQUEST,
                       "Invalid value %.40s for configuration %s: %s",
                       config->value, key->name, why);
         return ERR_INVALID;
@@ -117,6 +119,13 @@ static enum err check_all(const struct metadata_config_change *c,
     return ERR_OK;
 }
 
+static bool is_known(const struct metadata_config_change *c,
+                     const struct image_config *config)
+{
+    return config_key_find(c->topic != NULL ? CONFIG_TOPIC : CONFIG_BROKER,
+                           config->name) != NULL;
+}
+
 void decide_alter_configs(struct decide *d, const struct change *change)
 {
     for (int i = 0; i < change->n; i++) {
@@ -132,6 +141,9 @@ void decide_alter_configs(struct decide *d, const struct change *change)
         }
         for (int k = 0; k < c->n_configs; k++) {
             const struct image_config *config = &c->configs[k];
+            if (!is_known(c, config)) {
+                continue;
+            }
             if (topic != NULL) {
                 record_put_topic_config(decide_records(d), &topic->id,
                                         config->name, config->value);

@@ -433,9 +433,38 @@ void decide_create_topics(struct decide *d, const struct change *change)
 }
 
 /* ---- deletion ------------------------------------------------------------ */
+static const void *ref_key(const struct metadata_topic_ref *t,
+                           const struct image_topic *found, size_t *size)
+{
+    if (found == NULL && t->name != NULL) {
+        *size = strlen(t->name);
+        return t->name;
+    }
+    *size = sizeof t->id;
+    return found == NULL ? &t->id : &found->id;
+}
+
+static void seen_add_ref(struct seen_name **seen,
+                         const struct metadata_topic_ref *t,
+                         const struct image_topic *found)
+{
+    size_t size;
+    const void *key = ref_key(t, found, &size);
+    seen_add(seen, key, size);
+}
+
+static bool seen_ref_twice(struct seen_name *seen,
+                           const struct metadata_topic_ref *t,
+                           const struct image_topic *found)
+{
+    size_t size;
+    const void *key = ref_key(t, found, &size);
+    return seen_twice(seen, key, size);
+}
+
 void decide_delete_topics(struct decide *d, const struct change *change)
 {
-    struct seen_name *seen = NULL;
+    struct seen_name *seen = NULL; /* by id, or by name if unknown */
     const struct image_topic **found =
         mem_zalloc((size_t)change->n * sizeof(const struct image_topic *));
     for (int i = 0; i < change->n; i++) {
@@ -443,23 +472,28 @@ void decide_delete_topics(struct decide *d, const struct change *change)
         found[i] = t->name != NULL
                        ? image_topic(d->image, t->name, strlen(t->name))
                        : image_topic_by_id(d->image, &t->id);
-        if (found[i] != NULL) {
-            seen_add(&seen, &found[i]->id, sizeof found[i]->id);
-        }
+        seen_add_ref(&seen, t, found[i]);
     }
     for (int i = 0; i < change->n; i++) {
         struct metadata_topic_result *result = &d->answer.results[i];
         bool by_name = change->u.delete[i].name != NULL;
-        if (found[i] == NULL) {
+        bool has_id = !uuid_is_zero(&change->u.delete[i].id);
+        if (by_name == has_id) {
+            decide_refuse(result, KAFKA_INVALID_REQUEST,
+                          by_name ? "You may not specify both topic name and "
+                                    "topic id."
+                                  : "Neither topic name nor id were "
+                                    "specified.");
+        } else if (seen_ref_twice(seen, &change->u.delete[i], found[i])) {
+            decide_refuse(result, KAFKA_INVALID_REQUEST,
+                          "The topic is named more than once.");
+        } else if (found[i] == NULL) {
             decide_refuse(result,
                           by_name ? KAFKA_UNKNOWN_TOPIC_OR_PARTITION
                                   : KAFKA_UNKNOWN_TOPIC_ID,
                           by_name ? "This server does not host this "
                                     "topic-partition."
                                   : "This server does not host this topic ID.");
-        } else if (seen_twice(seen, &found[i]->id, sizeof found[i]->id)) {
-            decide_refuse(result, KAFKA_INVALID_REQUEST,
-                          "The topic is named more than once.");
         } else {
             result->id = found[i]->id;
             record_put_topic_deleted(decide_records(d), &found[i]->id);

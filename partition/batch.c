@@ -251,11 +251,13 @@ static bool validate_frame(const uint8_t *batch, size_t size,
 {
     struct batch_header *h = &out->header;
     if (size >= 17 && batch[16] != BATCH_MAGIC) {
-        return refuse(out, KAFKA_INVALID_RECORD,
+        return refuse(out,
+                      batch[16] < BATCH_MAGIC ? KAFKA_INVALID_RECORD
+                                              : KAFKA_CORRUPT_MESSAGE,
                       "Only record batches of magic 2 are accepted");
     }
     if (batch_header_read(batch, size, h) != ERR_OK) {
-        return refuse(out, KAFKA_CORRUPT_MESSAGE,
+        return refuse(out, KAFKA_INVALID_RECORD,
                       "Record batch is shorter than its header");
     }
     if (batch_size(h) < size) {
@@ -263,7 +265,7 @@ static bool validate_frame(const uint8_t *batch, size_t size,
                       "Exactly one record batch per partition is accepted");
     }
     if (batch_size(h) > size) {
-        return refuse(out, KAFKA_CORRUPT_MESSAGE, "Record batch is cut off");
+        return refuse(out, KAFKA_INVALID_RECORD, "Record batch is cut off");
     }
     if (size > (size_t)limits->max_message_bytes) {
         return refuse(out, KAFKA_MESSAGE_TOO_LARGE,

@@ -332,7 +332,7 @@ void partition_each_producer(const struct partition *p,
 enum kafka_error partition_check_epoch(const struct partition *p,
                                        int32_t current_leader_epoch)
 {
-    if (current_leader_epoch < 0 || p->leader_epoch < 0 ||
+    if (current_leader_epoch == -1 || p->leader_epoch < 0 ||
         current_leader_epoch == p->leader_epoch) {
         return KAFKA_NONE;
     }

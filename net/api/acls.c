@@ -13,6 +13,11 @@ void api_describe_acls(struct request *rq)
     if (!request_decode(rq, &describe_acls_request_message, &in)) {
         return;
     }
+    if (in.resource_type_filter == 0 || in.pattern_type_filter == 0 ||
+        in.operation == 0 || in.permission_type == 0) {
+        request_close(rq, "a filter of ACLs with unknown parts");
+        return;
+    }
     describe_acls_response_init(&out);
     out.error_code = KAFKA_SECURITY_DISABLED;
     out.error_message = WIRE_STR("No Authorizer is configured on the broker");

@@ -6,7 +6,6 @@
 #include "schema/alter_configs.h"
 #include "schema/incremental_alter_configs.h"
 
-enum { RESOURCE_TOPIC = 2, RESOURCE_BROKER = 4 };
 enum { OP_SET = 0, OP_DELETE = 1, OP_APPEND = 2, OP_SUBTRACT = 3 };
 
 struct alter_call {
@@ -106,23 +105,88 @@ static void refuse(struct alter_one *a, enum kafka_error error,
     a->message = message;
 }
 
+/* Takes back what change_for gave. */
+static void withdraw(struct alter_call *call, struct alter_one *a,
+                     enum kafka_error error, const char *message)
+{
+    refuse(a, error, message);
+    call->n_changes--;
+    a->sent = -1;
+}
+
+static int by_name(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+static bool names_a_key_twice(struct request *rq,
+                              const struct image_config *configs, int n)
+{
+    const char **names = api_alloc(rq, (size_t)n, sizeof(const char *));
+    for (int i = 0; i < n; i++) {
+        names[i] = configs[i].name;
+    }
+    qsort(names, (size_t)n, sizeof(const char *), by_name);
+    for (int i = 1; i < n; i++) {
+        if (strcmp(names[i - 1], names[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static int by_resource(const void *a, const void *b)
+{
+    const struct alter_one *x = *(struct alter_one *const *)a;
+    const struct alter_one *y = *(struct alter_one *const *)b;
+    int32_t n = x->name.n < y->name.n ? x->name.n : y->name.n;
+    if (x->type != y->type) {
+        return x->type - y->type;
+    }
+    int r = n > 0 ? memcmp(x->name.p, y->name.p, (size_t)n) : 0;
+    return r != 0 ? r : (x->name.n > y->name.n) - (x->name.n < y->name.n);
+}
+
+/* Refuses what is named more than once. */
+static void refuse_twice(struct alter_call *call)
+{
+    struct alter_one **order =
+        api_alloc(call->rq, (size_t)call->n, sizeof(struct alter_one *));
+    for (int i = 0; i < call->n; i++) {
+        order[i] = &call->each[i];
+    }
+    qsort(order, (size_t)call->n, sizeof(struct alter_one *), by_resource);
+    for (int i = 1; i < call->n; i++) {
+        if (by_resource(&order[i - 1], &order[i]) == 0) {
+            const char *why = "A resource is named more than once.";
+            refuse(order[i - 1], KAFKA_INVALID_REQUEST, why);
+            refuse(order[i], KAFKA_INVALID_REQUEST, why);
+        }
+    }
+}
+
 /* Finds what the resource is; NULL after refusing it. */
 static struct metadata_config_change *change_for(struct alter_call *call,
                                                  struct alter_one *a)
 {
     struct request *rq = call->rq;
     struct metadata_config_change *c = &call->changes[call->n_changes];
+    if (a->error != KAFKA_NONE) {
+        return NULL;
+    }
     memset(c, 0, sizeof *c);
     char *name = api_cstr(rq, a->name);
-    if (a->type == RESOURCE_TOPIC) {
-        const struct image_topic *topic = NULL;
-        enum kafka_error e = api_find_topic(rq->shard, a->name, NULL, &topic);
+    if (a->type == API_RESOURCE_TOPIC) {
+        enum kafka_error e = api_topic_resource(rq->shard, a->name);
+        if (a->name.n == 0) {
+            e = KAFKA_INVALID_REQUEST;
+        }
         if (e != KAFKA_NONE) {
             refuse(a, e, NULL);
             return NULL;
         }
         c->topic = name;
-    } else if (a->type == RESOURCE_BROKER) {
+    } else if (a->type == API_RESOURCE_BROKER) {
         char *end = NULL;
         long id = name[0] == '\0' ? -1 : strtol(name, &end, 10);
         if (end != NULL && (*end != '\0' || id < 0)) {
@@ -231,9 +295,12 @@ static void alter_incremental_one(
                                            configs[i].value, op == OP_APPEND);
         }
     }
+    if (a->error == KAFKA_NONE &&
+        names_a_key_twice(rq, configs, in->n_configs)) {
+        refuse(a, KAFKA_INVALID_REQUEST, "A key is named more than once.");
+    }
     if (a->error != KAFKA_NONE) {
-        call->n_changes--;
-        a->sent = -1;
+        withdraw(call, a, a->error, a->message);
         return;
     }
     c->configs = configs;
@@ -276,6 +343,9 @@ void api_incremental_alter_configs(struct request *rq)
     for (int i = 0; i < in.n_resources; i++) {
         call->each[i].type = in.resources[i].resource_type;
         call->each[i].name = in.resources[i].resource_name;
+    }
+    refuse_twice(call);
+    for (int i = 0; i < in.n_resources; i++) {
         alter_incremental_one(call, &call->each[i], &in.resources[i]);
     }
     call_go(call);
@@ -320,6 +390,18 @@ static void alter_whole_one(struct alter_call *call, struct alter_one *a,
             configs[n++].value = NULL;
         }
     }
+    for (int i = 0; i < in->n_configs; i++) {
+        if (configs[i].value == NULL) {
+            withdraw(call, a, KAFKA_INVALID_REQUEST,
+                     "Null value not supported for configs.");
+            return;
+        }
+    }
+    if (names_a_key_twice(rq, configs, in->n_configs)) {
+        withdraw(call, a, KAFKA_INVALID_REQUEST,
+                 "A key is named more than once.");
+        return;
+    }
     c->configs = configs;
     c->n_configs = n;
 }
@@ -338,6 +420,9 @@ void api_alter_configs(struct request *rq)
     for (int i = 0; i < in.n_resources; i++) {
         call->each[i].type = in.resources[i].resource_type;
         call->each[i].name = in.resources[i].resource_name;
+    }
+    refuse_twice(call);
+    for (int i = 0; i < in.n_resources; i++) {
         alter_whole_one(call, &call->each[i], &in.resources[i]);
     }
     call_go(call);

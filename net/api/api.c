@@ -38,6 +38,16 @@ bool api_topic_name_valid(struct wire_str name)
     return name.n > 0 && topic_name_is_valid(name.p, (size_t)name.n);
 }
 
+enum kafka_error api_topic_resource(const struct broker_shard *s,
+                                    struct wire_str name)
+{
+    const struct image_topic *topic = NULL;
+    if (!api_topic_name_valid(name)) {
+        return KAFKA_INVALID_TOPIC_EXCEPTION;
+    }
+    return api_find_topic(s, name, NULL, &topic);
+}
+
 void api_partition_state(struct request *rq, const struct image_topic *topic,
                          int32_t index, struct api_partition_state *out)
 {

@@ -78,6 +78,10 @@ enum kafka_error api_find_topic(const struct broker_shard *s,
                                 const struct image_topic **topic);
 /* Kafka's rule for topic names. */
 bool api_topic_name_valid(struct wire_str name);
+/* A topic that has a configuration: NONE, INVALID_TOPIC_EXCEPTION,
+ * UNKNOWN_TOPIC_OR_PARTITION. */
+enum kafka_error api_topic_resource(const struct broker_shard *s,
+                                    struct wire_str name);
 /* What may be done to a topic where nothing is forbidden: a bit each. */
 #define API_TOPIC_OPERATIONS 3576
 /* A partition as Metadata and DescribeTopicPartitions tell of it; the lists

@@ -3,6 +3,25 @@
 #include "net/api/api.h"
 #include "schema/api_versions.h"
 
+static bool is_word(char c)
+{
+    return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
+           (c >= '0' && c <= '9');
+}
+
+/* Words with dots and dashes inside, as the name and version of a client's
+ * software must be. */
+static bool software_valid(struct wire_str s)
+{
+    for (int32_t i = 0; i < s.n; i++) {
+        bool inside = i > 0 && i < s.n - 1;
+        if (!is_word(s.p[i]) && !(inside && (s.p[i] == '.' || s.p[i] == '-'))) {
+            return false;
+        }
+    }
+    return s.n > 0;
+}
+
 void api_api_versions(struct request *rq)
 {
     struct api_versions_request in;
@@ -14,6 +33,12 @@ void api_api_versions(struct request *rq)
     if (rq->api_version >= 5 && in.node_id >= 0 &&
         in.node_id != broker_node(rq->shard->broker)) {
         out.error_code = KAFKA_REBOOTSTRAP_REQUIRED;
+    }
+    if (rq->api_version >= 3 && !(software_valid(in.client_software_name) &&
+                                  software_valid(in.client_software_version))) {
+        out.error_code = KAFKA_INVALID_REQUEST;
+        request_respond(rq, &api_versions_response_message, &out);
+        return;
     }
     out.api_keys = api_alloc(rq, (size_t)codec_n_apis, sizeof *out.api_keys);
     for (int i = 0; i < codec_n_apis; i++) {

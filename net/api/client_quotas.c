@@ -136,7 +136,7 @@ static enum kafka_error entry_error(
     bool sets = false;
     for (int i = 0; i < in->n_ops && e == KAFKA_NONE; i++) {
         bool of_ip = entity_is(in->entity[0].entity_type, "ip");
-        if (!key_known(in->ops[i].key, of_ip)) {
+        if (!in->ops[i].remove && !key_known(in->ops[i].key, of_ip)) {
             *message = "Invalid configuration key";
             e = KAFKA_INVALID_REQUEST;
         } else if (!in->ops[i].remove && !(in->ops[i].value > 0)) {

@@ -65,6 +65,11 @@ void api_create_partitions(struct request *rq)
             a[k].nodes = ti->assignments[k].broker_ids;
             a[k].n_nodes = ti->assignments[k].n_broker_ids;
         }
+        if (ti->n_assignments == 0) {
+            /* given, yet empty: as good as one that names nobody */
+            a = api_alloc(rq, 1, sizeof *a);
+            to->n_assignments = 1;
+        }
         to->assignments = a;
     }
     call->step.then = more_start;

@@ -65,11 +65,13 @@ void api_delete_topics(struct request *rq)
         struct wire_str name =
             structs ? in->topics[i].name : in->topic_names[i];
         call->names[i] = name;
+        if (structs) {
+            call->refs[i].id = in->topics[i].topic_id;
+        }
         if (name.n >= 0) {
             call->refs[i].name = api_cstr(rq, name);
             continue;
         }
-        call->refs[i].id = in->topics[i].topic_id;
         const struct image_topic *topic =
             image_topic_by_id(rq->shard->image, &call->refs[i].id);
         call->names[i] =

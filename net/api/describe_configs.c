@@ -6,7 +6,6 @@
 #include "net/api/api.h"
 #include "schema/describe_configs.h"
 
-enum { RESOURCE_TOPIC = 2, RESOURCE_BROKER = 4 };
 enum {
     SOURCE_TOPIC = 1,
     SOURCE_DYNAMIC_BROKER = 2,
@@ -194,12 +193,62 @@ static void describe_topic(struct describe *d)
 {
     struct wire_str name = d->resource->resource_name;
     const struct image_topic *topic = NULL;
-    enum kafka_error e = api_find_topic(d->rq->shard, name, NULL, &topic);
+    enum kafka_error e = api_topic_resource(d->rq->shard, name);
     if (e != KAFKA_NONE) {
         describe_error(d, e, WIRE_NULL_STR);
         return;
     }
+    (void)api_find_topic(d->rq->shard, name, NULL, &topic);
     describe_all(d, CONFIG_TOPIC, topic);
+}
+
+/* A group's configuration is that of the broker; nothing of it is set for one
+ * group. */
+static const struct group_key {
+    const char *name, *broker_key;
+} group_keys[] = {
+    {"consumer.heartbeat.interval.ms", "group.consumer.heartbeat.interval.ms"},
+    {"consumer.session.timeout.ms", "group.consumer.session.timeout.ms"},
+};
+#define N_GROUP_KEYS (sizeof group_keys / sizeof group_keys[0])
+
+static void describe_group_key(struct describe *d, const struct group_key *k)
+{
+    struct request *rq = d->rq;
+    struct describe_configs_response_config *c =
+        &d->out->configs[d->out->n_configs++];
+    c->name = wire_str_of(k->name);
+    c->config_source = SOURCE_DEFAULT;
+    c->config_type = CONFIG_INT;
+    c->documentation = WIRE_NULL_STR;
+    c->synonyms = api_alloc(rq, 6, sizeof *c->synonyms);
+    broker_synonyms(d, k->broker_key, c);
+    if (c->n_synonyms > 0) {
+        c->value = c->synonyms[0].value;
+        c->config_source = c->synonyms[0].source;
+    }
+    if (!d->in->include_synonyms) {
+        c->n_synonyms = 0;
+    }
+}
+
+/* Groups and client metrics: any name will do. Of the latter there are none. */
+static void describe_named(struct describe *d)
+{
+    if (d->resource->resource_name.n <= 0) {
+        describe_error(d, KAFKA_INVALID_REQUEST,
+                       WIRE_STR("The resource needs a name."));
+        return;
+    }
+    if (d->resource->resource_type != API_RESOURCE_GROUP) {
+        return;
+    }
+    d->out->configs = api_alloc(d->rq, N_GROUP_KEYS, sizeof *d->out->configs);
+    for (size_t i = 0; i < N_GROUP_KEYS; i++) {
+        if (asked_for(d->resource, group_keys[i].name)) {
+            describe_group_key(d, &group_keys[i]);
+        }
+    }
 }
 
 void api_describe_configs(struct request *rq)
@@ -221,16 +270,20 @@ void api_describe_configs(struct request *rq)
         d.out->resource_name = d.resource->resource_name;
         d.out->error_message = WIRE_NULL_STR;
         switch (d.resource->resource_type) {
-            case RESOURCE_TOPIC:
+            case API_RESOURCE_TOPIC:
                 describe_topic(&d);
                 break;
-            case RESOURCE_BROKER:
+            case API_RESOURCE_BROKER:
                 describe_broker(&d);
+                break;
+            case API_RESOURCE_GROUP:
+            case API_RESOURCE_CLIENT_METRICS:
+                describe_named(&d);
                 break;
             default:
                 describe_error(&d, KAFKA_INVALID_REQUEST,
-                               WIRE_STR("Only topics and brokers have "
-                                        "configurations here."));
+                               WIRE_STR("Resources of this type have no "
+                                        "configuration here."));
         }
     }
     request_respond(rq, &describe_configs_response_message, &out);

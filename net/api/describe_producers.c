@@ -103,6 +103,9 @@ void api_describe_producers(struct request *rq)
         struct describe_producers_response_topic *to = &out->topics[t];
         const struct image_topic *topic = NULL;
         enum kafka_error e = api_find_topic(rq->shard, ti->name, NULL, &topic);
+        if (!api_topic_name_valid(ti->name)) {
+            e = KAFKA_INVALID_TOPIC_EXCEPTION;
+        }
         to->name = ti->name;
         to->partitions = api_alloc(rq, (size_t)ti->n_partition_indexes,
                                    sizeof *to->partitions);

@@ -205,20 +205,18 @@ static void want_named(struct elect_call *call)
 }
 
 /* The same error for everything named. */
-static void refuse_type(struct elect_call *call)
+static void refuse_all(struct elect_call *call, enum kafka_error error,
+                       const char *why)
 {
     struct request *rq = call->rq;
-    char why[64];
     struct elect_leaders_response *out = &call->out;
-    snprintf(why, sizeof why, "Unknown election type %d",
-             call->in.election_type);
-    out->error_code = KAFKA_INVALID_REQUEST;
+    out->error_code = (int16_t)error;
     for (int i = 0; i < out->n_replica_election_results; i++) {
         struct elect_leaders_response_replica_election_result *to =
             &out->replica_election_results[i];
         for (int p = 0; p < to->n_partition_result; p++) {
-            result_is(&to->partition_result[p], KAFKA_INVALID_REQUEST,
-                      arena_strdup(&rq->arena, why));
+            result_is(&to->partition_result[p], error,
+                      why == NULL ? NULL : arena_strdup(&rq->arena, why));
         }
     }
     call->n_waiting = 0;
@@ -243,7 +241,12 @@ void api_elect_leaders(struct request *rq)
     }
     if (call->in.election_type != ELECT_PREFERRED &&
         call->in.election_type != ELECT_UNCLEAN) {
-        refuse_type(call);
+        char why[64];
+        snprintf(why, sizeof why, "Unknown election type %d",
+                 call->in.election_type);
+        refuse_all(call, KAFKA_INVALID_REQUEST, why);
+    } else if (call->in.timeout_ms <= 0) {
+        refuse_all(call, KAFKA_REQUEST_TIMED_OUT, NULL);
     }
     if (call->n_waiting == 0) {
         respond(call);

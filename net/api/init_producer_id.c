@@ -94,6 +94,11 @@ void api_init_producer_id(struct request *rq)
         return;
     }
     struct broker_shard *s = rq->shard;
+    if (in.transactional_id.n == 0 ||
+        (in.producer_id == -1) != (in.producer_epoch == -1)) {
+        respond(rq, KAFKA_INVALID_REQUEST, -1);
+        return;
+    }
     if (in.transactional_id.n >= 0) {
         /* transactions come later; refused for good, not to be retried */
         respond(rq, KAFKA_TRANSACTIONAL_ID_AUTHORIZATION_FAILED, -1);

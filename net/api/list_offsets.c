@@ -82,6 +82,21 @@ static void part_begin(struct list_call *call, const struct image_topic *topic,
     partition_step_begin(&call->fan, &part->step, &id, part_start, part_back);
 }
 
+/* How often each partition is named, up to twice: that is refused. */
+static uint8_t *count_named(struct request *rq,
+                            const struct list_offsets_request_topic *in,
+                            const struct image_topic *topic)
+{
+    uint8_t *times = api_alloc(rq, (size_t)topic->n_partitions, 1);
+    for (int i = 0; i < in->n_partitions; i++) {
+        int32_t index = in->partitions[i].partition_index;
+        if (index >= 0 && index < topic->n_partitions && times[index] < 2) {
+            times[index]++;
+        }
+    }
+    return times;
+}
+
 void api_list_offsets(struct request *rq)
 {
     struct list_call *call = api_alloc(rq, 1, sizeof *call);
@@ -103,8 +118,13 @@ void api_list_offsets(struct request *rq)
         to->n_partitions = ti->n_partitions;
         const struct image_topic *topic = NULL;
         enum kafka_error e = api_find_topic(rq->shard, ti->name, NULL, &topic);
+        uint8_t *times = e == KAFKA_NONE ? count_named(rq, ti, topic) : NULL;
         for (int p = 0; p < ti->n_partitions; p++) {
-            part_begin(call, topic, e, &ti->partitions[p], &to->partitions[p]);
+            int32_t index = ti->partitions[p].partition_index;
+            bool twice = times != NULL && index >= 0 &&
+                         index < topic->n_partitions && times[index] > 1;
+            part_begin(call, topic, twice ? KAFKA_INVALID_REQUEST : e,
+                       &ti->partitions[p], &to->partitions[p]);
         }
     }
     partition_fan_end(&call->fan);

@@ -89,6 +89,28 @@ static enum kafka_error created_error(const struct metadata_call_state *call,
     return KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
 }
 
+/* Versions 10 and 11 have the field, but no search by it. */
+static bool id_too_early(const struct metadata_call_state *call)
+{
+    bool early = call->rq->api_version >= 10 && call->rq->api_version < 12;
+    for (int i = 0; early && i < call->in.n_topics; i++) {
+        if (call->in.topics[i].name.n < 0 ||
+            !uuid_is_zero(&call->in.topics[i].topic_id)) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void refuse_named(const struct metadata_request_topic *asked,
+                         struct metadata_response_topic *out)
+{
+    out->name = asked->name.n < 0 ? WIRE_STR("") : asked->name;
+    out->topic_id = asked->topic_id;
+    out->error_code = KAFKA_INVALID_REQUEST;
+    out->topic_authorized_operations = INT32_MIN;
+}
+
 static void answer_named(struct metadata_call_state *call,
                          const struct metadata_request_topic *asked,
                          struct metadata_response_topic *out)
@@ -141,8 +163,13 @@ static void answer(struct metadata_call_state *call)
     } else {
         out.topics = api_alloc(rq, (size_t)in->n_topics, sizeof *out.topics);
         out.n_topics = in->n_topics;
+        bool refused = id_too_early(call);
         for (int i = 0; i < in->n_topics; i++) {
-            answer_named(call, &in->topics[i], &out.topics[i]);
+            if (refused) {
+                refuse_named(&in->topics[i], &out.topics[i]);
+            } else {
+                answer_named(call, &in->topics[i], &out.topics[i]);
+            }
         }
     }
     request_respond(rq, &metadata_response_message, &out);
@@ -259,7 +286,7 @@ void api_metadata(struct request *rq)
     if (!request_decode(rq, &metadata_request_message, &call->in)) {
         return;
     }
-    if (call->in.n_topics <= 0) {
+    if (call->in.n_topics <= 0 || id_too_early(call)) {
         answer(call);
         return;
     }

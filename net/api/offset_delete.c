@@ -67,6 +67,10 @@ static void fill_offsets(struct delete_call *call, struct request *rq)
             o->topic = api_text(in->topics[t].name);
             o->partition = in->topics[t].partitions[p].partition_index;
             o->error = e;
+            if (e == KAFKA_NONE &&
+                (o->partition < 0 || o->partition >= topic->n_partitions)) {
+                o->error = KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
+            }
         }
     }
 }

@@ -275,6 +275,9 @@ static void call_prepare(struct produce_call *call)
         const struct image_topic *topic = NULL;
         enum kafka_error e =
             api_find_topic(rq->shard, ti->name, &ti->topic_id, &topic);
+        if (e != KAFKA_NONE && rq->api_version >= 13) {
+            e = KAFKA_UNKNOWN_TOPIC_ID; /* also of no id at all */
+        }
         for (int p = 0; p < ti->n_partition_data; p++) {
             part_prepare(call, ti, topic, e, &ti->partition_data[p],
                          &to->partition_responses[p]);

@@ -67,6 +67,10 @@ void api_sync_group(struct request *rq)
     struct broker_shard *owner = NULL;
     enum kafka_error e =
         group_api_locate(rq, in->group_id, &call->sync.index, &owner);
+    if (rq->api_version >= 5 &&
+        (in->protocol_type.n < 0 || in->protocol_name.n < 0)) {
+        e = KAFKA_INCONSISTENT_GROUP_PROTOCOL;
+    }
     if (e != KAFKA_NONE) {
         call->out.error_code = (int16_t)e;
         request_respond(rq, &sync_group_response_message, &call->out);

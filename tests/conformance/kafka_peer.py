@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 import time
 
-from harness import Failed, ROOT, die_with_parent, free_ports, run
+from harness import Failed, ROOT, die_with_parent, free_ports, run, tail
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -78,9 +78,15 @@ transaction.state.log.replication.factor=%d
                 except OSError:
                     if time.monotonic() > end or \
                             self.processes[i].poll() is not None:
+                        text = self.log(i)
                         self.stop()
-                        raise Failed("Kafka did not start")
+                        raise Failed("Kafka did not start: " + text)
                     time.sleep(0.3)
+
+    def log(self, i):
+        path = os.path.join(self.dir, "%d.properties.log" % (i + 1))
+        with open(path, "rb") as f:
+            return tail(f.read(), 2000)
 
     def stop(self):
         for p in self.processes:

@@ -232,7 +232,7 @@ class Connection:
         self.client_id = client_id
         self.correlation = 0
         self.socket = socket.create_connection((host, port), 10)
-        self.socket.settimeout(30)
+        self.socket.settimeout(8)
 
     def close(self):
         self.socket.close()
