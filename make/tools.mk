@@ -35,6 +35,14 @@ conformance: deps-foreign
 	@python3 tests/conformance/run.py --set $(SET) --build $(B) \
 	  $(if $(CHAOS),--chaos) $(if $(TESTS),--tests $(TESTS))
 
+# Bad requests of every API: the codes kept from Kafka; PEER=kafka asks a
+# running Kafka whether they still are, WRITE=1 keeps what it answers.
+.PHONY: bad-requests
+bad-requests: deps-foreign
+	@$(MAKE) --no-print-directory all
+	@python3 tests/conformance/bad_requests.py --build $(B) \
+	  $(if $(filter kafka,$(PEER)),--peer kafka) $(if $(WRITE),--write)
+
 # kill -9 under load: ROUNDS rounds, checked record by record.
 # PATIENCE is a factor on its limits of time, for a machine that does more.
 ROUNDS ?= 20

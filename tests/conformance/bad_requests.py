@@ -307,7 +307,7 @@ def compare_api(cases, expected, differences):
     return "%d answers" % n
 
 
-def arguments():
+def arguments(given=None):
     p = argparse.ArgumentParser(description=__doc__)
     p.add_argument("--build", default="build")
     p.add_argument("--peer", choices=("ours", "kafka"), default="ours")
@@ -315,7 +315,7 @@ def arguments():
     p.add_argument("--only", help="APIs, with commas")
     p.add_argument("--show", help="an API: prints what is answered")
     p.add_argument("--address", help="HOST:PORT of a broker that runs already")
-    return p.parse_args()
+    return p.parse_args(given)
 
 
 def offered(table):
@@ -339,6 +339,21 @@ def run(report, address, options, check=True):
                 {} if options.peer == "kafka" else load(DIFFERENCES))
 
 
+SETTINGS = ["group.initial.rebalance.delay.ms=0"]
+
+
+def ours(report, build, port=28092):
+    """The table against a broker of ours, as one suite of a larger run."""
+    report.suite("bad requests")
+    cluster = Cluster(build, 1, port, SETTINGS)
+    try:
+        if report.check("start", cluster.start):
+            run(report, ("127.0.0.1", cluster.port), arguments([]))
+    finally:
+        cluster.stop()
+        cluster.remove()
+
+
 def main():
     options = arguments()
     report = Report()
@@ -347,11 +362,10 @@ def main():
         host, port = options.address.split(":")
         run(report, (host, int(port)), options)
         return report.finish()
-    settings = ["group.initial.rebalance.delay.ms=0"]
     if options.peer == "kafka":
-        cluster = KafkaPeer(options.build, defines=settings)
+        cluster = KafkaPeer(options.build, defines=SETTINGS)
     else:
-        cluster = Cluster(options.build, 1, 28092, settings)
+        cluster = Cluster(options.build, 1, 28092, SETTINGS)
     try:
         cluster.start()
         run(report, ("127.0.0.1", cluster.port), options)

@@ -7,6 +7,7 @@ import argparse
 import os
 import sys
 
+import bad_requests
 from harness import Cluster, External, Failed, Report, ROOT
 from suite_clients import Java, confluent
 from suite_flotilla import Dev, Starting, Verbs
@@ -17,7 +18,7 @@ from suite_wire import Wire
 # work on one cluster, that runs already
 ON_ONE = ("verbs", "kcat", "confluent", "java", "wire", "starts", "dev")
 # bring brokers of their own, set up as each needs them
-FOREIGN = ("librdkafka",)
+FOREIGN = ("librdkafka", "bad-requests")
 
 
 def arguments():
@@ -92,6 +93,8 @@ def one_cluster(args, report, flotilla, build):
 
 
 def foreign(args, report):
+    if "bad-requests" in args.only:
+        bad_requests.ours(report, args.build)
     if "librdkafka" in args.only:
         Librdkafka(report, args.build, args.port + 100, args.full, args.chaos,
                    args.tests.split(",") if args.tests else None).all()

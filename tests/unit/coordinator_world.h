@@ -207,7 +207,7 @@ static inline void restart(enum sim_crash how)
 }
 
 /* ---- one request --------------------------------------------------------- */
-enum kind { JOIN, SYNC, LEAVE, COMMIT, FETCH, DESCRIBE, DELETE };
+enum kind { JOIN, SYNC, LEAVE, COMMIT, FETCH, DESCRIBE, DELETE, OFFSET_DELETE };
 
 struct ask_member {
     char id[NAME_MAX_BYTES], instance[NAME_MAX_BYTES], metadata[64];
@@ -228,6 +228,7 @@ struct ask {
         struct coordinator_fetch fetch;
         struct coordinator_describe describe;
         struct coordinator_delete delete;
+        struct coordinator_offset_delete offset_delete;
     };
     struct coordinator_protocol protocols[4];
     char names[4][16];
@@ -237,6 +238,7 @@ struct ask {
     enum kafka_error member_errors[MEMBERS_MAX];
     struct coordinator_commit_offset commits[8];
     struct coordinator_fetched_offset fetches[8];
+    struct coordinator_deleted_offset deleted[4];
     /* out */
     enum kafka_error error;
     int generation;
@@ -359,6 +361,13 @@ static inline void delete_cb(struct coordinator_delete *req)
     a->error = req->error;
 }
 
+static inline void offset_delete_cb(struct coordinator_offset_delete *req)
+{
+    struct ask *a = req->arg;
+    answered(a);
+    a->error = req->error;
+}
+
 static inline void call_ask(struct env *env, void *arg)
 {
     struct ask *a = arg;
@@ -386,6 +395,9 @@ static inline void call_ask(struct env *env, void *arg)
             break;
         case DELETE:
             coordinator_delete(w.c, &a->delete);
+            break;
+        case OFFSET_DELETE:
+            coordinator_offset_delete(w.c, &a->offset_delete);
             break;
     }
     a->in_call = false;
@@ -644,6 +656,26 @@ static inline struct ask *delete_group(const char *group)
     return a;
 }
 
+/* Of one partition; its own error is in a->deleted[0]. */
+static inline struct ask *offset_delete(const char *group, const char *topic,
+                                        int32_t partition)
+{
+    struct ask *a = ask_new(OFFSET_DELETE, group);
+    set(a->text, sizeof a->text, topic);
+    a->deleted[0].topic = txt(a->text);
+    a->deleted[0].partition = partition;
+    a->offset_delete = (struct coordinator_offset_delete){
+        .index = INDEX,
+        .group_id = txt(a->group),
+        .n_offsets = 1,
+        .offsets = a->deleted,
+        .cb = offset_delete_cb,
+        .arg = a,
+    };
+    ask_send(a);
+    return a;
+}
+
 /* Answered, and how; frees it. */
 static inline enum kafka_error outcome(struct ask *a)
 {
@@ -652,6 +684,9 @@ static inline enum kafka_error outcome(struct ask *a)
     enum kafka_error e = a->error;
     if (a->kind == LEAVE && e == KAFKA_NONE) {
         e = a->member_errors[0];
+    }
+    if (a->kind == OFFSET_DELETE && e == KAFKA_NONE) {
+        e = a->deleted[0].error;
     }
     free(a);
     return e;

@@ -1100,12 +1100,68 @@ START_TEST(test_coordinator__log_made_shorter_behind_writes)
 END_TEST
 
 /* ---- deleting and forgetting --------------------------------------------- */
+/* Single offsets: of an empty group any, of consumers those of topics that
+ * nobody subscribes to, of others none. */
+START_TEST(test_coordinator__offset_delete)
+{
+    static const char subscription[] = "\0\1\0\0\0\1\0\1t\xff\xff\xff\xff";
+    world_begin(49, 100);
+    ck_assert_int_eq(outcome(offset_delete("", "t", 0)),
+                     KAFKA_INVALID_GROUP_ID);
+    ck_assert_int_eq(outcome(offset_delete("g", "t", 0)),
+                     KAFKA_GROUP_ID_NOT_FOUND);
+    ck_assert_int_eq(outcome(commit("g", "", -1, "t", 0, 5)), OK);
+    ck_assert_int_eq(outcome(commit("g", "", -1, "t", 1, 6)), OK);
+    ck_assert_int_eq(outcome(offset_delete("g", "t", 0)), OK);
+    ck_assert_int_eq(outcome(offset_delete("g", "never", 0)), OK);
+    ck_assert_int_eq(committed("g", "t", 0), -1);
+    ck_assert_int_eq(committed("g", "t", 1), 6);
+    ck_assert_int_eq(outcome(commit("g", "", -1, "other", 0, 7)), OK);
+    struct ask *a = join_new("g", "", NULL, 3, "range", "");
+    a->protocols[0].metadata = (struct blob){.p = (const uint8_t *)subscription,
+                                             .n = sizeof subscription - 1};
+    ask_send(a);
+    run_ms(500);
+    ck_assert_int_eq(a->done, 1);
+    ck_assert_int_eq(outcome(sync_as(a)), OK);
+    ck_assert_int_eq(outcome(offset_delete("g", "t", 1)),
+                     KAFKA_GROUP_SUBSCRIBED_TO_TOPIC);
+    ck_assert_int_eq(outcome(offset_delete("g", "other", 0)), OK);
+    ck_assert_int_eq(committed("g", "t", 1), 6);
+    ck_assert_int_eq(committed("g", "other", 0), -1);
+    struct ask *b = join_new("h", "", NULL, 3, "range", "t");
+    b->join.protocol_type = txt("connect");
+    ask_send(b);
+    run_ms(500);
+    ck_assert_int_eq(outcome(sync_as(b)), OK);
+    ck_assert_int_eq(outcome(offset_delete("h", "t", 1)),
+                     KAFKA_NON_EMPTY_GROUP);
+    free(a);
+    free(b);
+    hold_commit(true);
+    struct ask *late = offset_delete("g", "other", 1);
+    run_ms(200);
+    ck_assert_int_eq(late->done, 0); /* answered when it is committed */
+    hold_commit(false);
+    run_ms(200);
+    ck_assert_int_eq(outcome(late), OK);
+    lose_leadership();
+    run_ms(1);
+    ck_assert_int_eq(outcome(offset_delete("g", "t", 1)),
+                     KAFKA_NOT_COORDINATOR);
+    world_end();
+}
+END_TEST
+
 START_TEST(test_coordinator__delete)
 {
     struct ask *j[1];
     world_begin(50, 100);
     ck_assert_int_eq(outcome(delete_group("g")), KAFKA_GROUP_ID_NOT_FOUND);
-    ck_assert_int_eq(outcome(delete_group("")), KAFKA_INVALID_GROUP_ID);
+    ck_assert_int_eq(outcome(delete_group("")), KAFKA_GROUP_ID_NOT_FOUND);
+    ck_assert_int_eq(outcome(commit("", "", -1, "t", 0, 1)), OK);
+    ck_assert_str_eq(state_of(""), "Empty");
+    ck_assert_int_eq(outcome(delete_group("")), OK);
     group_stable("g", 1, j);
     ck_assert_int_eq(outcome(commit("g", j[0]->out_member, 1, "t", 0, 1)), OK);
     ck_assert_int_eq(outcome(delete_group("g")), KAFKA_NON_EMPTY_GROUP);
@@ -1297,6 +1353,7 @@ int main(void)
     tcase_add_loop_test(tc, test_coordinator__close_while_loading, 0, 2);
     tcase_add_test(tc, test_coordinator__log_made_shorter);
     tcase_add_test(tc, test_coordinator__log_made_shorter_behind_writes);
+    tcase_add_test(tc, test_coordinator__offset_delete);
     tcase_add_test(tc, test_coordinator__delete);
     tcase_add_test(tc, test_coordinator__join_while_deleted);
     tcase_add_test(tc, test_coordinator__expiry);

@@ -170,6 +170,8 @@ static void check(const struct ask *a, int i)
             break;
         case LEAVE:
         case DESCRIBE:
+        case OFFSET_DELETE:
+            break; /* not asked here */
         case DELETE:
             break;
     }
