@@ -166,6 +166,10 @@
 #define LIMIT_CONNECTIONS 100000
 /* Log lines about clients' mistakes, a second and shard; others are counted. */
 #define LIMIT_CLIENT_LOG_LINES 5
+/* Partitions in all fetch sessions of one shard, some 200 bytes each: a hundred
+ * consumers of ten thousand partitions. Beyond it consumers get no session and
+ * name their partitions each time. */
+#define LIMIT_FETCH_SESSION_PARTITIONS ((size_t)1000000)
 /* Memory of a shard's reads from segment files under way: 16 consumers that
  * catch up with 4 MiB each. */
 #define LIMIT_SEGMENT_READS ((uint64_t)64 << 20)

@@ -16,6 +16,7 @@
 #include "metadata/config_listeners.h"
 #include "metadata/identity.h"
 #include "net/connection.h"
+#include "net/fetch_session.h"
 #include "net/layout.h"
 #include "net/listener.h"
 #include "net/shard.h"
@@ -778,6 +779,11 @@ static enum err shard_open(struct broker_shard *s)
     };
     s->coordinator = coordinator_new(&co);
     s->connections = connections_new(s);
+    uint32_t slots = (uint32_t)broker_config_int(
+        c, "max.incremental.fetch.session.cache.slots");
+    s->fetch_sessions =
+        fetch_sessions_new(s->env, (slots + s->broker->options.n_shards - 1) /
+                                       s->broker->options.n_shards);
     s->up = true;
     return ERR_OK;
 }
@@ -1061,6 +1067,7 @@ static void shard_free(struct broker_shard *s)
     if (s->connections != NULL) {
         connections_free(s->connections);
     }
+    fetch_sessions_free(s->fetch_sessions);
     if (s->coordinator != NULL) {
         coordinator_free(s->coordinator);
     }

@@ -40,6 +40,7 @@ struct broker_shard {
     struct shard_partition *partitions; /* uthash */
     struct shard_leader *leaders;       /* uthash */
     struct connections *connections;    /* net/connection */
+    struct fetch_sessions *fetch_sessions;
     /* producer ids of InitProducerId */
     int64_t producer_id_next, producer_id_end;
     struct producer_id_wait *producer_id_waits;

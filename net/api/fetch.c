@@ -1,11 +1,16 @@
 /* Fetch: one round reads every partition on the shard that owns it, the shards
  * side by side; when too little came and nothing went wrong, the request waits
  * in its partitions' lists until something moves or its time is up, then reads
- * once more. Sessions: always 0, every answer names every partition (KIP-227
- * allows it). */
+ * once more.
+ *
+ * The partitions come from the request or from its session (fetch_session.h),
+ * in that order; so do the answers, of a session only what is new. A consumer
+ * that says which rack it is in, where replica.selector.class is set, is sent
+ * to a replica in that rack by the leader and served by that (KIP-392). */
 #include "base/assert.h"
 #include "base/mem.h"
 #include "net/api/api.h"
+#include "net/fetch_session.h"
 #include "schema/fetch.h"
 
 struct fetch_call;
@@ -13,8 +18,11 @@ struct fetch_call;
 struct fetch_part {
     struct fetch_call *call;
     struct group_id id;
-    struct fetch_response_partition *out;
+    struct wire_str topic; /* as the request or the session named it */
+    struct uuid topic_id;
+    struct fetch_response_partition out;
     struct partition_fetch fetch;
+    node_id elsewhere; /* where the leader sends the consumer; -1 nowhere */
     struct partition_waiter waiter;
     enum kafka_error preset; /* decided without asking a partition */
     bool pinned;             /* fetch holds memory */
@@ -37,6 +45,8 @@ struct fetch_call {
     struct request *rq;
     struct fetch_request in;
     struct fetch_response out;
+    struct fetch_context context;
+    bool by_rack; /* the consumer may read from a replica in its rack */
     struct fetch_part *parts;
     int n_parts;
     struct fetch_lane *lanes;
@@ -91,6 +101,14 @@ static void call_release(struct request *rq)
     }
 }
 
+/* The request is answered and written, or abandoned. */
+static void call_over(struct request *rq)
+{
+    struct fetch_call *call = rq->handler_data;
+    call_release(rq);
+    fetch_context_end(&call->context);
+}
+
 /* ---- the answer ---------------------------------------------------------- */
 static void hint_leader(struct fetch_call *call, struct fetch_part *part)
 {
@@ -98,8 +116,8 @@ static void hint_leader(struct fetch_call *call, struct fetch_part *part)
     if (!api_leader_hint(call->rq->shard, &part->id, &to)) {
         return;
     }
-    part->out->current_leader.leader_id = to.node;
-    part->out->current_leader.leader_epoch = to.epoch;
+    part->out.current_leader.leader_id = to.node;
+    part->out.current_leader.leader_epoch = to.epoch;
     struct fetch_response *out = &call->out;
     for (int i = 0; i < out->n_node_endpoints; i++) {
         if (out->node_endpoints[i].node_id == to.node) {
@@ -121,7 +139,7 @@ static void hint_leader(struct fetch_call *call, struct fetch_part *part)
 
 static void part_answer(struct fetch_call *call, struct fetch_part *part)
 {
-    struct fetch_response_partition *out = part->out;
+    struct fetch_response_partition *out = &part->out;
     const struct partition_fetch *f = &part->fetch;
     enum kafka_error error =
         part->preset != KAFKA_NONE ? part->preset : f->error;
@@ -148,6 +166,7 @@ static void part_answer(struct fetch_call *call, struct fetch_part *part)
     out->high_watermark = f->high_watermark.v;
     out->last_stable_offset = f->last_stable.v;
     out->log_start_offset = f->log_start.v;
+    out->preferred_read_replica = part->elsewhere;
     if (f->diverging_epoch >= 0) {
         out->diverging_epoch.epoch = f->diverging_epoch;
         out->diverging_epoch.end_offset = f->diverging_end.v;
@@ -155,6 +174,68 @@ static void part_answer(struct fetch_call *call, struct fetch_part *part)
     }
     out->records =
         (struct wire_records){.n = f->bytes, .n_iov = f->n_iov, .iov = f->iov};
+}
+
+/* Whether the answer names the partition; a session remembers what it told. */
+static bool part_listed(struct fetch_call *call, struct fetch_part *part)
+{
+    struct fetch_session *s = call->context.session;
+    if (s == NULL) {
+        return true;
+    }
+    struct fetch_session_part *known = fetch_session_find(
+        s, &part->topic, &part->topic_id, part->out.partition_index);
+    bool news = known == NULL || fetch_session_told(s, known, &part->out);
+    return news || call->context.kind == FETCH_FULL;
+}
+
+/* The answer's topics: neighbours of one topic under one name. */
+static void call_list(struct fetch_call *call)
+{
+    struct request *rq = call->rq;
+    struct fetch_response *out = &call->out;
+    size_t n = (size_t)call->n_parts;
+    struct fetch_response_partition *flat = api_alloc(rq, n, sizeof *flat);
+    struct fetch_response_topic *topic = NULL;
+    out->responses = api_alloc(rq, n, sizeof *out->responses);
+    out->n_responses = 0;
+    for (int i = 0; i < call->n_parts; i++) {
+        struct fetch_part *part = &call->parts[i];
+        if (!part_listed(call, part)) {
+            continue;
+        }
+        if (topic == NULL || topic->topic.n != part->topic.n ||
+            (part->topic.n > 0 && memcmp(topic->topic.p, part->topic.p,
+                                         (size_t)part->topic.n) != 0) ||
+            memcmp(&topic->topic_id, &part->topic_id, sizeof part->topic_id) !=
+                0) {
+            topic = &out->responses[out->n_responses++];
+            topic->topic = part->topic;
+            topic->topic_id = part->topic_id;
+            topic->partitions = flat;
+        }
+        topic->partitions[topic->n_partitions++] = part->out;
+        flat++;
+    }
+}
+
+/* The session that the request continues or begins; false: it was used by
+ * another one meanwhile, and this one is answered with the error alone. */
+static bool call_session(struct fetch_call *call)
+{
+    struct fetch_context *context = &call->context;
+    if (context->kind == FETCH_FULL) {
+        call->out.session_id =
+            fetch_context_open(call->rq->shard->fetch_sessions, &call->in,
+                               call->rq->api_version, context);
+    } else if (context->kind == FETCH_INCREMENTAL) {
+        call->out.session_id = context->session->id;
+        if (context->session->epoch != context->epoch) {
+            call->out.error_code = KAFKA_INVALID_FETCH_SESSION_EPOCH;
+            return false;
+        }
+    }
+    return true;
 }
 
 static void call_answer(struct fetch_call *call)
@@ -181,6 +262,9 @@ static void call_answer(struct fetch_call *call)
         left -= part->fetch.bytes;
         any = any || part->fetch.bytes > 0;
         part_answer(call, part);
+    }
+    if (call_session(call)) {
+        call_list(call);
     }
     request_respond(rq, &fetch_response_message, &call->out);
 }
@@ -239,6 +323,12 @@ static void wake_arrived(struct env_post *post)
     env_defer(lane->call->rq->shard->env, &lane->call->wake);
 }
 
+static bool may_read(const struct fetch_call *call, struct partition *p)
+{
+    struct group_role role = partition_role(p);
+    return role.is_leader || (call->by_rack && role.leader >= 0);
+}
+
 /* Enough for min_bytes, as far as this shard can tell? */
 static bool lane_has_enough(const struct fetch_lane *lane)
 {
@@ -247,7 +337,7 @@ static bool lane_has_enough(const struct fetch_lane *lane)
     for (int i = 0; i < lane->n_parts; i++) {
         const struct fetch_part *part = lane->parts[i];
         struct partition *p = shard_find_partition(lane->shard, &part->id);
-        if (p == NULL || !partition_role(p).is_leader) {
+        if (p == NULL || !may_read(call, p)) {
             return true; /* an error to be told */
         }
         sum +=
@@ -354,7 +444,7 @@ static void round_ended(struct fetch_call *call)
         const struct fetch_part *part = &call->parts[i];
         bytes += part->fetch.bytes;
         now = now || part->preset != KAFKA_NONE ||
-              part->fetch.error != KAFKA_NONE ||
+              part->fetch.error != KAFKA_NONE || part->elsewhere >= 0 ||
               part->fetch.diverging_epoch >= 0;
     }
     uint64_t time = env_now_ms(call->rq->shard->env);
@@ -393,6 +483,63 @@ static void part_was_read(struct partition_fetch *fetch)
     }
 }
 
+static bool same_rack(const char *rack, const struct wire_str *of)
+{
+    return rack != NULL && of->n > 0 && strlen(rack) == (size_t)of->n &&
+           memcmp(rack, of->p, (size_t)of->n) == 0;
+}
+
+/* The replica in the consumer's rack that it is sent to: one in sync that can
+ * be reached; -1: it stays here, with the leader. Of several always the same
+ * one for a partition. */
+static node_id rack_replica(const struct fetch_lane *lane, struct partition *p)
+{
+    const struct wire_str *rack = &lane->call->in.rack_id;
+    const struct image *image = lane->shard->image;
+    struct group_replica_state replicas[GROUP_REPLICAS_MAX];
+    int n = group_replicas(partition_group(p), replicas);
+    node_id self = broker_node(lane->shard->broker), found = -1;
+    for (int i = 0; i < n; i++) {
+        const struct image_broker *b = image_broker(image, replicas[i].node);
+        if (b == NULL || !same_rack(b->rack, rack)) {
+            continue;
+        }
+        if (replicas[i].node == self) {
+            return -1;
+        }
+        if (found < 0 && b->live && replicas[i].caught_up &&
+            replicas[i].reachable) {
+            found = replicas[i].node;
+        }
+    }
+    return found;
+}
+
+/* True: the consumer is sent elsewhere, if its request is in order at all. */
+static bool part_elsewhere(struct fetch_lane *lane, struct fetch_part *part,
+                           struct partition *p)
+{
+    struct partition_fetch *f = &part->fetch;
+    part->elsewhere = -1;
+    if (!lane->call->by_rack || !partition_role(p).is_leader) {
+        return false;
+    }
+    node_id to = rack_replica(lane, p);
+    if (to < 0 || f->offset.v > partition_high_watermark(p).v) {
+        return false;
+    }
+    int32_t wanted = f->max_bytes;
+    f->max_bytes = 0;
+    f->at_least_one = false;
+    bool done = partition_fetch(p, f); /* reads nothing, checks everything */
+    ASSERT(done);
+    f->max_bytes = wanted;
+    if (f->error == KAFKA_NONE && f->diverging_epoch < 0) {
+        part->elsewhere = to;
+    }
+    return true;
+}
+
 static void lane_read_on(struct fetch_lane *lane)
 {
     struct fetch_call *call = lane->call;
@@ -411,6 +558,11 @@ static void lane_read_on(struct fetch_lane *lane)
             f->error = KAFKA_NOT_LEADER_OR_FOLLOWER;
             continue;
         }
+        if (part_elsewhere(lane, part, p)) {
+            part_account(lane, part);
+            continue;
+        }
+        f->from_follower_ok = may_read(call, p);
         int32_t wanted = f->max_bytes;
         if (lane->budget < wanted) {
             f->max_bytes = lane->budget < 0 ? 0 : lane->budget;
@@ -460,14 +612,16 @@ static void round_begin(struct fetch_call *call)
 /* ---- taking the request apart -------------------------------------------- */
 static void part_prepare(struct fetch_call *call,
                          const struct image_topic *topic,
-                         enum kafka_error error,
-                         const struct fetch_request_partition *in,
-                         struct fetch_response_partition *out)
+                         enum kafka_error error, struct wire_str name,
+                         const struct uuid *topic_id,
+                         const struct fetch_request_partition *in)
 {
     struct fetch_part *part = &call->parts[call->n_parts++];
     part->call = call;
-    part->out = out;
-    out->partition_index = in->partition;
+    part->topic = name;
+    part->topic_id = *topic_id;
+    part->elsewhere = -1;
+    part->out.partition_index = in->partition;
     if (error == KAFKA_NONE &&
         (in->partition < 0 || in->partition >= topic->n_partitions)) {
         error = KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
@@ -521,41 +675,91 @@ static void lanes_fill(struct fetch_call *call)
     }
 }
 
-static void call_prepare(struct fetch_call *call)
+static const struct image_topic *topic_find(const struct fetch_call *call,
+                                            struct wire_str name,
+                                            const struct uuid *id,
+                                            enum kafka_error *error)
 {
-    struct request *rq = call->rq;
+    const struct image_topic *topic = NULL;
+    *error = api_find_topic(call->rq->shard, name, id, &topic);
+    if (call->rq->api_version >= 13 && *error != KAFKA_NONE) {
+        *error = KAFKA_UNKNOWN_TOPIC_ID;
+    }
+    return topic;
+}
+
+static void parts_of_request(struct fetch_call *call)
+{
     const struct fetch_request *in = &call->in;
-    struct fetch_response *out = &call->out;
     size_t n = 0;
     for (int t = 0; t < in->n_topics; t++) {
         n += (size_t)in->topics[t].n_partitions;
     }
-    call->parts = api_alloc(rq, n, sizeof *call->parts);
-    call->lanes =
-        api_alloc(rq, broker_n_shards(rq->shard->broker), sizeof *call->lanes);
-    out->responses =
-        api_alloc(rq, (size_t)in->n_topics, sizeof *out->responses);
-    out->n_responses = in->n_topics;
+    call->parts = api_alloc(call->rq, n, sizeof *call->parts);
     for (int t = 0; t < in->n_topics; t++) {
         const struct fetch_request_topic *ti = &in->topics[t];
-        struct fetch_response_topic *to = &out->responses[t];
-        to->topic = ti->topic;
-        to->topic_id = ti->topic_id;
-        to->partitions =
-            api_alloc(rq, (size_t)ti->n_partitions, sizeof *to->partitions);
-        to->n_partitions = ti->n_partitions;
-        const struct image_topic *topic = NULL;
-        enum kafka_error e =
-            api_find_topic(rq->shard, ti->topic, &ti->topic_id, &topic);
-        if (rq->api_version >= 13 && e != KAFKA_NONE) {
-            e = KAFKA_UNKNOWN_TOPIC_ID;
-        }
+        enum kafka_error error = KAFKA_NONE;
+        const struct image_topic *topic =
+            topic_find(call, ti->topic, &ti->topic_id, &error);
         for (int p = 0; p < ti->n_partitions; p++) {
-            part_prepare(call, topic, e, &ti->partitions[p],
-                         &to->partitions[p]);
+            part_prepare(call, topic, error, ti->topic, &ti->topic_id,
+                         &ti->partitions[p]);
         }
     }
+}
+
+/* Copies: the session may change before the answer. */
+static void parts_of_session(struct fetch_call *call)
+{
+    struct fetch_session_part *first = call->context.session->parts;
+    const struct image_topic *topic = NULL;
+    enum kafka_error error = KAFKA_NONE;
+    const struct fetch_part *last = NULL;
+    call->parts = api_alloc(call->rq, HASH_COUNT(first), sizeof *call->parts);
+    for (struct fetch_session_part *p = first; p != NULL; p = p->hh.next) {
+        struct wire_str name = p->topic;
+        bool same =
+            last != NULL && last->topic.n == name.n &&
+            (name.n <= 0 ||
+             memcmp(last->topic.p, name.p, (size_t)name.n) == 0) &&
+            memcmp(&last->topic_id, &p->topic_id, sizeof p->topic_id) == 0;
+        if (same) {
+            name = last->topic;
+        } else {
+            topic = topic_find(call, name, &p->topic_id, &error);
+            if (name.n > 0) {
+                char *copy = api_alloc(call->rq, (size_t)name.n, 1);
+                memcpy(copy, name.p, (size_t)name.n);
+                name.p = copy;
+            }
+        }
+        last = &call->parts[call->n_parts];
+        part_prepare(call, topic, error, name, &p->topic_id, &p->in);
+    }
+}
+
+static void call_prepare(struct fetch_call *call)
+{
+    struct request *rq = call->rq;
+    call->lanes =
+        api_alloc(rq, broker_n_shards(rq->shard->broker), sizeof *call->lanes);
+    if (call->context.kind == FETCH_INCREMENTAL) {
+        parts_of_session(call);
+    } else {
+        parts_of_request(call);
+    }
     lanes_fill(call);
+}
+
+/* Consumers that tell their rack may read from followers, as Kafka has it where
+ * the selector is set; which of them knows racks is the only one there is. */
+static bool reads_by_rack(const struct request *rq,
+                          const struct fetch_request *in)
+{
+    const char *selector = broker_config_get(
+        broker_static_config(rq->shard->broker), "replica.selector.class");
+    return in->replica_id < 0 && in->rack_id.n > 0 && selector != NULL &&
+           strstr(selector, "RackAwareReplicaSelector") != NULL;
 }
 
 void api_fetch(struct request *rq)
@@ -567,8 +771,10 @@ void api_fetch(struct request *rq)
     }
     struct fetch_request *in = &call->in;
     fetch_response_init(&call->out);
-    if (in->session_id != 0 && in->session_epoch > 0) {
-        call->out.error_code = KAFKA_FETCH_SESSION_ID_NOT_FOUND;
+    fetch_context_begin(rq->shard->fetch_sessions, in, rq->api_version,
+                        &call->context);
+    if (call->context.kind == FETCH_REFUSED) {
+        call->out.error_code = (int16_t)call->context.error;
         request_respond(rq, &fetch_response_message, &call->out);
         return;
     }
@@ -580,10 +786,11 @@ void api_fetch(struct request *rq)
     if (in->min_bytes > in->max_bytes) {
         in->min_bytes = in->max_bytes;
     }
+    call->by_rack = reads_by_rack(rq, in);
     call_prepare(call);
     call->wake = (struct env_deferred){.cb = call_woken, .arg = call};
     rq->handler_data = call;
-    rq->release = call_release;
+    rq->release = call_over;
     rq->abandoned = call_abandoned;
     uint64_t wait = in->max_wait_ms < 0 ? 0 : (uint64_t)in->max_wait_ms;
     call->deadline_ms = env_now_ms(rq->shard->env) + wait;
