@@ -1,7 +1,11 @@
-# Figures of this machine; `make bench PEER=kafka` beside Apache Kafka.
+# Figures of this machine. SYSTEMS=all measures Apache Kafka and NATS beside
+# it, taking turns (NATS needs Go); ROWS=text takes the rows with it in the name.
 .PHONY: bench
-PEER ?= none
+SYSTEMS ?= flotilla
 ROUNDS_BENCH ?= 3
+ROWS ?=
+SCALE ?= 1.0
 bench: deps-foreign
 	@$(MAKE) --no-print-directory all
-	@python3 tests/bench/bench.py --build $(B) --rounds $(ROUNDS_BENCH) --peer $(PEER)
+	@python3 tests/bench/bench.py --build $(B) --rounds $(ROUNDS_BENCH) \
+	  --systems $(SYSTEMS) --only "$(ROWS)" --scale $(SCALE)

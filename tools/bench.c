@@ -8,6 +8,7 @@
 #include "tools/client.h"
 
 #define POLL_MS 100
+#define GAPS_MAX 4096
 #define SILENCE_MS 10000 /* a consumer that gets nothing for so long ends */
 
 const struct cli_option bench_produce_options[] = {
@@ -34,6 +35,8 @@ struct load {
     const struct cli *cli;
     int64_t wanted, acked, failed;
     int64_t last_ack_ns, longest_gap_ns;
+    /* by partition, for those with a number below GAPS_MAX */
+    int64_t *partition_ack_ns, partition_gap_ns;
     uint32_t *latencies_us; /* in the order of acknowledgement */
     rd_kafka_resp_err_t error;
 };
@@ -43,6 +46,14 @@ int64_t bench_now_ns(void)
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+static void gap(int64_t *last_ns, int64_t *longest_ns, int64_t now)
+{
+    if (*last_ns != 0 && now - *last_ns > *longest_ns) {
+        *longest_ns = now - *last_ns;
+    }
+    *last_ns = now;
 }
 
 static void on_acked(rd_kafka_t *rk, const rd_kafka_message_t *m, void *arg)
@@ -59,11 +70,11 @@ static void on_acked(rd_kafka_t *rk, const rd_kafka_message_t *m, void *arg)
     int64_t us = (now - begun) / 1000;
     load->latencies_us[load->acked++] =
         us > UINT32_MAX ? UINT32_MAX : (uint32_t)us;
-    if (load->last_ack_ns != 0 &&
-        now - load->last_ack_ns > load->longest_gap_ns) {
-        load->longest_gap_ns = now - load->last_ack_ns;
+    gap(&load->last_ack_ns, &load->longest_gap_ns, now);
+    if (m->partition >= 0 && m->partition < GAPS_MAX) {
+        gap(&load->partition_ack_ns[m->partition], &load->partition_gap_ns,
+            now);
     }
-    load->last_ack_ns = now;
 }
 
 static int by_size(const void *a, const void *b)
@@ -131,22 +142,25 @@ static void report_produce(struct load *load, size_t size, double seconds)
     double p50 = bench_percentile(l, n, 50), p95 = bench_percentile(l, n, 95);
     double p99 = bench_percentile(l, n, 99),
            p999 = bench_percentile(l, n, 99.9);
-    double gap = (double)load->longest_gap_ns / 1e6;
+    double gap_ms = (double)load->longest_gap_ns / 1e6;
+    double partition_gap_ms = (double)load->partition_gap_ns / 1e6;
     if (cli_output(load->cli) == OUTPUT_JSON) {
         printf(
             "{\"records\":%lld,\"failed\":%lld,\"seconds\":%.3f,"
             "\"records_per_second\":%.0f,\"mb_per_second\":%.2f,"
             "\"p50_ms\":%.3f,\"p95_ms\":%.3f,\"p99_ms\":%.3f,"
-            "\"p99_9_ms\":%.3f,\"longest_gap_ms\":%.3f}\n",
+            "\"p99_9_ms\":%.3f,\"longest_gap_ms\":%.3f,"
+            "\"longest_partition_gap_ms\":%.3f}\n",
             (long long)n, (long long)load->failed, seconds, rate, mb, p50, p95,
-            p99, p999, gap);
+            p99, p999, gap_ms, partition_gap_ms);
         return;
     }
     printf(
         "%lld records in %.2f s: %.0f records/s, %.1f MB/s\n"
         "latency ms: p50 %.2f, p95 %.2f, p99 %.2f, p99.9 %.2f; longest "
-        "time between two acknowledgements %.1f\n",
-        (long long)n, seconds, rate, mb, p50, p95, p99, p999, gap);
+        "time between two acknowledgements %.1f, of any one partition %.1f\n",
+        (long long)n, seconds, rate, mb, p50, p95, p99, p999, gap_ms,
+        partition_gap_ms);
 }
 
 int bench_produce_run(struct cli *cli)
@@ -170,6 +184,7 @@ int bench_produce_run(struct cli *cli)
     }
     char *value = bench_value(size);
     load.latencies_us = calloc((size_t)load.wanted, sizeof(uint32_t));
+    load.partition_ack_ns = calloc(GAPS_MAX, sizeof(int64_t));
     int64_t begun = bench_now_ns();
     status = send_all(&load, rk, value, size, rate);
     if (status == EXIT_DONE && rd_kafka_flush(rk, client_timeout_ms(cli)) !=
@@ -188,6 +203,7 @@ int bench_produce_run(struct cli *cli)
     }
     rd_kafka_destroy(rk);
     free(load.latencies_us);
+    free(load.partition_ack_ns);
     free(value);
     return status;
 }

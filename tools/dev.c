@@ -46,6 +46,7 @@ struct dev_broker {
     int number;
     pid_t child;  /* 0: it ended */
     long adopted; /* process that was started by hand; 0: none */
+    bool by_hand; /* it was, once */
     bool dead;    /* reported as such */
     int status;   /* of the child, once it ended */
     char dir[LIMIT_PATH - 64];
@@ -237,7 +238,11 @@ static void last_line(const struct dev_broker *b, char *out, size_t size)
 static void report_death(struct dev *dev, struct dev_broker *b)
 {
     char how[64] = "", line[1024];
-    if (WIFSIGNALED(b->status)) {
+    if (b->by_hand) {
+        /* no child: how it ended is not ours to know */
+        snprintf(how, sizeof how, "again");
+        b->status = 0;
+    } else if (WIFSIGNALED(b->status)) {
         snprintf(how, sizeof how, "by signal %d", WTERMSIG(b->status));
     } else {
         snprintf(how, sizeof how, "with status %d", WEXITSTATUS(b->status));
@@ -278,6 +283,7 @@ static int look(struct dev *dev)
         struct dev_broker *b = &dev->brokers[i];
         b->adopted = b->child == 0 ? process_by_hand(b) : 0;
         bool runs = b->child != 0 || b->adopted != 0;
+        b->by_hand = b->by_hand || b->adopted != 0;
         if (!runs && !b->dead) {
             report_death(dev, b);
         } else if (runs && b->dead) {

@@ -1,100 +1,30 @@
 #!/usr/bin/env python3
-"""Throughput and latency of three brokers on this machine: our own load
-generator (on librdkafka) and Kafka's ProducerPerformance, acks=all, replication
-factor 3. With --peer kafka the same Java loads go to three brokers of Apache
-Kafka 4.3.1 at their defaults (no sync before the acknowledgement), in the same
-run and alternating. Figures are medians over --rounds; brokers' CPU is user
-and system time of all brokers together for a GB produced, settling included.
+"""Throughput, latency, CPU, memory and bytes written of three brokers on this
+machine, beside Apache Kafka 4.3.1 and NATS JetStream in the same run. The
+systems take turns: in every round, one after the other, each is started, does
+all rows and is stopped. Figures are medians over the rounds; brokers' CPU is
+user and system time of all three for a GB produced, settling included.
 
-  tests/bench/bench.py [--rounds 3] [--peer kafka] [--only NAME] [--scale 1.0]
+  tests/bench/bench.py [--rounds 3] [--systems flotilla,kafka,nats]
+                       [--only TEXT] [--scale 1.0] [--out FOLDER]
 """
 import argparse
-import json
 import os
 import re
-import shutil
-import statistics
-import subprocess
 import sys
-import tempfile
 import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, HERE)
 sys.path.insert(0, os.path.join(HERE, "..", "conformance"))
 import harness  # noqa: E402
+import loads  # noqa: E402
+import report  # noqa: E402
+import rows as rows_of  # noqa: E402
+import systems  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")
 SETTLED = 4  # seconds after a load until its CPU and bytes are read
-
-# name, partitions, record size, records, Java properties, our properties
-ROWS = [
-    ("1 KiB, client defaults", 12, 1024, 500000, [], []),
-    ("1 KiB, batch.size 256 KiB", 12, 1024, 800000,
-     ["batch.size=262144"], ["batch.size=262144"]),
-    ("100 KiB, batch.size 1 MiB", 12, 102400, 8000, ["batch.size=1048576"],
-     ["batch.size=1048576"]),
-]
-
-
-class Kafka:
-    """Three KRaft brokers in combined mode, as Kafka's own files set them."""
-
-    def __init__(self, jars, port=39092):
-        self.jars, self.port = jars, port
-        self.dir = tempfile.mkdtemp(prefix="kafka-bench-")
-        self.processes = []
-
-    @property
-    def bootstrap(self):
-        return ",".join("127.0.0.1:%d" % (self.port + i) for i in range(3))
-
-    def java(self, *args):
-        return ["java", "-Xmx1g", "-Xms1g", "-XX:+UseG1GC",
-                "-Dlog4j2.level=WARN", "-cp", self.jars + "/*"] + list(args)
-
-    def start(self):
-        voters = ",".join("%d@127.0.0.1:%d" % (i + 1, self.port + 10 + i)
-                          for i in range(3))
-        for i in range(3):
-            path = os.path.join(self.dir, "%d.properties" % i)
-            with open(path, "w") as f:
-                f.write("""process.roles=broker,controller
-node.id=%d
-controller.quorum.voters=%s
-listeners=PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d
-inter.broker.listener.name=PLAINTEXT
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-log.dirs=%s/data-%d
-offsets.topic.replication.factor=3
-default.replication.factor=3
-""" % (i + 1, voters, self.port + i, self.port + 10 + i, self.dir, i))
-            subprocess.run(self.java("kafka.tools.StorageTool", "format", "-t",
-                                     "MkU3OEVBNTcwNTJENDM2Qg", "-c", path),
-                           check=True, timeout=60, stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL)
-            self.processes.append(subprocess.Popen(
-                self.java("kafka.Kafka", path), stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
-                preexec_fn=harness.die_with_parent))
-
-    def pids(self):
-        return [p.pid for p in self.processes]
-
-    def stop(self):
-        for p in self.processes:
-            p.terminate()
-        for p in self.processes:
-            try:
-                p.wait(30)
-            except subprocess.TimeoutExpired:
-                p.kill()
-        shutil.rmtree(self.dir, ignore_errors=True)
-
-
-class Flotilla(harness.Cluster):
-    def pids(self):
-        return [self.pid(i) for i in range(1, self.n + 1)]
 
 
 def usage(pids):
@@ -115,109 +45,95 @@ def usage(pids):
 class Bench:
     def __init__(self, options):
         self.options = options
-        self.jars = os.path.join(harness.ROOT, options.build, "kafka", "jars")
-        self.flotilla = os.path.join(harness.ROOT, options.build, "flotilla")
-        self.results = {}  # (row, side) -> list of dicts
-        self.topics = 0
+        self.driver = loads.Driver(options)
+        self.results = {}  # (row, system, client) -> list of dicts
 
-    def java_tool(self, main, *args, timeout=600):
-        return harness.run(["java", "-Xmx512m", "-cp", self.jars + "/*",
-                            "org.apache.kafka.tools." + main] + list(args),
-                           timeout=timeout).decode()
+    def note(self, row, cluster, client, figures):
+        self.results.setdefault((row.name, cluster.name, client),
+                                []).append(figures)
+        print("%-28s %-20s %s" % (
+            row.name, cluster.name + ", " + client, "  ".join(
+                "%s %.4g" % (title, figures[key])
+                for key, title in report.FIGURES
+                if figures.get(key) is not None)), flush=True)
 
-    def make_topic(self, cluster, partitions):
-        self.topics += 1
-        name = "bench-%d" % self.topics
-        for attempt in range(60):
-            done = subprocess.run(
-                [self.flotilla, "topic", "create", name, "-p",
-                 str(partitions), "-r", "3", "-b", cluster.bootstrap],
-                stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-            if done.returncode == 0:
-                return name
-            time.sleep(0.5)  # Kafka is still starting
-        raise harness.Failed("topic %s cannot be created" % name)
-
-    def load_java(self, cluster, topic, row):
-        _, _, size, records, java, _ = row
-        records = int(records * self.options.scale)
-        out = self.java_tool(
-            "ProducerPerformance", "--topic", topic, "--num-records",
-            str(records), "--record-size", str(size), "--throughput", "-1",
-            "--bootstrap-server", cluster.bootstrap, "--command-property",
-            "acks=all", *sum((["--command-property", p] for p in java), []))
-        last = out.strip().split("\n")[-1]
-        m = re.search(r"([\d.]+) records/sec .*?(\d+) ms 50th, (\d+) ms 95th, "
-                      r"(\d+) ms 99th, (\d+) ms 99.9th", last)
-        return float(m.group(1)), float(m.group(2)), float(m.group(4)), records
-
-    def load_own(self, cluster, topic, row):
-        _, _, size, records, _, own = row
-        records = int(records * self.options.scale)
-        out = harness.run(
-            [self.flotilla, "bench", "produce", topic, "-n", str(records),
-             "-s", str(size), "-b", cluster.bootstrap, "-o", "json", "--wait",
-             "300", *sum((["-X", p] for p in own), [])], timeout=600)
-        r = json.loads(out)
-        harness.expect(r["failed"] == 0, "%d records failed" % r["failed"])
-        return r["records_per_second"], r["p50_ms"], r["p99_ms"], records
-
-    def measure(self, cluster, side, row, load):
-        topic = self.make_topic(cluster, row[1])
+    def produce(self, cluster, row, client):
+        topic = self.driver.make_topic(cluster, row.partitions)
         before = usage(cluster.pids())
-        rate, p50, p99, records = load(cluster, topic, row)
+        figures = getattr(self.driver, "produce_" + client)(cluster, topic,
+                                                            row)
+        under_load = usage(cluster.pids())
         time.sleep(SETTLED)
         after = usage(cluster.pids())
-        produced = records * row[2]
-        result = {
-            "records/s": rate, "MB/s": rate * row[2] / 1e6, "p50 ms": p50,
-            "p99 ms": p99,
-            "CPU s/GB": (after[0] - before[0]) / (produced / 1e9),
-            "written/byte": (after[1] - before[1]) / produced,
-            "RSS MB": after[2] / 1e6,
-        }
-        self.results.setdefault((row[0], side), []).append(result)
-        print("%-28s %-16s %s" % (row[0], side, "  ".join(
-            "%s %.4g" % kv for kv in result.items())), flush=True)
+        produced = row.records * row.size
+        if not row.rate:
+            figures["mb"] = figures["rate"] * row.size / 1e6
+        figures["cpu"] = (after[0] - before[0]) / (produced / 1e9)
+        figures["written"] = (after[1] - before[1]) / produced
+        figures["rss"] = max(under_load[2], after[2]) / 1e6
+        self.note(row, cluster, client, figures)
+        self.driver.delete_topic(cluster, topic)
 
-    def round(self, rows):
-        ours = Flotilla(self.options.build, port=self.options.port)
-        ours.start()
+    def consume(self, cluster, row):
+        topic = self.driver.make_topic(cluster, row.partitions)
+        self.driver.produce_rdkafka(cluster, topic, row)
+        time.sleep(SETTLED)
+        for client in row.clients:
+            before = usage(cluster.pids())
+            figures = getattr(self.driver, "consume_" + client)(cluster,
+                                                                topic, row)
+            after = usage(cluster.pids())
+            figures["mb"] = figures["rate"] * row.size / 1e6
+            figures["cpu"] = ((after[0] - before[0]) /
+                              (row.records * row.size / 1e9))
+            figures["rss"] = after[2] / 1e6
+            self.note(row, cluster, client, figures)
+        self.driver.delete_topic(cluster, topic)
+
+    def row(self, cluster, row):
+        if row.kind == "consume":
+            self.consume(cluster, row)
+        elif row.kind == "kill":
+            topic = self.driver.make_topic(cluster, row.partitions)
+            self.note(row, cluster, row.clients[0],
+                      self.driver.kill_one(cluster, topic, row))
+        else:
+            clients = ("nats",) if cluster.wire == "nats" else row.clients
+            for client in clients:
+                self.produce(cluster, row, client)
+
+    def start(self, cluster, row):
+        """From the brokers' first process to the first record acknowledged."""
+        begun = time.monotonic()
+        cluster.start()
+        begun = getattr(cluster, "formatted", begun)
+        topic = self.driver.make_topic(cluster, 1)
+        if row is not None:
+            one = rows_of.Row("one", "produce", partitions=1, records=1)
+            self.driver.produce_rdkafka(cluster, topic, one)
+            self.note(row, cluster, row.clients[0],
+                      {"first_ack": time.monotonic() - begun})
+
+    def turn(self, system, rows):
+        mine = [r for r in rows if system.name in r.systems]
+        if not mine:
+            return
+        cluster = system(self.options)
         try:
-            for row in rows:
-                self.measure(ours, "own client", row, self.load_own)
-                self.measure(ours, "Java client", row, self.load_java)
+            self.start(cluster, next((r for r in mine if r.kind == "start"),
+                                     None))
+            # the one that kills a broker comes last
+            for row in sorted(mine, key=lambda r: r.kind == "kill"):
+                if row.kind != "start":
+                    self.row(cluster, row)
         finally:
-            ours.stop()
-            ours.remove()
-        if self.options.peer == "kafka":
-            peer = Kafka(self.jars)
-            peer.start()
-            try:
-                for row in rows:
-                    self.measure(peer, "Kafka, Java", row, self.load_java)
-            finally:
-                peer.stop()
+            cluster.stop()
 
-    def table(self):
-        columns = ["records/s", "MB/s", "p50 ms", "p99 ms", "CPU s/GB",
-                   "written/byte", "RSS MB"]
-        print("\n%-28s %-14s" % ("MEDIANS", "CLIENT") +
-              "".join("%13s" % c for c in columns))
-        for (row, side), results in self.results.items():
-            print("%-28s %-14s" % (row, side) + "".join(
-                "%13.4g" % statistics.median(r[c] for r in results)
-                for c in columns))
-        for row in ROWS:
-            ours = self.results.get((row[0], "Java client"))
-            theirs = self.results.get((row[0], "Kafka, Java"))
-            if ours and theirs:
-                ratio = (statistics.median(r["MB/s"] for r in ours) /
-                         statistics.median(r["MB/s"] for r in theirs))
-                cpu = (statistics.median(r["CPU s/GB"] for r in ours) /
-                       statistics.median(r["CPU s/GB"] for r in theirs))
-                print("%s: %.2f times Kafka's rate, %.2f of its brokers' CPU"
-                      % (row[0], ratio, cpu))
+    def run(self, names, rows):
+        for i in range(self.options.rounds):
+            print("round %d of %d" % (i + 1, self.options.rounds), flush=True)
+            for name in names if i % 2 == 0 else reversed(names):
+                self.turn(systems.ALL[name], rows)
 
 
 def main():
@@ -226,19 +142,40 @@ def main():
     parser.add_argument("--build", default="build")
     parser.add_argument("--port", type=int, default=29592)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--peer", choices=["none", "kafka"], default="none")
+    parser.add_argument("--systems", default="flotilla",
+                        help="of %s, or all" % ", ".join(systems.ALL))
     parser.add_argument("--only", default="", help="rows with this in the name")
-    parser.add_argument("--scale", type=float, default=1.0)
+    parser.add_argument("--scale", type=float, default=1.0,
+                        help="factor on the number of records")
+    parser.add_argument("--out", default="")
     options = parser.parse_args()
+    names = (list(systems.ALL) if options.systems == "all"
+             else options.systems.split(","))
+    unknown = [n for n in names if n not in systems.ALL]
+    if unknown:
+        parser.error("no such system: " + ", ".join(unknown))
+    rows = [r for r in rows_of.ROWS if options.only in r.name]
+    for row in rows:
+        row.records = int(row.records * options.scale)
+    systems.install(names, options.build)
     bench = Bench(options)
-    harness.run([os.path.join(HERE, "..", "conformance", "kafka_jars.sh"),
-                 os.path.dirname(bench.jars)], timeout=900)
-    rows = [r for r in ROWS if options.only in r[0]]
-    for _ in range(options.rounds):
-        bench.round(rows)
-    bench.table()
+    try:
+        bench.run(names, rows)
+    finally:
+        if bench.results:
+            folder = options.out or os.path.join(harness.ROOT, options.build,
+                                                 "bench")
+            report.write(folder, bench.results, rows, options.build)
+            print("\n" + report.table(bench.results, rows) + "\n")
+            lines, met, missed = report.aims(bench.results, rows)
+            print("\n".join(lines))
+            print("%d aims met, %d missed; %s has results.json, table.md and "
+                  "plots.svg" % (met, missed, folder))
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except harness.Failed as e:
+        sys.exit("bench: %s" % e)
