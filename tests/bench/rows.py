@@ -25,7 +25,7 @@ MEMORY = ("rss", "kafka", 1 / 8)
 BOTH = ("flotilla", "kafka")
 
 ROWS = [
-    Row("start", "start", systems=BOTH,
+    Row("start", "start", systems=BOTH, clients=("rdkafka",),
         aims=(("first_ack", "kafka", 1 / 7),)),
     Row("1 KiB, client defaults", "produce", records=500000,
         clients=("java", "rdkafka"),
@@ -50,7 +50,7 @@ ROWS = [
         clients=("rdkafka", "java"), systems=BOTH,
         aims=(("rate", "kafka", 1.2),)),
     Row("kill -9 of one broker", "kill", records=60000, rate=3000,
-        systems=BOTH, aims=(("gap", "kafka", 1 / 6),)),
+        clients=("rdkafka",), systems=BOTH, aims=(("gap", "kafka", 1 / 6),)),
     Row("2 partitions or streams", "produce", partitions=2, records=400000,
         clients=("rdkafka",), systems=("flotilla", "nats", "nats-sync"),
         aims=(("rate", "nats", 2), ("rate", "nats-sync", 4))),

@@ -65,7 +65,7 @@ class Kafka(Processes):
     def __init__(self, options):
         super().__init__(self.name)
         self.jars = os.path.join(harness.ROOT, options.build, "kafka", "jars")
-        self.port = harness.free_ports(39092, 16)
+        self.port = harness.free_ports(27092, 16)
         self.bootstrap = ",".join("127.0.0.1:%d" % (self.port + i)
                                   for i in range(3))
 
@@ -116,7 +116,7 @@ class Nats(Processes):
     def __init__(self, options):
         super().__init__(self.name)
         self.tools = os.path.join(harness.ROOT, options.build, "nats")
-        self.port = harness.free_ports(34222, 16)
+        self.port = harness.free_ports(24222, 16)
         self.url = ",".join("nats://127.0.0.1:%d" % (self.port + i)
                             for i in range(3))
 

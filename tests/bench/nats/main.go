@@ -87,7 +87,14 @@ func percentile(sorted []float64, p float64) float64 {
 }
 
 func makeStreams(url, prefix string, n, replicas int) {
-	nc, err := nats.Connect(url)
+	var nc *nats.Conn
+	var err error
+	for try := 0; try < 60; try++ { // the servers may still be starting
+		if nc, err = nats.Connect(url); err == nil {
+			break
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
 	if err != nil {
 		fail("connect", err)
 	}
