@@ -38,6 +38,7 @@ part "unit tests" make --no-print-directory -s unit
 if [ -e make/sim.mk ]; then
     part "simulator" make --no-print-directory -s sim-seeds
 fi
+part "crash points" make --no-print-directory -s crash-points
 if [ -e net/broker.c ] && [ -e tests/conformance/kill_test.py ]; then
     part "kill test, short" make --no-print-directory -s kill-test ROUNDS=2 \
         PATIENCE=3

@@ -82,6 +82,10 @@ struct sim_disk {
     bool any_lost;    /* a sync failed */
     char **locks;
     size_t n_locks;
+    void (*on_op)(void *arg, enum sim_disk_kind kind);
+    void *on_op_arg;
+    struct sim_crash_point point; /* of SIM_SUBSET */
+    uint64_t n_fates;             /* drawn of its bits */
 };
 
 struct sim_file {
@@ -475,11 +479,14 @@ static void settle_if_direct(struct sim_disk *disk, struct op *op)
 }
 
 /* ---- the end of the node ------------------------------------------------- */
-/* Draws how much of a running job happened. */
+/* Draws how much of a running job happened, unless it was said. */
 static void job_cut(struct sim_disk *disk, const struct sim_job *job)
 {
     struct prng *prng = &disk->node->sim->disk_prng;
     unsigned done = (unsigned)prng_below(prng, job->n_ops + UINT64_C(1));
+    if (job->is_cut) {
+        done = job->cut;
+    }
     for (struct op *op = disk->first; op != NULL;) {
         struct op *next = op->next;
         if (op->job == job && op->index == done + 1 && !op_is_sync(op)) {
@@ -529,7 +536,9 @@ static void data_op_fate(struct sim_disk *disk, const struct op *op,
     uint64_t fate = how == SIM_DROP_ALL   ? 0
                     : how == SIM_KEEP_ALL ? 1
                     : how == SIM_TORN     ? 2
-                                          : prng_below(prng, 3);
+                    : how == SIM_SUBSET
+                        ? disk->point.keep >> (disk->n_fates++ % 64) & 1
+                        : prng_below(prng, 3);
     if (op->lost && fate != 0) {
         fate = 2;
     }
@@ -554,6 +563,9 @@ static uint64_t names_kept(struct sim_disk *disk, enum sim_crash how)
     }
     if (how == SIM_DROP_ALL) {
         return 0;
+    }
+    if (how == SIM_SUBSET) {
+        return disk->point.names < n ? disk->point.names : n;
     }
     return how == SIM_KEEP_ALL ? n
                                : prng_below(&disk->node->sim->disk_prng, n + 1);
@@ -634,6 +646,98 @@ void sim_disk_crash(struct sim_disk *disk, enum sim_crash how)
         inode_unref(disk, i);
     }
     locks_release(disk);
+}
+
+/* ---- crashes at chosen operations ---------------------------------------- */
+void sim_disk_on_op(struct sim_node *node,
+                    void (*cb)(void *arg, enum sim_disk_kind kind), void *arg)
+{
+    node->disk->on_op = cb;
+    node->disk->on_op_arg = arg;
+}
+
+/* Does an operation after `op` that is over make it durable? */
+static bool op_is_safe(const struct sim_disk *disk, const struct op *op)
+{
+    const struct sim_job *job = disk->node->sim->job;
+    for (const struct op *s = op; s != NULL; s = s->next) {
+        bool over = s->job == NULL || s->job == job;
+        if (over && ((s == op && s->durable) ||
+                     (op_is_sync(s) && sync_covers(s, op)))) {
+            return true;
+        }
+    }
+    return false;
+}
+
+void sim_disk_journal(const struct sim_node *node, uint64_t *data,
+                      uint64_t *names, bool *newest_durable)
+{
+    const struct sim_disk *disk = node->disk;
+    *data = *names = 0;
+    *newest_durable = disk->last != NULL && disk->last->durable;
+    for (const struct op *o = disk->first; o != NULL; o = o->next) {
+        bool open = !op_is_sync(o) && !op_is_safe(disk, o);
+        *names += open && op_is_name(o);
+        *data += open && !op_is_name(o);
+    }
+}
+
+void sim_disk_cut(struct sim_disk *disk, const struct sim_crash_point *point)
+{
+    struct op *op = disk->last;
+    struct sim_job *job = disk->node->sim->job;
+    disk->on_op = NULL;
+    disk->point = *point;
+    disk->n_fates = 0;
+    prng_seed(&disk->node->sim->disk_prng, point->seed);
+    if (job != NULL) {
+        job->is_cut = true;
+        job->cut = job->n_ops - (point->under_way && job->n_ops > 0);
+    } else if (op != NULL && op->job == NULL && point->under_way) {
+        op->durable = false;
+        if (op_is_sync(op)) {
+            op_free(disk, op);
+        }
+    }
+    job_settle(disk, NULL);
+}
+
+static void op_done(struct sim_disk *disk, enum sim_disk_kind kind)
+{
+    if (disk->on_op != NULL) {
+        disk->on_op(disk->on_op_arg, kind);
+    }
+}
+
+static uint32_t image_digest(const struct sim_image *image, uint32_t crc)
+{
+    uint8_t page[SIM_PAGE];
+    for (uint64_t at = 0; at < image->size; at += SIM_PAGE) {
+        size_t k = (size_t)(at / SIM_PAGE);
+        if (k < image->n_pages && image->pages[k] != NULL) {
+            size_t n = sim_image_read(image, at, page, SIM_PAGE);
+            crc = crc32c(crc ^ (uint32_t)k, page, n);
+        }
+    }
+    return crc;
+}
+
+uint64_t sim_disk_digest(const struct sim_node *node)
+{
+    const struct names *names = &node->disk->durable;
+    uint64_t digest = names->size;
+    for (size_t i = 0; i < names->size; i++) {
+        const struct name *n = &names->all[i];
+        digest = digest * 0x9e3779b97f4a7c15u +
+                 crc32c(0, n->path, strlen(n->path));
+        if (n->inode != NULL) {
+            digest = digest * 0x9e3779b97f4a7c15u +
+                     image_digest(&n->inode->durable,
+                                  (uint32_t)n->inode->durable.size);
+        }
+    }
+    return digest ^ digest >> 29;
 }
 
 /* ---- the disk ------------------------------------------------------------ */
@@ -823,6 +927,7 @@ static enum err inode_create(struct sim_disk *disk, const char *path,
     struct op *op = op_new(disk, OP_LINK, inode);
     op->path = sim_strdup(path);
     op_apply(disk, op, false);
+    op_done(disk, SIM_DISK_NAME);
     *out = inode;
     return ERR_OK;
 }
@@ -964,6 +1069,7 @@ enum err sim_file_pwritev(struct env_file *base, const struct iovec *iov,
     sim_hash_add(disk->node->sim, crc32c((uint32_t)offset, op->data,
                                          op->data == NULL ? 0 : (size_t)size));
     op_apply(disk, op, false);
+    op_done(disk, SIM_DISK_WRITE);
     settle_if_direct(disk, op);
     return ERR_OK;
 }
@@ -990,6 +1096,7 @@ static enum err sync_op(struct sim_disk *disk, enum op_kind kind,
     if (e != ERR_OK) {
         mark_lost(disk, op);
     } else {
+        op_done(disk, SIM_DISK_SYNC);
         settle_if_direct(disk, op);
     }
     return e;
@@ -1022,6 +1129,7 @@ enum err sim_file_truncate(struct env_file *base, uint64_t size)
     struct op *op = op_new(disk, OP_TRUNCATE, file->inode);
     op->size = size;
     op_apply(disk, op, false);
+    op_done(disk, SIM_DISK_WRITE);
     return ERR_OK;
 }
 
@@ -1046,6 +1154,7 @@ enum err sim_file_rename(struct env *env, const char *from, const char *to)
     op->path = sim_strdup(clean_from);
     op->to = sim_strdup(clean_to);
     op_apply(disk, op, false);
+    op_done(disk, SIM_DISK_NAME);
     return ERR_OK;
 }
 
@@ -1054,6 +1163,7 @@ static void unlink_name(struct sim_disk *disk, const struct name *name)
     struct op *op = op_new(disk, OP_UNLINK, name->inode);
     op->path = sim_strdup(name->path);
     op_apply(disk, op, false);
+    op_done(disk, SIM_DISK_NAME);
 }
 
 enum err sim_file_unlink(struct env *env, const char *path)

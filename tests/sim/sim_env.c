@@ -217,6 +217,11 @@ static void node_died(struct sim *sim, struct sim_node *node)
     sim->job = NULL;
     mem_arena_enter(NULL);
     node->crash_wanted = false;
+    if (sim->crash_point != NULL) {
+        node_end(node, sim->crash_point->how);
+        sim->crash_point->after(sim->crash_point->arg);
+        ASSERT(false); /* it must not return */
+    }
     if (sim->on_fatal == NULL) {
         sim_fail(sim, "node %s ended itself: %s", node->name, sim->fatal_line);
     }
@@ -645,6 +650,15 @@ void sim_on_event(struct sim *sim, void (*cb)(void *arg, struct sim_node *node),
     sim->on_event_arg = arg;
 }
 
+void sim_crash_now(struct sim_node *node, const struct sim_crash_point *point)
+{
+    struct sim *sim = node->sim;
+    ASSERT(sim->current != NULL && sim->current->node == node);
+    sim_disk_cut(node->disk, point);
+    sim->crash_point = point;
+    longjmp(sim->fatal_jump, 1);
+}
+
 /* Works that wait for the log's thread; the running ones are in node->jobs. */
 static void jobs_free(struct sim_node *node, struct sim_env *env)
 {
@@ -663,8 +677,8 @@ static void jobs_free(struct sim_node *node, struct sim_env *env)
 
 static void node_end(struct sim_node *node, enum sim_crash how)
 {
-    static const char *const names[] = {"kill", "drop-all", "keep-all",
-                                        "random", "torn"};
+    static const char *const names[] = {"kill",   "drop-all", "keep-all",
+                                        "random", "torn",     "subset"};
     struct sim *sim = node->sim;
     ASSERT(node->up && sim->current == NULL);
     sim_note(sim, "node %s ends: %s", node->name, names[how]);
@@ -685,7 +699,9 @@ static void node_end(struct sim_node *node, enum sim_crash how)
         mem_free(node->envs[i]);
         node->envs[i] = NULL;
     }
-    mem_arena_drop(node->arena);
+    if (sim->crash_point == NULL) { /* else this process ends soon */
+        mem_arena_drop(node->arena);
+    }
     node->arena = NULL;
 }
 

@@ -99,6 +99,7 @@ enum sim_crash {
     SIM_KEEP_ALL, /* power loss; all writes had reached the disk */
     SIM_RANDOM,   /* power loss; each un-synced write kept, dropped or torn */
     SIM_TORN,     /* power loss; each un-synced write torn */
+    SIM_SUBSET,   /* power loss; what sim_crash_point says */
 };
 /* Ends the node at once, or at the end of the event when called from inside
  * it. Of a work that runs on the disk, a random part happened. After SIM_KILL
@@ -171,5 +172,32 @@ void sim_disk_list(struct sim_node *node,
                    void *arg);
 /* Empties the disk of a node that is down. */
 void sim_disk_wipe(struct sim_node *node);
+
+/* ---- crashes at chosen operations ---------------------------------------- */
+/* Calls `cb` after each operation that changes the disk (SIM_DISK_READ never
+ * comes), from inside the node's code: nothing may be done there but look,
+ * fork the process, and sim_crash_now. NULL: not any more. */
+void sim_disk_on_op(struct sim_node *node,
+                    void (*cb)(void *arg, enum sim_disk_kind kind), void *arg);
+/* Un-synced writes and truncations, and un-synced names; and whether the newest
+ * operation is a write that is its own sync (it is not counted). */
+void sim_disk_journal(const struct sim_node *node, uint64_t *data,
+                      uint64_t *names, bool *newest_durable);
+struct sim_crash_point {
+    enum sim_crash how;
+    bool under_way; /* the newest operation was not over */
+    uint64_t seed;  /* of what is drawn, also how far other works were */
+    uint64_t keep;  /* SIM_SUBSET: bit i: the i-th un-synced write survived */
+    uint64_t names; /* SIM_SUBSET: so many un-synced names survived */
+    /* Called outside of the node when it is down; must not return. */
+    void (*after)(void *arg);
+    void *arg;
+};
+/* From sim_disk_on_op's callback: the node ends at once, right at the newest
+ * operation. */
+_Noreturn void sim_crash_now(struct sim_node *node,
+                             const struct sim_crash_point *point);
+/* A digest of what is durable, names included. */
+uint64_t sim_disk_digest(const struct sim_node *node);
 
 #endif

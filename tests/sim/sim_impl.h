@@ -106,6 +106,7 @@ struct sim {
     struct sim_job *job;     /* whose `run` runs */
     jmp_buf fatal_jump;
     char fatal_line[LIMIT_LOG_LINE];
+    const struct sim_crash_point *crash_point; /* sim_crash_now */
     void (*on_fatal)(void *arg, struct sim_node *node, const char *line);
     void *on_fatal_arg;
     void (*on_event)(void *arg, struct sim_node *node);
@@ -152,6 +153,8 @@ struct sim_job {
     struct env_work *work;
     enum env_pool pool;
     unsigned n_ops; /* operations that change the disk */
+    bool is_cut;    /* a crash comes after the first `cut` of them */
+    unsigned cut;
     uint64_t cost_ns;
     struct sim_job *next;    /* in the log's queue */
     struct sim_job *running; /* in node->jobs */
@@ -163,6 +166,8 @@ void sim_disk_free(struct sim_disk *disk);
 /* The job is done: what it synced is durable. */
 void sim_disk_settle(struct sim_disk *disk, const struct sim_job *job);
 void sim_disk_crash(struct sim_disk *disk, enum sim_crash how);
+/* Prepares sim_disk_crash at the newest operation. */
+void sim_disk_cut(struct sim_disk *disk, const struct sim_crash_point *point);
 uint64_t sim_disk_stalled_until(const struct sim_disk *disk);
 
 enum err sim_file_open(struct env *env, const char *path, int flags,

@@ -1,0 +1,7 @@
+# Crash points of the store: N disk states, each recovered and judged; or the
+# one state that REPLAY names; LOAD=log or store for one load only.
+#   make crash-points [N=50000] [LOAD=store] [REPLAY="..."]
+.PHONY: crash-points
+crash-points: N = 50000
+crash-points: $(B)/unit/test_crash_points
+	@N=$(N) LOAD="$(LOAD)" REPLAY="$(REPLAY)" $(B)/unit/test_crash_points
