@@ -183,6 +183,8 @@ static void produced(struct partition_produce *req)
     struct sent *s = req->arg;
     if (req->error != KAFKA_NONE) {
         s->failed = true;
+        sim_note(w.sim, "part %d: batch at %d refused: error %d", s->part,
+                 (int)s->base, (int)req->error);
         return;
     }
     ck_assert_int_eq(req->base_offset.v, s->base);
@@ -210,7 +212,7 @@ static void send(int k)
     uint8_t value[3000];
     size_t value_size = 20 + prng_below(&w.prng, 300);
     if (prng_below(&w.prng, 12) == 0) {
-        value_size = 2900;
+        value_size = 1900; /* a batch fits a segment */
     }
     memset(value, (int)(part->n_sent & 0xff), sizeof value);
     *s = (struct sent){.part = k,
@@ -380,7 +382,10 @@ static void check_producer(int k)
     }
     send(k);
     sim_run_for(w.sim, 50 * SIM_MS);
-    ck_assert_uint_eq(w.n_acked, acked + 1);
+    if (w.n_acked != acked + 1) {
+        sim_fail(w.sim, "part %d: a batch at %d is not acknowledged", k,
+                 (int)part->end);
+    }
     ck_assert(last == NULL || !last->failed);
     ck_assert_int_eq(partition_high_watermark(part->p).v, part->end);
 }
