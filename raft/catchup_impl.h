@@ -10,14 +10,21 @@
  * operation, then little-endian:
  *   MANIFEST  u64 index that the follower has all of, 0: nothing
  *   READ      u64 file, u64 offset, u32 size
+ *   LAST      nothing
  * Answers:
  *   MANIFEST  u64 index, u64 term, u64 index of the newest configuration at or
  *             below, u64 its term, u32 its size, its bytes, then the state
  *             machine's manifest; nothing after the first 16 bytes: the leader
  *             can go on with entries from behind the asked index, no need of
  *             another manifest
- *   READ      the bytes */
-enum catchup_operation { CATCHUP_MANIFEST = 1, CATCHUP_READ = 2 };
+ *   READ      the bytes
+ *   LAST      u64 term of the leader, u64 term and u64 index of its last entry
+ *             (proof.c) */
+enum catchup_operation {
+    CATCHUP_MANIFEST = 1,
+    CATCHUP_READ = 2,
+    CATCHUP_LAST = 3,
+};
 #define CATCHUP_REQUEST_HEAD 21
 #define CATCHUP_ANSWER_GO 16
 #define CATCHUP_ANSWER_HEAD 36

@@ -7,6 +7,7 @@
 #include "raft/catchup_impl.h"
 #include "raft/io.h"
 #include "raft/peer_frame.h"
+#include "raft/proof.h"
 #include "raft/wal_format.h"
 
 /* A follower that reads asks again within this time. */
@@ -193,6 +194,8 @@ static void serve(void *arg, struct rpc_request *request, node_id from,
     size -= CATCHUP_REQUEST_HEAD;
     if (g == NULL || g->life != GROUP_OPEN)
         rpc_respond(request, ERR_NOT_FOUND, NULL, 0);
+    else if (body[20] == CATCHUP_LAST)
+        proof_serve(g, request);
     else if (g->ops->catchup == NULL)
         rpc_respond(request, ERR_UNSUPPORTED, NULL, 0);
     else if (body[20] == CATCHUP_MANIFEST && size >= 8)

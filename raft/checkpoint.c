@@ -13,6 +13,7 @@
 #define VERSION 1
 #define HEADER 40
 #define GROUP_HEADER 72
+#define UNPROVEN 0x80000000u /* in the bytes of the creation */
 
 /* ---- bytes --------------------------------------------------------------- */
 static size_t group_bytes_max(const struct checkpoint_group *g)
@@ -27,7 +28,7 @@ static uint8_t *group_encode(const struct checkpoint_group *g, uint8_t *p)
     uint32_t n = wal_create_encode(&g->creation, creation);
     memcpy(p, g->creation.id.topic.b, 16);
     le_put32(p + 16, (uint32_t)g->creation.id.partition);
-    le_put32(p + 20, n);
+    le_put32(p + 20, n | (g->unproven ? UNPROVEN : 0));
     le_put32(p + 24, g->config_size);
     le_put32(p + 28, g->blob_size);
     le_put64(p + 32, g->settled.v);
@@ -77,7 +78,8 @@ static size_t group_decode(const uint8_t *p, size_t size,
     if (size < GROUP_HEADER) {
         return 0;
     }
-    uint64_t n_creation = le_get32(p + 20);
+    uint64_t n_creation = le_get32(p + 20) & ~UNPROVEN;
+    g->unproven = (le_get32(p + 20) & UNPROVEN) != 0;
     g->config_size = le_get32(p + 24);
     g->blob_size = le_get32(p + 28);
     uint64_t length = GROUP_HEADER + n_creation + g->config_size + g->blob_size;
@@ -258,12 +260,16 @@ enum err checkpoint_load(struct env *env, const char *dir,
         return e;
     }
     e = ERR_NOT_FOUND;
+    bool lost = false;
     for (int k = 0; k < seqs.n; k++) {
         e = load_one(env, dir, seqs.v[k], out);
         if (e != ERR_CORRUPT) {
             break;
         }
+        lost = true;
     }
+    out->newest_seq = seqs.n > 0 ? seqs.v[0] : 0;
+    out->newest_lost = lost;
     if (e == ERR_OK) {
         /* Its name may not be durable yet if only the process died. */
         e = env_dir_sync(env, dir);

@@ -11,8 +11,8 @@
  *    8  u64  seq             16  u64  log id        24  u64  position
  *   32  u32  groups          36  u32  zero
  *   40  groups, each:
- *        16B topic, i32 partition, u32 bytes of creation, u32 of
- *        configuration, u32 of blob, u64 settled, u64 its term, u64 index of
+ *        16B topic, i32 partition, u32 bytes of creation (highest bit: the
+ *        replica cannot prove its log, proof.h), u32 of configuration, u32 of blob, u64 settled, u64 its term, u64 index of
  *        the configuration, u64 term, u64 vote; creation (wal_format.h),
  *        configuration, blob
  *   at the end  u32  CRC-32C of everything before */
@@ -33,6 +33,7 @@ struct checkpoint_group {
     replica_id vote;
     const uint8_t *blob;
     uint32_t blob_size;
+    bool unproven;
 };
 
 struct checkpoint {
@@ -42,6 +43,10 @@ struct checkpoint {
     uint32_t n_groups;
     struct checkpoint_group *groups;
     void *bytes; /* of a loaded one: what config and blob point into */
+    /* Set by checkpoint_load, whatever it returns: the highest number that a
+     * file has; and whether that file cannot be read. */
+    uint64_t newest_seq;
+    bool newest_lost;
 };
 
 /* The bytes of a checkpoint; mem_free(result) is the caller's. Pure. */

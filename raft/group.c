@@ -9,6 +9,7 @@
 #include "raft/catchup_impl.h"
 #include "raft/guard.h"
 #include "raft/io.h"
+#include "raft/proof.h"
 
 /* A follower heard within this time is alive. */
 #define ALIVE_MS 2000
@@ -228,6 +229,25 @@ bool group_recover_entry(struct group *g, uint64_t index, uint64_t term,
     return true;
 }
 
+void group_forget(struct group *g)
+{
+    struct group fresh = {.creation = g->creation};
+
+    init_genesis(&fresh);
+    entry_table_free(&g->table);
+    mem_free(g->genesis);
+    mem_free(g->config.data);
+    mem_free(g->blob);
+    g->genesis = fresh.genesis;
+    g->genesis_size = fresh.genesis_size;
+    g->table = fresh.table;
+    g->config = fresh.config;
+    g->blob = NULL;
+    g->blob_size = 0;
+    g->appended = g->applied = g->durable = 1;
+    g->settled = g->settled_term = 1;
+}
+
 void group_free(struct group *g)
 {
     kept_clear(&g->held);
@@ -291,6 +311,7 @@ static void fail_reads(struct group *g, enum err status)
 
 void group_stop(struct group *g)
 {
+    proof_cancel(g);
     if (g->life != GROUP_OPEN)
         return;
     g->life = GROUP_CLOSING;
@@ -565,6 +586,7 @@ void group_run(struct group *g)
         g->again |= guard_after(g);
         notify_log(g);
         notify_durable(g);
+        proof_check(g);
         notify_applied(g);
         if (g->life == GROUP_OPEN)
             notify_role(g);
@@ -1263,6 +1285,7 @@ void group_tick(struct group *g)
 {
     if (g->life != GROUP_OPEN)
         return;
+    proof_tick(g);
     if (g->raft.state == RAFT_LEADER)
         pace_heartbeats(g);
     if (g->raft.state == RAFT_LEADER)

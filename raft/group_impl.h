@@ -112,6 +112,17 @@ struct group_config {
     uint32_t size;
 };
 
+/* See proof.h. */
+struct group_proof {
+    bool missing; /* the log must reach (term, index) before it votes */
+    bool unknown; /* the leader must say where that is */
+    bool asking;
+    uint64_t term, index;
+    uint64_t own_term; /* when the group was found */
+    uint64_t again_ms;
+    struct rpc_call ask;
+};
+
 struct group {
     struct raft raft;
     struct raft_io io;
@@ -203,6 +214,8 @@ struct group {
     uint64_t lease_until_ms;   /* as leader: somebody reads */
     bool leased;
     uint32_t jobs; /* of catch-up, with workers */
+
+    struct group_proof proof;
 
     uint64_t woken;          /* by the log, at this position */
     struct group *next_dead; /* closed, to be freed */
@@ -313,6 +326,9 @@ bool group_recover_entry(struct group *group, uint64_t index, uint64_t term,
                          enum entry_type type, const struct wal_place *place);
 /* Frees what group_new made; the core must be closed. */
 void group_free(struct group *group);
+/* Forgets what is settled and the entries: as it was created, but for term and
+ * vote. Before it starts. */
+void group_forget(struct group *group);
 /* Starts the core from the recovered state. */
 void group_start(struct group *group);
 /* Drops the log's entries from `first` on, which contradict what is committed,

@@ -439,6 +439,13 @@ static bool reject_deliver(struct group *g, struct message *m,
     progress = progress_of(g, m->from, &at);
     if (progress == NULL)
         return true;
+    if (m->rejected <= progress->match_index) {
+        /* It lost what it had acknowledged (proof.h); the core would never
+         * look there again. Less than it has is always safe to believe. */
+        progress->match_index = m->rejected - 1;
+        progress->state = PROGRESS_PROBE;
+        progress->next_index = m->rejected + 1;
+    }
     if (m->rejected <= offset && group_peer(g, m->from) != NULL)
         group_peer(g, m->from)->behind = true;
     else
@@ -499,6 +506,25 @@ static bool reject_send(struct group *g, struct message *m)
         index--;
     m->last_index = min64(m->last_index, index - 1);
     return true;
+}
+
+/* ---- G12 ----------------------------------------------------------------- */
+
+static enum guard_verdict proof_recv(struct group *g, const struct message *m)
+{
+    bool elects = m->type == MESSAGE_VOTE || m->type == MESSAGE_TIMEOUT_NOW;
+
+    return g->proof.missing && elects ? GUARD_DROP : GUARD_PASS;
+}
+
+static bool proof_send(struct group *g, struct message *m)
+{
+    return !g->proof.missing || m->type != MESSAGE_VOTE;
+}
+
+static bool proof_ticks(struct group *g)
+{
+    return !g->proof.missing;
 }
 
 /* ---- the table ----------------------------------------------------------- */
@@ -575,6 +601,14 @@ static const struct guard_rule rules[] = {
      .deliver = reject_deliver,
      .send = reject_send,
      .after = reject_after},
+    {.id = GUARD_PROOF,
+     .name = "G12 no vote without proof",
+     .bugs = "none: damage",
+     .reason = "a replica that lost entries it acknowledged would elect a "
+               "leader without them",
+     .recv = proof_recv,
+     .send = proof_send,
+     .tick = proof_ticks},
 };
 #define N_RULES (sizeof rules / sizeof rules[0])
 

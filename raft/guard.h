@@ -17,7 +17,8 @@ enum guard_id {
     GUARD_STORAGE = 8,  /* G8 */
     GUARD_PRE_VOTE = 9, /* G9 */
     GUARD_CLIP = 10,    /* G10 */
-    GUARD_REJECT = 11   /* G11 */
+    GUARD_REJECT = 11,  /* G11 */
+    GUARD_PROOF = 12    /* G12 */
 };
 #define GUARD_ALL 0xffffffffu
 #define GUARD_BIT(id) (1u << (id))

@@ -7,6 +7,8 @@
 #include "raft/catchup_impl.h"
 #include "raft/guard.h"
 #include "raft/host_store.h"
+#include "raft/io.h"
+#include "raft/proof.h"
 
 /* Every group is ticked once in this many ticks; those that are electing or
  * handing over, at every tick. */
@@ -444,15 +446,20 @@ enum err raft_host_open(struct raft_host *host, const struct group_id *id,
         return ERR_NOT_FOUND;
     if (g->life != GROUP_FOUND)
         return ERR_EXISTS;
+    if (g->proof.missing && (io_is_only_voter(g) || g->n_peers == 0))
+        return ERR_CORRUPT; /* nobody can make it whole; nothing is cut */
     e = ops->restore(sm, (log_index){g->settled},
                      (raft_term_t){g->settled_term}, g->blob, g->blob_size);
+    if (e == ERR_CORRUPT && ops->catchup != NULL && proof_reset(g))
+        e = ops->restore(sm, (log_index){1}, (raft_term_t){1}, NULL, 0);
     if (e != ERR_OK)
         return e;
     g->ops = ops;
     g->sm = sm;
     *out = g;
     group_start(g);
-    group_campaign_in(g, 1000);
+    if (!g->proof.missing)
+        group_campaign_in(g, 1000);
     return ERR_OK;
 }
 

@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "raft/catchup_impl.h"
 #include "raft/io.h"
+#include "raft/proof.h"
 
 /* ---- the log and the transport as the groups see them -------------------- */
 
@@ -177,6 +178,7 @@ static void on_message(void *arg, node_id from, const struct group_id *group,
 struct recovery {
     struct checkpoint checkpoint;
     bool has_checkpoint;
+    bool checkpoint_lost; /* the newest one cannot be read */
     struct wal_recovered_group *groups;
     size_t n_groups;
 };
@@ -236,7 +238,7 @@ static enum err recover_entries(struct group *g, struct wal_recovered_group *w)
 
 /* One group from what the checkpoint (may be NULL) and the log (may be NULL)
  * say of it. */
-static enum err recover_group(struct raft_host *host,
+static enum err recover_group(struct raft_host *host, bool checkpoint_lost,
                               const struct checkpoint_group *c,
                               struct wal_recovered_group *w)
 {
@@ -249,7 +251,8 @@ static enum err recover_group(struct raft_host *host,
 
     if (creation == NULL) {
         say_lost(&w->id, "no record of its creation");
-        return ERR_CORRUPT;
+        /* with damage its record may be gone; raft_host_create refuses it */
+        return wal_was_whole(host->wal) ? ERR_CORRUPT : ERR_OK;
     }
     if (c != NULL && c->creation.self != creation->self)
         c = NULL; /* of an earlier replica */
@@ -278,6 +281,10 @@ static enum err recover_group(struct raft_host *host,
         say_lost(&creation->id, "its entries do not follow what is settled");
         return ERR_CORRUPT;
     }
+    if (w != NULL && w->lost_index > 0)
+        proof_withhold(g, w->lost_term.v, w->lost_index);
+    if (checkpoint_lost || (c != NULL && c->unproven))
+        proof_withhold(g, g->term, PROOF_UNKNOWN);
     return ERR_OK;
 }
 
@@ -301,7 +308,7 @@ static enum err recover_groups(struct raft_host *host, struct recovery *r)
         if (w->deleted)
             host_store_deleted(host, &w->id);
         else
-            e = recover_group(host,
+            e = recover_group(host, r->checkpoint_lost,
                               r->has_checkpoint
                                   ? checkpoint_find(&r->checkpoint, &w->id)
                                   : NULL,
@@ -312,7 +319,7 @@ static enum err recover_groups(struct raft_host *host, struct recovery *r)
         const struct checkpoint_group *c = &r->checkpoint.groups[i];
 
         if (recovered_find(r, &c->creation.id) == NULL)
-            e = recover_group(host, c, NULL);
+            e = recover_group(host, r->checkpoint_lost, c, NULL);
     }
     return e;
 }
@@ -329,15 +336,24 @@ static enum err open_log(struct raft_host *host, struct recovery *r)
     };
     enum err e = checkpoint_load(host->env, host->dir, &r->checkpoint);
 
-    if (e != ERR_OK && e != ERR_NOT_FOUND)
+    if (e != ERR_OK && e != ERR_NOT_FOUND && e != ERR_CORRUPT)
         return e;
     r->has_checkpoint = e == ERR_OK;
+    r->checkpoint_lost = r->checkpoint.newest_lost;
+    options.expect.lost = r->checkpoint_lost;
+    if (r->checkpoint_lost)
+        log_error("raft",
+                  "the newest checkpoint in %s cannot be read: what is settled "
+                  "is taken from %s and fetched from peers",
+                  host->dir, r->has_checkpoint ? "an older one" : "the log");
     if (r->has_checkpoint) {
         options.expect.log_id = r->checkpoint.log_id;
         options.expect.checkpoint_seq = r->checkpoint.seq;
         options.expect.position = r->checkpoint.position;
         host->checkpoint_seq = r->checkpoint.seq;
     }
+    if (r->checkpoint.newest_seq > host->checkpoint_seq)
+        host->checkpoint_seq = r->checkpoint.newest_seq;
     host->recovery = r;
     e = wal_open(&options, &log_ops, host, settled_of, &host->wal);
     host->recovery = NULL;

@@ -247,9 +247,7 @@ static void log_term(struct group *g)
     raft_host_wake_at(g->host, g, g->vote_position);
 }
 
-/* The replica is the only voter of its newest configuration: it will elect
- * itself without a new term (S12), so the term is raised here. */
-static bool only_voter(const struct group *g)
+bool io_is_only_voter(const struct group *g)
 {
     struct group_config newest;
     struct raft_configuration config;
@@ -282,7 +280,8 @@ static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
         g->term = newest;
         g->vote = 0;
     }
-    if (only_voter(g)) {
+    /* The core will elect itself without a new term (S12). */
+    if (io_is_only_voter(g)) {
         g->term++;
         g->vote = g->creation.self;
         log_term(g);

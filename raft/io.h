@@ -6,6 +6,8 @@
 
 /* Points the group's core at this implementation. */
 void io_init(struct group *group);
+/* Is this replica the only voter of its newest configuration? */
+bool io_is_only_voter(const struct group *group);
 
 /* Builds a configuration entry's bytes from a creation record: what libraft
  * itself would encode, with the padding zeroed so that all replicas hold the

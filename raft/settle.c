@@ -332,6 +332,7 @@ static void checkpoint_fill(struct settle_round *round, const struct group *g,
     out->settled_term.v = g->settled_term;
     out->blob = g->blob;
     out->blob_size = g->blob_size;
+    out->unproven = g->proof.missing;
     if (item != NULL && item->status == ERR_OK) {
         out->settled = item->job.upto;
         out->settled_term.v = item->term;

@@ -760,6 +760,14 @@ void wal_settled(struct wal *wal, const struct group_id *group, log_index index)
     wal_room_changed(wal);
 }
 
+void wal_unsettled(struct wal *wal, const struct group_id *group)
+{
+    struct wal_group *known = wal_group_find(wal, group);
+    if (known != NULL) {
+        known->settled.v = 1;
+    }
+}
+
 uint64_t wal_position(const struct wal *wal)
 {
     return wal->next_position - 1;
@@ -782,9 +790,7 @@ bool wal_is_new(const struct wal *wal)
 
 bool wal_was_whole(const struct wal *wal)
 {
-    /* An open that finds anything missing fails, so a log is whole. */
-    (void)wal;
-    return true;
+    return !wal->lacks;
 }
 
 uint64_t wal_buffer_bytes_max(const struct wal *wal)

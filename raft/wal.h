@@ -30,6 +30,8 @@ struct wal_options {
         uint64_t log_id;         /* 0: any */
         uint64_t checkpoint_seq; /* 0: no checkpoint */
         uint64_t position;       /* was durable when it was written */
+        bool lost; /* there was a newer one, which cannot be read: entries
+                    * may be missing before those that are found */
     } expect;
 };
 
@@ -90,6 +92,11 @@ struct wal_recovered_group {
                       * is the creation itself, no record: at least 2 then */
     uint64_t n_entries;
     struct wal_recovered_entry *entries;
+    /* Damage: entries after these are missing, or some before them that are
+     * not settled (then n_entries is 0); the log reached this term and index,
+     * or further if the index is UINT64_MAX. 0: nothing is missing. */
+    raft_term_t lost_term;
+    uint64_t lost_index;
     /* newest configuration at or below the last entry, when the log has one
      * (payload of an ENTRY_CONFIG entry, or wal_append_config) */
     log_index config_index;
@@ -170,6 +177,9 @@ void wal_relies_on(struct wal *wal, uint64_t seq);
 /* Everything of the group up to `index` is settled by a durable checkpoint. */
 void wal_settled(struct wal *wal, const struct group_id *group,
                  log_index index);
+
+/* Before anything is appended: nothing but entry 1 counts as settled. */
+void wal_unsettled(struct wal *wal, const struct group_id *group);
 
 struct wal_stats {
     uint64_t flushes, bytes_written, bytes_buffered, files, file_bytes;

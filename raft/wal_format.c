@@ -97,6 +97,17 @@ uint64_t wal_frame_peek(const uint8_t *data, struct wal_frame *out)
     return wal_frame_bytes(out->size);
 }
 
+bool wal_frame_head_read(const uint8_t *data, uint64_t generation,
+                         uint64_t position, struct wal_frame *out)
+{
+    if (le_get32(data + WAL_FRAME_AT_CRC) !=
+        frame_crc(data, generation, position)) {
+        return false;
+    }
+    wal_frame_peek(data, out);
+    return out->type >= WAL_FRAME_ENTRY && out->type <= WAL_FRAME_ATTEST;
+}
+
 uint64_t wal_frame_read(const uint8_t *data, uint64_t size, uint64_t generation,
                         uint64_t position, struct wal_frame *out)
 {

@@ -167,6 +167,10 @@ void wal_frame_write(uint8_t *out, const struct wal_frame *frame,
  * damaged or not of this generation and position. Checks the payload too. */
 uint64_t wal_frame_read(const uint8_t *data, uint64_t size, uint64_t generation,
                         uint64_t position, struct wal_frame *out);
+/* Reads a frame's header alone; the payload may be damaged. False: it is not
+ * one of this generation and position. */
+bool wal_frame_head_read(const uint8_t *data, uint64_t generation,
+                         uint64_t position, struct wal_frame *out);
 /* Reads a frame from memory that is known to be good. */
 uint64_t wal_frame_peek(const uint8_t *data, struct wal_frame *out);
 

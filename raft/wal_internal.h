@@ -77,6 +77,7 @@ struct wal {
 
     uint64_t log_id, made_ms;
     bool is_new;
+    bool lacks; /* records that may have been creations are gone */
     uint32_t entry_bytes_max;
     uint32_t files_max;
 

@@ -14,10 +14,14 @@
 #include "base/limits.h"
 #include "base/log.h"
 #include "raft/wal_replay.h"
+#include "raft/wal_salvage.h"
 
 #define READ_STEP ((size_t)1 << 20)
 /* A flush is at most this long, so no flush hides in a longer run of zeros. */
 #define FLUSH_BYTES_MAX ((size_t)LIMIT_WAL_ENTRY_BYTES + LIMIT_LOG_CHUNK_BYTES)
+
+/* Damage is looked through as far as that. */
+#define SALVAGE_BYTES_MAX (4 * FLUSH_BYTES_MAX)
 
 /* A window of one file. */
 struct reader {
@@ -41,6 +45,10 @@ struct recover {
     struct last_flush last;
     uint32_t n_names;
     bool meta_found;
+    bool meta_lost; /* it is there and cannot be read */
+    /* No valid flush lies at or behind it. */
+    const struct wal_file *end_file;
+    uint64_t end_at;
 };
 
 static enum err damaged(const struct recover *r, const struct wal_file *file,
@@ -201,12 +209,103 @@ static const char *chain_fault(const struct last_flush *last,
     return NULL;
 }
 
+/* What is damaged between here and a valid flush behind it, `end` bytes from
+ * the file's beginning. */
+static enum err salvage_region(struct recover *r, struct wal_file *file,
+                               uint64_t at, uint64_t end,
+                               const struct wal_flush_header *next, bool replay)
+{
+    const struct last_flush *last = &r->last;
+    struct salvage s = {
+        .replay = replay ? &r->replay : NULL,
+        .file = file,
+        .log_id = r->wal->log_id,
+        .size = end - at,
+        .position =
+            last->any ? last->header.position + last->header.n_frames : 0,
+        .next = next,
+    };
+    if (s.size > SALVAGE_BYTES_MAX) {
+        return damaged(r, file, at, "too much of it");
+    }
+    r->replay.damaged = true;
+    enum err e = read_at(r, file, at, s.size, &s.data);
+    if (e == ERR_OK) {
+        e = wal_salvage(&s);
+    }
+    if (e == ERR_CORRUPT) {
+        return damaged(r, file, at, r->replay.why);
+    }
+    if (e == ERR_OK && replay) {
+        log_error("wal",
+                  "damaged: %s/wal-%08u.log at bytes %llu to %llu: of its "
+                  "records %llu are good, %llu have damaged content, %llu are "
+                  "lost; what is missing is fetched from peers",
+                  r->wal->dir, file->number, (unsigned long long)at,
+                  (unsigned long long)end, (unsigned long long)s.kept,
+                  (unsigned long long)s.faulty, (unsigned long long)s.unknown);
+    }
+    return e;
+}
+
+/* The flush that file begins with does not follow the last valid one of the
+ * file before: that one has a damaged end. */
+static enum err salvage_end(struct recover *r, struct wal_file *before,
+                            const struct wal_flush_header *next, bool replay)
+{
+    uint64_t end = r->last.end;
+    if (before == NULL || !replay) {
+        return ERR_OK;
+    }
+    while (end < before->bytes && end - r->last.end < SALVAGE_BYTES_MAX) {
+        const uint8_t *block;
+        enum err e = read_at(r, before, end, WAL_BLOCK, &block);
+        if (e != ERR_OK) {
+            return e;
+        }
+        if (end > r->last.end && is_zero(block)) {
+            break;
+        }
+        end += WAL_BLOCK;
+    }
+    return salvage_region(r, before, r->last.end, end, next, replay);
+}
+
+/* Does the flush follow the last valid one, over damage in between? */
+static bool follows_damage(const struct last_flush *last,
+                           const struct wal_flush_header *header)
+{
+    return !last->any ||
+           (header->prev_position >= last->header.position &&
+            header->position >=
+                last->header.position + last->header.n_frames &&
+            header->generation >= last->header.generation &&
+            header->oldest >= last->header.oldest);
+}
+
+/* No valid flush at `at`: is there one behind it? Remembers where there was
+ * none. */
+static enum err find_behind(struct recover *r, struct wal_file *file,
+                            uint64_t at, uint64_t *found)
+{
+    *found = UINT64_MAX;
+    if (r->end_file == file && r->end_at == at) {
+        return ERR_OK;
+    }
+    enum err e = find_later(r, file, at, file->generation, found);
+    if (e == ERR_OK && *found == UINT64_MAX) {
+        r->end_file = file;
+        r->end_at = at;
+    }
+    return e;
+}
+
 /* Follows the flushes of one file from its beginning. */
 static enum err walk_file(struct recover *r, struct wal_file *before,
                           struct wal_file *file, bool replay)
 {
-    struct last_flush last = r->last;
     uint64_t at = 0;
+    bool gap = false; /* damage lies before `at` */
     while (at + WAL_BLOCK <= file->bytes) {
         struct wal_flush_header header;
         const uint8_t *data;
@@ -216,13 +315,38 @@ static enum err walk_file(struct recover *r, struct wal_file *before,
             return e;
         }
         if (why != NULL || header.generation != file->generation) {
-            break;
+            uint64_t found;
+            e = find_behind(r, file, at, &found);
+            if (e != ERR_OK || found == UINT64_MAX) {
+                return e;
+            }
+            e = flush_at(r, file, found, &header, &data, &why);
+            if (e == ERR_OK) {
+                e = salvage_region(r, file, at, found, &header, replay);
+            }
+            if (e != ERR_OK) {
+                return e;
+            }
+            at = found;
+            gap = true;
+            continue;
         }
-        why = chain_fault(&last, &header);
-        if (why != NULL && at == 0) {
-            return damaged(r, before, last.end,
-                           "not the flush that the next file follows");
+        why = chain_fault(&r->last, &header);
+        if (why != NULL && at == 0 && follows_damage(&r->last, &header)) {
+            e = salvage_end(r, before, &header, replay);
+            if (e != ERR_OK) {
+                return e;
+            }
+            gap = true;
+            e = flush_at(r, file, at, &header, &data, &why);
+            if (e != ERR_OK || why != NULL) {
+                return e == ERR_OK ? ERR_CORRUPT : e;
+            }
         }
+        if (gap && follows_damage(&r->last, &header)) {
+            why = NULL;
+        }
+        gap = false;
         if (why != NULL) {
             return damaged(r, file, at, why);
         }
@@ -233,8 +357,7 @@ static enum err walk_file(struct recover *r, struct wal_file *before,
             }
         }
         at += header.length;
-        last = (struct last_flush){true, header, at};
-        r->last = last;
+        r->last = (struct last_flush){true, header, at};
     }
     return ERR_OK;
 }
@@ -296,15 +419,53 @@ static enum err meta_read(struct recover *r, uint32_t *n, uint64_t *bytes)
         return e == ERR_TOO_LARGE ? ERR_CORRUPT : e;
     }
     if (!wal_meta_decode(data, size, &meta, bytes) || meta.n_files == 0) {
-        log_error("wal", "damaged: %s; nothing was changed", path);
+        log_error("wal", "damaged: %s; it is made again from the log files",
+                  path);
         mem_free(data);
-        return ERR_CORRUPT;
+        *n = r->n_names;
+        r->meta_lost = true;
+        memset(bytes, 0, sizeof *bytes * WAL_FILES_MAX);
+        return *n > 0 && *n <= WAL_FILES_MAX ? ERR_OK : ERR_CORRUPT;
     }
     mem_free(data);
     r->wal->log_id = meta.log_id;
     r->wal->made_ms = meta.made_ms;
     *n = meta.n_files;
     return ERR_OK;
+}
+
+/* The log's id as the first flushes of its files have it. A flush of another
+ * log counts as damage later. */
+static enum err log_id_find(struct recover *r)
+{
+    struct wal *wal = r->wal;
+    for (uint32_t k = 0; k < wal->n_files; k++) {
+        struct wal_flush_header header;
+        struct wal_file *file = wal->files[k];
+        const uint8_t *data;
+        file->made = file->bytes;
+        if (wal->log_id != 0 || file->bytes < WAL_BLOCK) {
+            continue;
+        }
+        enum err e = read_at(r, file, 0, WAL_BLOCK, &data);
+        if (e == ERR_OK && wal_flush_read(data, &header) &&
+            header.length <= file->bytes && header.length <= FLUSH_BYTES_MAX) {
+            e = read_at(r, file, 0, header.length, &data);
+            if (e == ERR_OK && wal_flush_check(data, &header)) {
+                wal->log_id = header.log_id;
+            }
+        }
+        if (e != ERR_OK) {
+            return e;
+        }
+    }
+    wal->made_ms = (uint64_t)env_wall_ms(wal->env);
+    if (wal->log_id != 0) {
+        return ERR_OK;
+    }
+    log_error("wal", "no file of the log in %s begins with a whole flush",
+              wal->dir);
+    return ERR_CORRUPT;
 }
 
 static enum err files_open(struct recover *r)
@@ -316,16 +477,25 @@ static enum err files_open(struct recover *r)
         e = file_open(r, k + 1, bytes[k]);
     }
     mem_free(bytes);
-    return e;
+    return e == ERR_OK && r->meta_lost ? log_id_find(r) : e;
 }
 
-/* The generation in a file's first flush; 0: none. */
+/* The generation of a file: in its first flush, or, where that one is damaged
+ * (or torn, with the content of earlier generations behind it), in the next
+ * valid one. 0: none. */
 static enum err generation_read(struct recover *r, struct wal_file *file)
 {
     struct wal_flush_header header;
     const uint8_t *data;
     const char *why;
+    uint64_t found = UINT64_MAX;
     enum err e = flush_at(r, file, 0, &header, &data, &why);
+    if (e == ERR_OK && why != NULL) {
+        e = find_later(r, file, WAL_BLOCK, 1, &found);
+        if (e == ERR_OK && found != UINT64_MAX) {
+            e = flush_at(r, file, found, &header, &data, &why);
+        }
+    }
     file->generation = e == ERR_OK && why == NULL ? header.generation : 0;
     return e;
 }
@@ -362,28 +532,6 @@ static enum err files_order(struct recover *r, struct wal_file **v, uint32_t *n)
     return ERR_OK;
 }
 
-/* Files whose first flush is not valid: free, unless what recovery needs lies
- * behind it. */
-static enum err check_unknown(struct recover *r, uint64_t oldest)
-{
-    for (uint32_t k = 0; k < r->wal->n_files; k++) {
-        struct wal_file *file = r->wal->files[k];
-        uint64_t found;
-        if (file->generation != 0) {
-            continue;
-        }
-        enum err e = find_later(r, file, WAL_BLOCK, oldest, &found);
-        if (e != ERR_OK) {
-            return e;
-        }
-        if (found != UINT64_MAX) {
-            return damaged(r, file, 0,
-                           "the first flush is not valid, but one behind it");
-        }
-    }
-    return ERR_OK;
-}
-
 static enum err check_expected(struct recover *r)
 {
     const struct wal_expect *expect = &r->wal->options.expect;
@@ -400,7 +548,8 @@ static enum err check_expected(struct recover *r)
                   (unsigned long long)expect->position);
         return ERR_CORRUPT;
     }
-    if (r->last.any && last->checkpoint > expect->checkpoint_seq) {
+    if (r->last.any && last->checkpoint > expect->checkpoint_seq &&
+        !expect->lost) {
         log_error("wal",
                   "the log in %s relies on checkpoint %llu, the newest that "
                   "can be read is %llu",
@@ -423,9 +572,6 @@ static enum err find_oldest(struct recover *r, struct wal_file **v, uint32_t n,
     ASSERT(r->last.any);
     uint64_t oldest = r->last.header.oldest;
     e = check_expected(r);
-    if (e == ERR_OK) {
-        e = check_unknown(r, oldest);
-    }
     for (*from = 0; *from < n && v[*from]->generation < oldest;) {
         (*from)++;
     }
@@ -434,18 +580,6 @@ static enum err find_oldest(struct recover *r, struct wal_file **v, uint32_t n,
                   "the log in %s is not whole: no file has generation %llu",
                   r->wal->dir, (unsigned long long)oldest);
         e = ERR_CORRUPT;
-    }
-    return e;
-}
-
-/* The end of the log: torn or never written, or damaged? */
-static enum err check_end(struct recover *r, struct wal_file *file)
-{
-    uint64_t found;
-    enum err e = find_later(r, file, r->last.end, file->generation, &found);
-    if (e == ERR_OK && found != UINT64_MAX) {
-        e = damaged(r, file, r->last.end,
-                    "not a valid flush, but a valid one follows");
     }
     return e;
 }
@@ -464,7 +598,7 @@ static enum err walk_chain(struct recover *r, struct wal_file **v, uint32_t n)
             return e;
         }
     }
-    return check_end(r, v[n - 1]);
+    return ERR_OK;
 }
 
 /* Goes on behind the last valid flush. */
@@ -496,10 +630,7 @@ static enum err recover_files(struct recover *r)
         mem_alloc(sizeof(struct wal_file *) * (wal->n_files + (size_t)1));
     enum err e = files_order(r, v, &n);
     if (e == ERR_OK && n == 0) {
-        e = check_unknown(r, 0);
-        if (e == ERR_OK) {
-            e = check_expected(r);
-        }
+        e = check_expected(r);
         if (e == ERR_OK) {
             wal_file_use(wal, wal->files[0], 1);
             wal->next_position = 1;
@@ -595,6 +726,7 @@ enum err wal_recover(struct wal *wal, wal_settled_fn settled)
 {
     struct recover r = {.wal = wal};
     r.replay.wal = wal;
+    r.replay.damaged = wal->options.expect.lost;
     r.replay.settled = settled;
     enum err e = env_dir_make(wal->env, wal->dir);
     if (e == ERR_OK) {

@@ -133,6 +133,9 @@ static uint8_t *frame_keep(struct replay *replay, const struct wal_file *file,
     return chunk->data + from;
 }
 
+static void replay_cut(struct replay *replay, struct replay_group *group,
+                       uint64_t first);
+
 static enum err replay_entry(struct replay *replay, struct replay_group *group,
                              struct wal_file *file,
                              const struct wal_frame *frame,
@@ -155,6 +158,11 @@ static enum err replay_entry(struct replay *replay, struct replay_group *group,
     pinned->settled = group->settled;
     struct wal_recovered_entry *slot = slot_of(group, frame->index);
     if (slot->index.v != 0) {
+        if (slot->term.v < frame->term && replay->damaged) {
+            /* the record of the truncation is among what is damaged */
+            replay_cut(replay, group, frame->index);
+            return replay_entry(replay, group, file, frame, bytes, position);
+        }
         if (slot->term.v != frame->term) {
             return corrupt(replay, group,
                            "two terms without a truncation at index",
@@ -187,6 +195,9 @@ static void replay_cut(struct replay *replay, struct replay_group *group,
 {
     configs_drop(group, first);
     entries_drop(group, first);
+    if (group->faulty_index >= first) {
+        group->faulty_index = group->faulty_term = 0;
+    }
     struct wal_group *pinned = wal_group_find(replay->wal, &group->id);
     if (pinned != NULL && first == 0) {
         wal_group_forget(replay->wal, pinned);
@@ -260,6 +271,7 @@ enum err replay_frame(struct replay *replay, struct wal_file *file,
             replay_cut(replay, group, frame->index);
             return ERR_OK;
         case WAL_FRAME_TERM:
+            group->heard = position;
             return replay_term(replay, group, frame);
         case WAL_FRAME_CREATE:
             return replay_create(replay, group, frame);
@@ -277,18 +289,97 @@ enum err replay_frame(struct replay *replay, struct wal_file *file,
     return corrupt(replay, group, "unknown frame type", frame->type);
 }
 
+enum err replay_faulty(struct replay *replay, struct wal_file *file,
+                       const struct wal_frame *frame, uint64_t position)
+{
+    struct replay_group *group = group_get(replay, &frame->group);
+    if (frame->type != WAL_FRAME_ENTRY) {
+        /* A creation or a configuration: repeated at each file's beginning,
+         * and in the checkpoint. */
+        replay->unknown++;
+        if (frame->type == WAL_FRAME_CREATE && !group->created) {
+            replay->unknown_position = position;
+        }
+        return ERR_OK;
+    }
+    if (frame->index <= group->settled.v) {
+        return ERR_OK;
+    }
+    if (!is_empty(group) && frame->index <= group->last &&
+        frame->index >= group->base &&
+        slot_of(group, frame->index)->term.v == frame->term) {
+        return ERR_OK; /* it was logged again: held already */
+    }
+    if (frame->term > group->faulty_term ||
+        (frame->term == group->faulty_term &&
+         frame->index > group->faulty_index)) {
+        group->faulty_term = frame->term;
+        group->faulty_index = frame->index;
+    }
+    struct wal_group *pinned = wal_group_get(replay->wal, &group->id);
+    pinned->settled = group->settled;
+    wal_pin(pinned, NULL, file, (log_index){frame->index});
+    return ERR_OK;
+}
+
 /* ---- the end ------------------------------------------------------------- */
+/* The log reached this far. */
+static void lost_note(struct replay_group *group, uint64_t term, uint64_t index)
+{
+    if (term > group->lost_term ||
+        (term == group->lost_term && index > group->lost_index)) {
+        group->lost_term = term;
+        group->lost_index = index;
+    }
+}
+
+/* Entries from `first` on cannot be used: one is missing there. Their files
+ * stay pinned. */
+static void entries_lose(struct replay_group *group, uint64_t first)
+{
+    const struct wal_recovered_entry *last = slot_of(group, group->last);
+    if (last->index.v != 0) {
+        lost_note(group, last->term.v, group->last);
+    } else {
+        lost_note(group, group->term.v, UINT64_MAX);
+    }
+    entries_drop(group, first);
+}
+
 static enum err group_check(struct replay *replay, struct replay_group *group)
 {
-    uint64_t term = 0;
+    uint64_t term = 0, known = replay->wal->options.expect.position;
+    if (group->created && replay->unknown > 0) {
+        lost_note(group, group->term.v, UINT64_MAX);
+    }
+    if (group->created && replay->unknown_position > known &&
+        replay->unknown_position > group->heard) {
+        return corrupt(replay, group,
+                       "a term or a vote may be lost at position",
+                       replay->unknown_position);
+    }
+    bool filled = !is_empty(group) && group->faulty_index <= group->last &&
+                  group->faulty_index >= group->base &&
+                  slot_of(group, group->faulty_index)->index.v != 0;
+    if (group->faulty_index > group->settled.v && !filled) {
+        lost_note(group, group->faulty_term, group->faulty_index);
+    }
     if (is_empty(group)) {
         return ERR_OK;
     }
     if (group->base != group->settled.v + 1) {
+        if (replay->damaged) {
+            entries_lose(group, group->base);
+            return ERR_OK;
+        }
         return corrupt(replay, group, "missing entry", group->settled.v + 1);
     }
     for (uint64_t i = group->base; i <= group->last; i++) {
         const struct wal_recovered_entry *slot = slot_of(group, i);
+        if (slot->index.v == 0 && replay->damaged) {
+            entries_lose(group, i);
+            return ERR_OK;
+        }
         if (slot->index.v == 0) {
             return corrupt(replay, group, "missing entry", i);
         }
@@ -303,7 +394,9 @@ static enum err group_check(struct replay *replay, struct replay_group *group)
 static void group_give(struct replay_group *group,
                        struct wal_recovered_group *out)
 {
-    uint64_t last = is_empty(group) ? group->settled.v : group->last;
+    uint64_t last = is_empty(group) || group->last < group->settled.v
+                        ? group->settled.v
+                        : group->last;
     *out = (struct wal_recovered_group){.id = group->id,
                                         .created = group->created,
                                         .deleted = group->deleted,
@@ -312,7 +405,9 @@ static void group_give(struct replay_group *group,
                                         .vote = group->vote,
                                         .first = {group->settled.v + 1},
                                         .n_entries = last - group->settled.v,
-                                        .entries = group->entries};
+                                        .entries = group->entries,
+                                        .lost_term = {group->lost_term},
+                                        .lost_index = group->lost_index};
     configs_drop(group, last + 1);
     if (group->n_configs > 0) {
         struct replay_config *newest = &group->configs[group->n_configs - 1];
@@ -338,6 +433,7 @@ enum err replay_finish(struct replay *replay)
             return e;
         }
     }
+    wal->lacks = replay->unknown_position > wal->options.expect.position;
     wal->recovered = mem_zalloc(n * sizeof *wal->recovered);
     wal->n_recovered = n;
     HASH_ITER(hh, replay->groups, group, next)

@@ -23,6 +23,11 @@ struct replay_group {
     /* Entries base .. last; index 0: a hole. Recovery may begin above
      * settled + 1 and find what is missing logged again later, or deleted. */
     uint64_t base, last;
+    /* Highest entry known to have been here whose bytes are damaged; 0: none */
+    uint64_t faulty_index, faulty_term;
+    /* What damage took away: see wal_recovered_group. */
+    uint64_t lost_index, lost_term;
+    uint64_t heard; /* position of its newest creation or term */
     struct wal_recovered_entry *entries;
     uint64_t capacity;
     struct replay_config *configs; /* by index, rising */
@@ -35,7 +40,11 @@ struct replay {
     wal_settled_fn settled;
     uint64_t entries_max; /* more cannot lie in the files */
     struct replay_group *groups;
-    char why[256]; /* after ERR_CORRUPT */
+    /* Damage was found: what is missing is not a contradiction. */
+    bool damaged;
+    uint64_t unknown;          /* records of which nothing is known */
+    uint64_t unknown_position; /* of the newest of them */
+    char why[256];             /* after ERR_CORRUPT */
 };
 
 /* One frame of `file`, in the order of the log. ERR_CORRUPT when it
@@ -43,6 +52,10 @@ struct replay {
 MUST_USE enum err replay_frame(struct replay *replay, struct wal_file *file,
                                const struct wal_frame *frame,
                                const uint8_t *bytes, uint64_t position);
+/* A frame of which only the header is known: its payload is damaged. */
+MUST_USE enum err replay_faulty(struct replay *replay, struct wal_file *file,
+                                const struct wal_frame *frame,
+                                uint64_t position);
 /* All frames were given: checks that nothing is missing and hands the groups
  * to the log. */
 MUST_USE enum err replay_finish(struct replay *replay);

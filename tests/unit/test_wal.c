@@ -1,6 +1,10 @@
 /* The write-ahead log: its bytes, what it recovers, what it refuses. */
 #include <check.h>
 #include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/crc32c.h"
@@ -333,9 +337,25 @@ static void flip(const char *path, uint64_t offset, unsigned bit)
                   (unsigned long long)offset);
 }
 
-START_TEST(test_wal__every_flipped_bit_is_noticed)
+/* In a process of its own, since opening writes. */
+static enum model_verdict open_damaged(void)
 {
-    uint64_t last = 0;
+    int status = 0;
+    fflush(stdout);
+    pid_t child = fork();
+    if (child == 0) {
+        _exit((int)model_open_damaged(&m));
+    }
+    ck_assert(waitpid(child, &status, 0) == child);
+    ck_assert(WIFEXITED(status));
+    return (enum model_verdict)WEXITSTATUS(status);
+}
+
+/* Every byte of the log: what is behind its payloads' checksums is missed, all
+ * else is there, or the log is refused. Attested, it is never cut. */
+START_TEST(test_wal__every_flipped_byte_is_noticed)
+{
+    uint64_t last = 0, counts[4] = {0};
     in_node(write_some, NULL);
     model_run_us(&m, 3000);
     in_node(write_some, NULL);
@@ -345,19 +365,24 @@ START_TEST(test_wal__every_flipped_bit_is_noticed)
     model_crash(&m, SIM_DROP_ALL);
     uint64_t end = log_end(&last);
     ck_assert_uint_eq(end, last + WAL_BLOCK); /* the attestation */
-    size_t size;
-    uint8_t *before = file_bytes(&size);
-    for (uint64_t at = 0; at < last; at++) {
+    const char *every = getenv("FLIPS_EVERY"); /* byte; 1 in `make flips` */
+    uint64_t step = every != NULL ? strtoull(every, NULL, 10) : 23;
+    for (uint64_t at = 0; at < last; at += step) {
         unsigned bit = (unsigned)(at * 5 % 8);
         flip(FILE1, at, bit);
-        ck_assert_msg(model_open(&m) == ERR_CORRUPT, "byte %llu",
+        enum model_verdict verdict = open_damaged();
+        ck_assert_msg(verdict != MODEL_WRONG, "byte %llu",
                       (unsigned long long)at);
+        counts[verdict]++;
         flip(FILE1, at, bit);
     }
-    uint8_t *after = file_bytes(&size);
-    ck_assert_mem_eq(before, after, size); /* nothing was changed */
-    mem_free(before);
-    mem_free(after);
+    printf("%llu bytes of a log, every %lluth flipped: %llu whole by other copies, %llu "
+           "known to lack entries, %llu refused\n",
+           (unsigned long long)last, (unsigned long long)step,
+           (unsigned long long)counts[MODEL_WHOLE],
+           (unsigned long long)counts[MODEL_LACKS],
+           (unsigned long long)counts[MODEL_REFUSED]);
+    ck_assert_uint_gt(counts[MODEL_LACKS], 0);
     for (uint64_t k = 0; k < 16; k++) {
         /* The attestation itself, or nothing: all else is there. */
         flip(FILE1, last + k * 1397 % (2 * WAL_BLOCK), 3);
@@ -444,7 +469,7 @@ START_TEST(test_wal__damaged_meta_or_lost_files)
     }
     for (uint64_t at = 0; at < 48; at++) {
         flip(lost[0], at, 1);
-        ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
+        ck_assert_int_eq(open_damaged(), MODEL_WHOLE);
         flip(lost[0], at, 1);
     }
     ck_assert_int_eq(model_open(&m), ERR_OK);
@@ -495,13 +520,13 @@ START_TEST(test_wal__damage_between_files)
     uint64_t last = 0;
     log_end(&last);
     flip(FILE2, 8, 0); /* the first flush of the newest file */
-    ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
+    ck_assert_int_ne(open_damaged(), MODEL_WRONG);
     flip(FILE2, 8, 0);
     flip(FILE1, last, 0); /* what the next file follows */
-    ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
+    ck_assert_int_ne(open_damaged(), MODEL_WRONG);
     flip(FILE1, last, 0);
     flip(FILE1, 8, 0); /* the first flush of a file */
-    ck_assert_int_eq(model_open(&m), ERR_CORRUPT);
+    ck_assert_int_ne(open_damaged(), MODEL_WRONG);
     flip(FILE1, 8, 0);
     ck_assert_int_eq(model_open(&m), ERR_OK);
 }
@@ -516,7 +541,7 @@ int main(void)
     tcase_add_test(format, test_format__creation_and_meta);
     suite_add_tcase(suite, format);
     TCase *tcase = tcase_create("wal");
-    tcase_set_timeout(tcase, 60);
+    tcase_set_timeout(tcase, 900);
     tcase_add_checked_fixture(tcase, setup, teardown);
     tcase_add_test(tcase, test_wal__recovers_what_was_written);
     tcase_add_test(tcase, test_wal__is_attested_once_when_idle);
@@ -524,7 +549,7 @@ int main(void)
     tcase_add_test(tcase, test_wal__refuses_until_settled_but_terms_always_go);
     tcase_add_test(tcase, test_wal__no_space_for_files_is_no_error);
     tcase_add_test(tcase, test_wal__failed_write_ends_the_process);
-    tcase_add_test(tcase, test_wal__every_flipped_bit_is_noticed);
+    tcase_add_test(tcase, test_wal__every_flipped_byte_is_noticed);
     tcase_add_test(tcase, test_wal__last_flush_without_attestation_is_torn);
     tcase_add_test(tcase, test_wal__flush_in_the_wrong_place);
     tcase_add_test(tcase, test_wal__damaged_meta_or_lost_files);

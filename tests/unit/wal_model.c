@@ -449,9 +449,49 @@ static bool state_fits(const struct model *m, const struct model_state *s,
     return true;
 }
 
+/* Of a damaged log: no other term and vote, nothing that was not there, and if
+ * something is missing, how far the log reached is not understated. */
+static enum model_verdict damaged_fits(const struct model *m, int group,
+                                       const struct wal_recovered_group *r)
+{
+    const struct model_group *g = &m->base.groups[group];
+    if (!g->exists) {
+        return r == NULL || r->deleted ? MODEL_WHOLE : MODEL_WRONG;
+    }
+    uint64_t settled = settled_of(m, group, g->self);
+    if ((r == NULL || !r->created) && !wal_was_whole(m->wal)) {
+        return MODEL_LACKS; /* nobody will open it */
+    }
+    if (r == NULL || !r->created || r->deleted || r->creation.self != g->self ||
+        r->term.v != g->term || r->vote != g->vote ||
+        r->first.v != settled + 1 || r->n_entries > g->last - settled) {
+        return MODEL_WRONG;
+    }
+    for (uint64_t k = 0; k < r->n_entries; k++) {
+        const struct wal_recovered_entry *e = &r->entries[k];
+        uint64_t index = settled + 1 + k;
+        if (e->index.v != index || e->term.v != g->terms[index] ||
+            !filled(e->place.payload, e->place.size,
+                    mix(group, g->self, index, e->term.v))) {
+            return MODEL_WRONG;
+        }
+    }
+    if (r->n_entries == g->last - settled) {
+        return r->lost_index == 0 ? MODEL_WHOLE : MODEL_LACKS;
+    }
+    uint64_t term = g->terms[g->last];
+    return r->lost_index != 0 &&
+                   (r->lost_term.v > term ||
+                    (r->lost_term.v == term && r->lost_index >= g->last))
+               ? MODEL_LACKS
+               : MODEL_WRONG;
+}
+
 struct opening {
     struct model *m;
     enum err status;
+    bool damaged;
+    enum model_verdict verdict;
 };
 
 static void open_inside(struct env *env, void *arg)
@@ -463,7 +503,9 @@ static void open_inside(struct env *env, void *arg)
     struct model *m = o->m;
     m->options.env = env;
     m->options.expect =
-        (struct wal_expect){m->log_id, m->seq, m->checkpoint_position};
+        (struct wal_expect){.log_id = m->log_id,
+                            .checkpoint_seq = m->seq,
+                            .position = m->checkpoint_position};
     if (m->seq == 0) {
         m->options.expect = (struct wal_expect){0};
     }
@@ -473,6 +515,14 @@ static void open_inside(struct env *env, void *arg)
     }
     size_t n;
     struct wal_recovered_group *v = wal_recovered(m->wal, &n);
+    for (int k = 0; k < MODEL_GROUPS && o->damaged; k++) {
+        enum model_verdict verdict = damaged_fits(m, k, found(v, n, k));
+        o->verdict = verdict > o->verdict ? verdict : o->verdict;
+    }
+    if (o->damaged) {
+        wal_recovered_free(v, n);
+        return;
+    }
     uint32_t next = 0;
     while (!state_fits(m, &m->base, v, n)) {
         if (next == m->n_ops) {
@@ -493,9 +543,17 @@ static void open_inside(struct env *env, void *arg)
     wal_recovered_free(v, n);
 }
 
+enum model_verdict model_open_damaged(struct model *m)
+{
+    struct opening o = {.m = m, .damaged = true};
+    memset(m->places, 0, sizeof m->places);
+    sim_node_call(m->node, 0, open_inside, &o);
+    return o.status == ERR_OK ? o.verdict : MODEL_REFUSED;
+}
+
 enum err model_open(struct model *m)
 {
-    struct opening o = {m, ERR_OK};
+    struct opening o = {.m = m};
     memset(m->places, 0, sizeof m->places);
     m->idle_bytes = sim_node_bytes(m->node);
     sim_node_call(m->node, 0, open_inside, &o);

@@ -63,6 +63,11 @@ void model_end(struct model *m);
 struct group_id model_group_id(int group);
 /* Opens the log in the running node; what it recovers must fit the model. */
 enum err model_open(struct model *m);
+/* The same after damage to what is durable: what is recovered must be the
+ * model's state, or less of it, and then known to be less. The model is of no
+ * use afterwards. */
+enum model_verdict { MODEL_WHOLE, MODEL_LACKS, MODEL_REFUSED, MODEL_WRONG };
+enum model_verdict model_open_damaged(struct model *m);
 /* Crashes and starts the node; the log must be opened again. */
 void model_crash(struct model *m, enum sim_crash how);
 /* Closes cleanly, and starts anew. */
