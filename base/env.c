@@ -497,6 +497,11 @@ void env_stream_resume(struct env_stream *stream)
     stream->env->ops->stream_resume(stream);
 }
 
+size_t env_stream_unsent(const struct env_stream *stream)
+{
+    return stream->env->ops->stream_unsent(stream);
+}
+
 void env_stream_write(struct env_stream *stream, struct env_write *req,
                       const struct iovec *iov, int n_iov)
 {

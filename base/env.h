@@ -202,6 +202,9 @@ void env_stream_resume(struct env_stream *stream);
 #define ENV_IOV_MAX 1024
 void env_stream_write(struct env_stream *stream, struct env_write *req,
                       const struct iovec *iov, int n_iov);
+/* Bytes of writes that the other side's host has not taken, as far as this one
+ * knows: whether a slow reader gets on at all. */
+size_t env_stream_unsent(const struct env_stream *stream);
 void env_stream_close(struct env_stream *stream); /* twice is fine */
 /* "host:port" of the other side; "" when unknown. Lives with the stream. */
 const char *env_stream_peer(const struct env_stream *stream);

@@ -50,6 +50,7 @@ struct env_ops {
                                          void *arg);
     void (*stream_start)(struct env_stream *stream);
     void (*stream_resume)(struct env_stream *stream);
+    size_t (*stream_unsent)(const struct env_stream *stream);
     void (*stream_write)(struct env_stream *stream, struct env_write *req,
                          const struct iovec *iov, int n_iov);
     void (*stream_close)(struct env_stream *stream);

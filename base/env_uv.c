@@ -476,6 +476,7 @@ const struct env_ops env_uv_ops = {
     .stream_connect = uv_stream_connect,
     .stream_start = uv_stream_start,
     .stream_resume = uv_stream_resume,
+    .stream_unsent = uv_stream_unsent,
     .stream_write = uv_stream_write,
     .stream_close = uv_stream_close,
     .listen = uv_listen_on,

@@ -84,6 +84,7 @@ struct env_stream *uv_stream_connect(struct env *env, const char *address,
                                      void *arg);
 void uv_stream_start(struct env_stream *stream);
 void uv_stream_resume(struct env_stream *stream);
+size_t uv_stream_unsent(const struct env_stream *stream);
 void uv_stream_write(struct env_stream *stream, struct env_write *req,
                      const struct iovec *iov, int n_iov);
 void uv_stream_close(struct env_stream *stream);

@@ -418,6 +418,12 @@ static void stream_write_now(struct tcp_stream *s, struct env_write *req,
     }
 }
 
+size_t uv_stream_unsent(const struct env_stream *base)
+{
+    const struct tcp_stream *s = (const struct tcp_stream *)base;
+    return uv_stream_get_write_queue_size((const uv_stream_t *)&s->tcp);
+}
+
 void uv_stream_write(struct env_stream *base, struct env_write *req,
                      const struct iovec *iov, int n_iov)
 {

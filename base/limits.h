@@ -146,9 +146,9 @@
  * fourfold as bytes come, so that clients that announce much and send little
  * hold little: ten thousand of them 160 MiB. */
 #define LIMIT_FRAME_FIRST ((size_t)16 << 10)
-/* Memory of the requests of one shard, read or being read. When it is used up,
- * connections are not read: 256 full produce requests of 1 MiB. */
-#define LIMIT_REQUEST_MEMORY ((size_t)256 << 20)
+/* The same, and what is read at once, when memory is scarce: a heartbeat, a
+ * fetch and a small produce request fit. */
+#define LIMIT_FRAME_SCARCE ((size_t)4 << 10)
 /* Structs decoded from one request, beside its frame: a hundred thousand
  * topics in a Metadata request take 4 MiB. */
 #define LIMIT_REQUEST_DECODED ((size_t)64 << 20)
@@ -158,9 +158,11 @@
 /* Bytes of answers that a connection has not taken yet, beyond which no
  * further request of it is begun. One answer may be longer. */
 #define LIMIT_CONNECTION_OUTPUT ((size_t)1 << 20)
-/* While others wait for memory, a request of which no byte came for so long
- * loses its connection. */
-#define LIMIT_FRAME_STALL_MS 10000
+/* While others wait for memory, a request of which less than so much came for
+ * so long, or an answer of which less than so much was taken, loses its
+ * connection: 256 kbit/s is what every client can do. */
+#define LIMIT_FRAME_PROGRESS ((size_t)64 << 10)
+#define LIMIT_FRAME_STALL_MS 2000
 /* Connections of one shard; beyond it new ones are closed at once. Each costs
  * about 1 KiB here and as much in the loop. */
 #define LIMIT_CONNECTIONS 100000
@@ -170,9 +172,6 @@
  * consumers of ten thousand partitions. Beyond it consumers get no session and
  * name their partitions each time. */
 #define LIMIT_FETCH_SESSION_PARTITIONS ((size_t)1000000)
-/* Memory of a shard's reads from segment files under way: 16 consumers that
- * catch up with 4 MiB each. */
-#define LIMIT_SEGMENT_READS ((uint64_t)64 << 20)
 
 /* ---- raft ---------------------------------------------------------------- */
 /* Bytes of one entry's payload: a batch may be as large as Kafka clients can

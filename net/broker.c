@@ -19,6 +19,7 @@
 #include "net/fetch_session.h"
 #include "net/layout.h"
 #include "net/listener.h"
+#include "net/memory.h"
 #include "net/shard.h"
 
 #define PATH_SIZE 4096
@@ -759,7 +760,8 @@ static enum err shard_open(struct broker_shard *s)
         .host = s->host,
         .dir = partitions,
         .open_files_max = (uint32_t)broker_config_int(c, "open.files.max"),
-        .read_bytes_max = LIMIT_SEGMENT_READS,
+        .read_bytes_max = (uint64_t)broker_config_int(c, "read.memory.bytes"),
+        .lent_bytes_max = memory_lent_max(c),
     };
     s->partitions_of = partition_shard_new(&po);
     struct coordinator_options co = {
@@ -915,6 +917,24 @@ static void begin(struct env_deferred *d)
     layout_adopt(&options, layout_known, b);
 }
 
+/* For people who size a machine, and for the test of it. */
+static void tell_memory(const struct broker *b)
+{
+    char seed[LIMIT_ADDRESS];
+    int n = 0;
+    while (config_seed(b->config, n, seed)) {
+        n++;
+    }
+    log_info(
+        "net",
+        "memory is bounded bytes_max=%llu and for each connection %llu, "
+        "for each partition %llu",
+        (unsigned long long)memory_bound(b->config, b->options.n_shards,
+                                         n > 1 ? (unsigned)n - 1 : 0, 0, 0),
+        (unsigned long long)MEMORY_CONNECTION,
+        (unsigned long long)MEMORY_PARTITION);
+}
+
 struct broker *broker_start(const struct broker_options *options)
 {
     ASSERT(options->n_shards >= 1 && options->n_shards <= BROKER_SHARDS_MAX);
@@ -925,6 +945,7 @@ struct broker *broker_start(const struct broker_options *options)
     atomic_init(&b->controller, -1);
     atomic_init(&b->hurry, false);
     snprintf(b->waiting, sizeof b->waiting, "recovers its log");
+    tell_memory(b);
     b->begin = (struct env_deferred){.cb = begin, .arg = b};
     env_defer(b->env, &b->begin);
     return b;

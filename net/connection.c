@@ -40,12 +40,35 @@ void connections_return_memory(struct connections *all, size_t size)
     }
 }
 
+size_t connections_answers_max(const struct connection *c)
+{
+    size_t half = c->all->options.memory_max / 2;
+    return c->out_bytes > 0 ? half - half / 2 : half;
+}
+
+void connections_return_answer(struct connections *all, size_t size)
+{
+    size_t most = all->options.memory_max / 2;
+    ASSERT(all->answers >= size);
+    all->answers -= size;
+    if (size > 0 && all->answers < most) {
+        wake_soon(all);
+    }
+}
+
 static void unstarve(struct connection *c)
 {
     if (c->starved) {
         DL_DELETE2(c->all->starved, c, starved_prev, starved_next);
         c->starved = false;
     }
+}
+
+/* Enough of the frame came to keep its memory while others wait. */
+static void frame_progressed(struct connection *c)
+{
+    c->progress_ms = env_now_ms(c->all->env);
+    c->progress_have = c->frame_have;
 }
 
 /* Everybody who waits asks again, in the order of waiting. */
@@ -57,9 +80,32 @@ static void wake(struct env_deferred *d)
     while (c != NULL) {
         struct connection *next = c->starved_next;
         c->starved = false;
+        frame_progressed(c);
+        connection_turn_soon(c);
         env_stream_resume(c->stream);
         c = next;
     }
+}
+
+void connection_starve(struct connection *c)
+{
+    if (!c->starved) {
+        c->starved = true;
+        DL_APPEND2(c->all->starved, c, starved_prev, starved_next);
+    }
+}
+
+/* What those in the middle of a frame may take together. The last eighth is
+ * left to the beginnings of frames, which are kept small once it is begun:
+ * small requests pass when large ones wait. */
+static size_t middle_max(const struct connections *all)
+{
+    return all->options.memory_max - all->options.memory_max / 8;
+}
+
+static bool is_scarce(const struct connections *all)
+{
+    return all->memory >= middle_max(all);
 }
 
 /* Whether `c` may take memory; otherwise it waits until there is some. Of those
@@ -68,18 +114,15 @@ static void wake(struct env_deferred *d)
 static bool may_take(struct connection *c, size_t size)
 {
     struct connections *all = c->all;
-    if (size <= all->options.memory_max &&
-        all->memory <= all->options.memory_max - size) {
+    size_t most = c->frame != NULL ? middle_max(all) : all->options.memory_max;
+    if (size <= most && all->memory <= most - size) {
         return true;
     }
     if (c->frame != NULL && (all->holder == NULL || all->holder == c)) {
         all->holder = c;
         return true;
     }
-    if (!c->starved) {
-        c->starved = true;
-        DL_APPEND2(all->starved, c, starved_prev, starved_next);
-    }
+    connection_starve(c);
     return false;
 }
 
@@ -100,7 +143,8 @@ static size_t least(size_t a, size_t b)
 /* Room for `need` bytes, and then some: fourfold each time. */
 static size_t frame_next_room(const struct connection *c, size_t need)
 {
-    size_t next = c->frame_room == 0 ? LIMIT_FRAME_FIRST : c->frame_room * 4;
+    size_t first = is_scarce(c->all) ? LIMIT_FRAME_SCARCE : LIMIT_FRAME_FIRST;
+    size_t next = c->frame_room == 0 ? first : c->frame_room * 4;
     return least(next > need ? next : need, c->frame_size);
 }
 
@@ -129,6 +173,7 @@ static bool frame_begin(struct connection *c)
     c->frame_size = (size_t)size;
     c->frame_have = 0;
     c->frame_room = 0;
+    frame_progressed(c);
     frame_grow(c, frame_next_room(c, 0));
     return true;
 }
@@ -136,6 +181,9 @@ static bool frame_begin(struct connection *c)
 static void frame_added(struct connection *c, size_t size)
 {
     c->frame_have += size;
+    if (c->frame_have - c->progress_have >= LIMIT_FRAME_PROGRESS) {
+        frame_progressed(c);
+    }
     if (c->frame_have < c->frame_size) {
         return;
     }
@@ -208,6 +256,9 @@ static struct iovec on_alloc(struct env_stream *stream)
     if (c->frame == NULL) {
         if (!may_take(c, 1)) {
             return not_now;
+        }
+        if (is_scarce(c->all)) {
+            return (struct iovec){c->all->piece, LIMIT_FRAME_SCARCE};
         }
     } else {
         if (c->frame_have == c->frame_room) {
@@ -379,12 +430,25 @@ void connections_adopt(struct connections *all, struct env_stream *stream,
 }
 
 /* ---- all of them -------------------------------------------------------- */
-/* A frame of which nothing comes any more must not hold what others wait for.
- */
+/* A frame of which nothing, or next to nothing, comes any more must not hold
+ * what others wait for. */
 static bool has_stalled(const struct connection *c, uint64_t now)
 {
     return c->all->starved != NULL && c->frame != NULL && !c->starved &&
-           now - c->active_ms >= LIMIT_FRAME_STALL_MS;
+           now - c->progress_ms >= LIMIT_FRAME_STALL_MS;
+}
+
+/* Nor must an answer of which next to nothing is taken, or answers behind one
+ * that is not there yet. */
+static bool is_not_taking(struct connection *c, uint64_t now, bool wanted)
+{
+    size_t unsent = c->out_bytes > 0 ? env_stream_unsent(c->stream) : 0;
+    if (c->out_bytes == 0 || unsent + LIMIT_FRAME_PROGRESS <= c->unsent ||
+        unsent > c->unsent) {
+        c->unsent = unsent;
+        c->output_ms = now;
+    }
+    return wanted && now - c->output_ms >= LIMIT_FRAME_STALL_MS;
 }
 
 static bool is_idle(const struct connection *c, uint64_t now)
@@ -398,6 +462,9 @@ static void tick(struct env_timer *timer)
     struct connections *all = timer->arg;
     uint64_t now = env_now_ms(all->env);
     struct connection *c, *tmp;
+    bool wanted =
+        all->starved != NULL || (all->options.is_short != NULL &&
+                                 all->options.is_short(all->options.shard));
     DL_FOREACH_SAFE(all->list, c, tmp)
     {
         if (c->ended) {
@@ -407,6 +474,11 @@ static void tick(struct env_timer *timer)
             connection_complain(c, NULL,
                                 "half a request, and others wait for "
                                 "its memory");
+            connection_end(c);
+        } else if (is_not_taking(c, now, wanted)) {
+            connection_complain(c, NULL,
+                                "it does not take its answer, and others "
+                                "wait for its memory");
             connection_end(c);
         } else if (is_idle(c, now)) {
             connection_end(c);

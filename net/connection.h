@@ -7,8 +7,9 @@
  * order; answers wait for their turn and leave in one gathered write per
  * connection and loop turn.
  *
- * What bounds memory: LIMIT_REQUEST_MEMORY for the requests of all
- * connections, LIMIT_REQUESTS_IN_FLIGHT and LIMIT_CONNECTION_OUTPUT for each.
+ * What bounds memory: request.memory.bytes for the requests of all connections
+ * and the answers to them, LIMIT_REQUESTS_IN_FLIGHT and LIMIT_CONNECTION_OUTPUT
+ * for each; see memory.h for the whole.
  * A connection at a bound is not read, or its next request is not begun, until
  * there is room. A request that may be answered with much (Fetch) is begun
  * only when all before it are answered and taken. */
@@ -32,7 +33,10 @@ struct connections_options {
     uint32_t request_max_bytes;           /* socket.request.max.bytes */
     uint32_t idle_max_ms;     /* connections.max.idle.ms; 0: for ever */
     uint32_t connections_max; /* beyond it new ones are closed at once */
-    size_t memory_max;        /* bytes of all requests */
+    size_t memory_max;        /* bytes of all requests and answers */
+    /* Does somebody wait for memory that answers hold beside that (fetched
+     * data)? Asked once a second. NULL: never. */
+    bool (*is_short)(struct broker_shard *shard);
 };
 /* The same with options of one's own, for tests. */
 struct connections *connections_new_with(
@@ -49,7 +53,7 @@ void connections_close(struct connections *c, uint32_t ms,
 void connections_free(struct connections *c);
 
 unsigned connections_count(const struct connections *c);
-/* Bytes of requests held, against memory_max. */
+/* Bytes of requests and answers held, against memory_max. */
 size_t connections_memory(const struct connections *c);
 
 #endif

@@ -41,7 +41,9 @@ struct connection {
     size_t n_head;
     uint8_t *frame; /* NULL: between frames */
     size_t frame_size, frame_have, frame_room;
-    bool direct; /* bytes are being read straight into it */
+    bool direct;          /* bytes are being read straight into it */
+    uint64_t progress_ms; /* when LIMIT_FRAME_PROGRESS of it had come again */
+    size_t progress_have;
 
     struct slot *slots;   /* in order, answers not yet handed to a write */
     struct slot *waiting; /* first of them not begun */
@@ -51,6 +53,10 @@ struct connection {
     size_t out_bytes;     /* of answers not yet written */
     struct env_write write;
     bool writing;
+    /* when LIMIT_FRAME_PROGRESS of the answers had been taken again, and how
+     * much was left then */
+    uint64_t output_ms;
+    size_t unsent;
     struct env_deferred turn;
     bool turn_pending;
 
@@ -69,6 +75,7 @@ struct connections {
     struct connection *list;
     unsigned n;
     size_t memory;
+    size_t answers;             /* of it, answers not yet written */
     struct connection *starved; /* in order of waiting */
     struct connection *holder;  /* may read its frame to the end beyond the
                                  * limit, so that somebody gets on */
@@ -89,6 +96,12 @@ struct connections {
 void connection_end(struct connection *c);
 /* Lets go of the memory when nothing refers to it any more. */
 void connection_maybe_free(struct connection *c);
+/* A request of `c` is begun only while fewer bytes of all answers are not yet
+ * taken; half of that when answers of `c` itself are among them. */
+size_t connections_answers_max(const struct connection *c);
+void connections_return_answer(struct connections *all, size_t size);
+/* Waits for memory: connection_turn and reading are tried again then. */
+void connection_starve(struct connection *c);
 /* Reads again when a bound of the connection's own held it up. */
 void connection_maybe_resume(struct connection *c);
 void connections_return_memory(struct connections *all, size_t size);

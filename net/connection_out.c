@@ -33,6 +33,7 @@ static void slot_free(struct slot *s)
         s->rq.release(&s->rq);
     }
     c->out_bytes -= s->out.size;
+    connections_return_answer(c->all, s->out.cap_own);
     c->n_slots--;
     wire_writer_free(&s->out);
     mem_free(s->iov);
@@ -97,6 +98,11 @@ void connection_begin_requests(struct connection *c)
     struct connections *all = c->all;
     while (c->waiting != NULL && may_begin(c, c->waiting)) {
         struct slot *s = c->waiting;
+        /* nobody can say how long an answer will be */
+        if (all->answers >= connections_answers_max(c)) {
+            connection_starve(c);
+            return;
+        }
         /* only such that wait for their turn can follow one that waits */
         c->waiting =
             s->next != NULL && s->next->state == SLOT_WAITING ? s->next : NULL;
@@ -132,6 +138,9 @@ static void slot_deliver(struct request *rq, struct wire_writer *frame,
         s->out = *frame;
         *frame = (struct wire_writer){0};
         c->out_bytes += s->out.size;
+        s->charged += s->out.cap_own;
+        c->all->memory += s->out.cap_own;
+        c->all->answers += s->out.cap_own;
     }
     if (c->ended) {
         if (!c->ending) {
@@ -176,6 +185,7 @@ static void on_written(struct env_write *req, enum err status)
 {
     struct connection *c = req->arg;
     c->writing = false;
+    c->output_ms = env_now_ms(c->all->env);
     free_sent(c);
     if (c->ended) {
         connection_turn_soon(c);

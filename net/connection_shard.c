@@ -21,7 +21,8 @@ struct connections *connections_new(struct broker_shard *shard)
         .request_max_bytes = config_u32(c, "socket.request.max.bytes"),
         .idle_max_ms = config_u32(c, "connections.max.idle.ms"),
         .connections_max = LIMIT_CONNECTIONS,
-        .memory_max = LIMIT_REQUEST_MEMORY,
+        .memory_max = (size_t)broker_config_int(c, "request.memory.bytes"),
+        .is_short = shard_is_short,
     };
     return connections_new_with(&o);
 }

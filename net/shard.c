@@ -33,6 +33,19 @@ void shard_leader_of(const struct broker_shard *s,
     }
 }
 
+bool shard_is_short(struct broker_shard *s)
+{
+    unsigned n = broker_n_shards(s->broker);
+    for (unsigned i = 0; i < n; i++) {
+        const struct broker_shard *other = broker_shard(s->broker, i);
+        if (other->partitions_of != NULL &&
+            partition_shard_is_short(other->partitions_of)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void task_start(struct env_post *post)
 {
     struct shard_task *task = post->arg;

@@ -58,6 +58,8 @@ const char *broker_data_dir(const struct broker *b);
 /* Newest known controller, readable on every shard. */
 node_id broker_controller(const struct broker *b);
 
+/* Fetches of some shard of the broker are short of memory. */
+bool shard_is_short(struct broker_shard *s);
 /* NULL: no replica of it is on this broker. On its own shard only. */
 struct partition *shard_find_partition(struct broker_shard *s,
                                        const struct group_id *id);

@@ -1,6 +1,8 @@
 /* Fetch: batches from the log buffer while they are there (references, no
  * copy), else read from segments by a worker into memory of its own, each batch
  * checked before it is served. */
+#include <string.h>
+
 #include "base/assert.h"
 #include "base/mem.h"
 #include "partition/partition_impl.h"
@@ -68,14 +70,63 @@ static struct fetch_pins *pins_new(struct partition_shard *shard, uint32_t n)
     return pins;
 }
 
-static void pin_chunk(struct fetch_pins *pins, struct log_chunk *chunk)
+/* False: too much of the log buffer is lent already. */
+static bool pin_chunk(struct fetch_pins *pins, struct log_chunk *chunk)
 {
     /* Neighbours mostly lie in the same chunk. */
-    if (chunk != NULL &&
-        (pins->n_chunks == 0 || pins->chunks[pins->n_chunks - 1] != chunk)) {
-        log_chunk_ref(chunk);
-        pins->chunks[pins->n_chunks++] = chunk;
+    if (chunk == NULL ||
+        (pins->n_chunks > 0 && pins->chunks[pins->n_chunks - 1] == chunk)) {
+        return true;
     }
+    if (!log_chunk_is_lent(chunk) &&
+        log_chunk_lent_bytes(chunk) >= pins->shard->options.lent_bytes_max) {
+        pins->shard->is_short = true;
+        return false;
+    }
+    log_chunk_lend(chunk);
+    pins->chunks[pins->n_chunks++] = chunk;
+    return true;
+}
+
+/* Some batches from place `from` on in memory of their own, as what clients
+ * that do not take their answers hold of the log buffer must not grow: a little
+ * only, and nothing when the memory of reads is used up as well. */
+static void fetch_copies(struct partition *p, struct partition_fetch *req,
+                         uint32_t from, uint32_t end)
+{
+    struct partition_shard *shard = p->shard;
+    size_t size = 0;
+    uint32_t at = from;
+    for (; at < end; at++) {
+        const struct log_entry *e = ring_at(&p->ring, at);
+        size_t more = e->type == ENTRY_DATA ? e->size : 0;
+        if (size > 0 && size + more > LIMIT_FETCH_READ_SHORT) {
+            break;
+        }
+        size += more;
+    }
+    if (shard->read_bytes > 0 &&
+        shard->read_bytes + size > 2 * shard->options.read_bytes_max) {
+        return;
+    }
+    struct fetch_pins *pins = pins_new(shard, 1);
+    pins->data = mem_alloc(size);
+    pins->budget = size;
+    shard->read_bytes += size;
+    uint8_t *to = pins->data;
+    for (uint32_t k = from; k < at; k++) {
+        struct group_entry view = ring_view(p, k);
+        if (view.type == ENTRY_DATA) {
+            memcpy(to, view.payload, view.size);
+            to += view.size;
+        }
+    }
+    ASSERT(to == pins->data + size);
+    pins->iov[0] = (struct iovec){pins->data, size};
+    req->n_iov = 1;
+    req->bytes = (int32_t)size;
+    req->pins = pins;
+    req->iov = pins->iov;
 }
 
 static void fetch_memory(struct partition *p, struct partition_fetch *req,
@@ -90,11 +141,18 @@ static void fetch_memory(struct partition *p, struct partition_fetch *req,
         const struct log_entry *e = ring_at(&p->ring, at);
         if (e->type == ENTRY_DATA) {
             struct group_entry view = ring_view(p, at);
+            if (!pin_chunk(pins, view.chunk)) {
+                break;
+            }
             pins->iov[req->n_iov++] =
                 (struct iovec){(void *)(uintptr_t)view.payload, view.size};
             req->bytes += (int32_t)view.size;
-            pin_chunk(pins, view.chunk);
         }
+    }
+    if (req->n_iov == 0) {
+        mem_free(pins);
+        fetch_copies(p, req, from, end);
+        return;
     }
     req->pins = pins;
     req->iov = pins->iov;
@@ -230,6 +288,7 @@ static bool read_reserve(struct fetch_read *r)
         if (r->max_bytes > LIMIT_FETCH_READ_SHORT) {
             r->max_bytes = LIMIT_FETCH_READ_SHORT;
         }
+        shard->is_short = true;
         if (shard->read_bytes + r->max_bytes > 2 * max) {
             return false;
         }
@@ -361,6 +420,11 @@ bool partition_fetch(struct partition *p, struct partition_fetch *req)
     return false;
 }
 
+bool partition_shard_is_short(const struct partition_shard *shard)
+{
+    return shard->is_short;
+}
+
 void partition_fetch_release(struct partition_fetch *req)
 {
     struct fetch_pins *pins = req->pins;
@@ -368,10 +432,13 @@ void partition_fetch_release(struct partition_fetch *req)
         return;
     }
     for (uint32_t i = 0; i < pins->n_chunks; i++) {
-        log_chunk_unref(pins->chunks[i]);
+        log_chunk_return(pins->chunks[i]);
     }
     mem_free(pins->data);
     pins->shard->read_bytes -= pins->budget;
+    if (list_empty(&pins->shard->reads)) {
+        pins->shard->is_short = false; /* the next one finds out */
+    }
     req->pins = NULL;
     req->iov = NULL;
     req->n_iov = 0;

@@ -36,6 +36,9 @@ struct partition_shard *partition_shard_new(
     shard->files = file_cache_new(options->env, options->open_files_max);
     link_init(&shard->partitions);
     link_init(&shard->reads);
+    if (shard->options.lent_bytes_max == 0) {
+        shard->options.lent_bytes_max = options->read_bytes_max;
+    }
     env_timer_init(options->env, &shard->maintenance, retention_run, shard);
     env_timer_start(&shard->maintenance, MAINTENANCE_MS);
     return shard;

@@ -48,9 +48,14 @@ struct partition_shard_options {
     const char *dir;         /* partitions' directories lie here */
     uint32_t open_files_max; /* bound of the file cache */
     uint64_t read_bytes_max; /* memory of file reads, until released */
+    uint64_t lent_bytes_max; /* of the log buffer, lent to fetches; beyond it
+                              * they get copies. 0: as read_bytes_max */
 };
 struct partition_shard *partition_shard_new(
     const struct partition_shard_options *options);
+/* Fetches wait, or get less than there is, because of memory that answers hold
+ * which nobody takes. Callable from any thread. */
+bool partition_shard_is_short(const struct partition_shard *shard);
 /* After every partition's ops->closed and fetch's release. */
 void partition_shard_free(struct partition_shard *shard);
 

@@ -82,6 +82,7 @@ struct partition_shard {
     struct partition *compacting; /* one at a time; NULL: none */
     uint64_t read_bytes;          /* in use */
     struct partition_link reads;  /* waiting for read_bytes */
+    _Atomic bool is_short;        /* the memory of fetches is used up */
 };
 
 /* ---- partition ----------------------------------------------------------- */

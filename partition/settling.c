@@ -99,7 +99,8 @@ enum err settled_decode(const uint8_t *blob, uint32_t size, struct log_state *s,
                       (kafka_offset){get_i64(at + 12)});
     }
     if (log_start->v < 0 || s->next.v < log_start->v || s->base.v < 0 ||
-        s->base.v > s->next.v || s->snapshot_slot > s->slots) {
+        s->base.v > s->next.v || s->snapshot_slot > s->slots ||
+        (s->slots == 0 && s->next.v > log_start->v)) {
         return ERR_CORRUPT;
     }
     return ERR_OK;

@@ -48,6 +48,13 @@ struct group_entry {
 };
 void log_chunk_ref(struct log_chunk *chunk);
 void log_chunk_unref(struct log_chunk *chunk);
+/* A reference for somebody who may be slow (a client), counted apart: a chunk
+ * counts against the bound of the log buffer as long as it is lent. */
+void log_chunk_lend(struct log_chunk *chunk);
+void log_chunk_return(struct log_chunk *chunk);
+bool log_chunk_is_lent(const struct log_chunk *chunk);
+/* Bytes of all lent chunks of its log buffer. */
+uint64_t log_chunk_lent_bytes(const struct log_chunk *chunk);
 
 #define GROUP_REPLICAS_MAX 9
 

@@ -67,6 +67,34 @@ void log_chunk_unref(struct log_chunk *chunk)
     }
 }
 
+void log_chunk_lend(struct log_chunk *chunk)
+{
+    log_chunk_ref(chunk);
+    if (chunk->lent++ == 0) {
+        chunk->buffer->bytes_lent += chunk->size;
+    }
+}
+
+void log_chunk_return(struct log_chunk *chunk)
+{
+    ASSERT(chunk->lent > 0);
+    if (--chunk->lent == 0) {
+        ASSERT(chunk->buffer->bytes_lent >= chunk->size);
+        chunk->buffer->bytes_lent -= chunk->size;
+    }
+    log_chunk_unref(chunk);
+}
+
+bool log_chunk_is_lent(const struct log_chunk *chunk)
+{
+    return chunk->lent > 0;
+}
+
+uint64_t log_chunk_lent_bytes(const struct log_chunk *chunk)
+{
+    return chunk->buffer->bytes_lent;
+}
+
 void log_buffer_close(struct log_buffer *buffer)
 {
     while (buffer->free != NULL) {

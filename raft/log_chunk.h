@@ -30,6 +30,7 @@ struct log_chunk {
     uint32_t size; /* bytes, whole blocks */
     uint32_t fill; /* bytes in use */
     uint32_t refs;
+    uint32_t lent;        /* of these, lent */
     uint64_t id;          /* only grows; 0 is never used */
     struct wal_pins pins; /* groups whose entries lie here */
     struct log_run *runs;
@@ -41,6 +42,7 @@ struct log_chunk {
 struct log_buffer {
     uint32_t chunk_bytes; /* of an ordinary chunk */
     uint64_t bytes_live;  /* of chunks that are referenced */
+    uint64_t bytes_lent;  /* of these, lent to somebody */
     uint64_t next_id;
     struct log_chunk *oldest, *newest;
     struct log_chunk *free;

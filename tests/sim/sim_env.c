@@ -501,6 +501,7 @@ static const struct env_ops sim_ops = {
     .stream_connect = sim_stream_connect,
     .stream_start = sim_stream_start,
     .stream_resume = sim_stream_resume,
+    .stream_unsent = sim_stream_unsent,
     .stream_write = sim_stream_write,
     .stream_close = sim_stream_close,
     .listen = sim_listen,

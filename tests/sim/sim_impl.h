@@ -198,6 +198,7 @@ struct env_stream *sim_stream_connect(struct env *env, const char *address,
                                       void *arg);
 void sim_stream_start(struct env_stream *stream);
 void sim_stream_resume(struct env_stream *stream);
+size_t sim_stream_unsent(const struct env_stream *stream);
 void sim_stream_write(struct env_stream *stream, struct env_write *req,
                       const struct iovec *iov, int n_iov);
 void sim_stream_close(struct env_stream *stream);

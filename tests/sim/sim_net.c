@@ -718,6 +718,12 @@ void sim_stream_resume(struct env_stream *base)
     }
 }
 
+size_t sim_stream_unsent(const struct env_stream *base)
+{
+    const struct sim_stream *s = (const struct sim_stream *)base;
+    return s->conn == NULL ? 0 : s->conn->ends[s->side].out.unread;
+}
+
 void sim_stream_write(struct env_stream *base, struct env_write *req,
                       const struct iovec *iov, int n_iov)
 {

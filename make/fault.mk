@@ -1,0 +1,7 @@
+# `make memory-test [MEMORY_TIME=seconds of each load]`: resident memory of real
+# brokers under loads that ask for much, against the bound they tell.
+MEMORY_TIME ?= 60
+.PHONY: memory-test
+memory-test: deps
+	@$(MAKE) --no-print-directory all
+	@python3 tests/fault/memory.py --build $(B) --time $(MEMORY_TIME)
