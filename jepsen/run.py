@@ -25,7 +25,7 @@ import nemesis  # noqa: E402
 from cluster import Cluster  # noqa: E402
 from world import Impossible, Network, command, copy_sparse  # noqa: E402
 
-INSIDE = "FLOTILLA_JEPSEN_INSIDE"
+INSIDE = "JEPSEN_INSIDE"
 KEY_STEADY = 1000000
 SETTLE_S = 5        # all is healed, clients go on
 ASK_S = 90          # until every partition answers again

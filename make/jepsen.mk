@@ -25,7 +25,14 @@ RATE ?= 500
 JEPSEN_ARGS = --build $(B) $(if $(SEED),--seed $(SEED)) --nodes $(NODES) $(ARGS)
 jepsen-build: deps
 	@./make/deps.sh $(PACKAGES_JEPSEN)
-	@$(MAKE) --no-print-directory all $(B)/jepsen-worker $(B)/jepsen-check
+	@$(MAKE) --no-print-directory all $(B)/jepsen-worker $(B)/jepsen-check \
+	  $(B)/jepsen-nosync.so
 jepsen: jepsen-build
 	@python3 jepsen/run.py --time $(TIME) --nemesis $(NEMESIS) --pace $(PACE) \
 	  --rate $(RATE) $(JEPSEN_ARGS)
+# the same brokers whose syncs do nothing must be seen to lose records
+jepsen-control: jepsen-build
+	@python3 jepsen/run.py --control $(JEPSEN_ARGS)
+$(B)/jepsen-nosync.so: jepsen/nosync.c
+	@echo "  LINK $@"
+	$(Q)$(CC) $(CFLAGS_ALL) -shared -fPIC -o $@ $<
