@@ -148,6 +148,46 @@ static const char *producer_message(enum kafka_error error)
                : "Out of order sequence number";
 }
 
+/* ---- doubts -------------------------------------------------------------- */
+/* A leader that was stopped for a while may not know yet that others went on,
+ * and with them this producer. An idempotent producer gives up for good when
+ * its sequence is refused, so that is said only by a leader that a majority has
+ * confirmed since. */
+struct produce_doubt {
+    struct group_read read;
+    struct partition *partition;
+    struct partition_produce *req; /* NULL: cancelled */
+};
+
+static void doubt_resolved(struct group_read *read, enum err status)
+{
+    struct produce_doubt *doubt = read->arg;
+    struct partition *p = doubt->partition;
+    struct partition_produce *req = doubt->req;
+    if (req != NULL) {
+        req->doubt = NULL;
+        if (status != ERR_OK || p->closed) {
+            produce_fail(req, KAFKA_NOT_LEADER_OR_FOLLOWER, NULL);
+        } else {
+            produce_fail(
+                req, KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER,
+                producer_message(KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER));
+        }
+    }
+    mem_free(doubt);
+    partition_unref(p);
+}
+
+static void confirm_sequence(struct partition *p, struct partition_produce *req)
+{
+    struct produce_doubt *doubt = mem_zalloc(sizeof *doubt);
+    *doubt = (struct produce_doubt){.partition = p, .req = req};
+    doubt->read = (struct group_read){.cb = doubt_resolved, .arg = doubt};
+    req->doubt = doubt;
+    partition_ref(p);
+    group_read_barrier(p->group, &doubt->read);
+}
+
 /* ---- propose ------------------------------------------------------------- */
 static enum err propose(struct partition *p, struct partition_produce *req)
 {
@@ -198,6 +238,10 @@ static bool append(struct partition *p, struct partition_produce *req)
         enum kafka_error error = producers_check(p->producers, &h, &original);
         if (error == KAFKA_DUPLICATE_SEQUENCE_NUMBER) {
             answer_duplicate(p, req, &original);
+            return true;
+        }
+        if (error == KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER) {
+            confirm_sequence(p, req);
             return true;
         }
         if (error != KAFKA_NONE) {
@@ -296,6 +340,7 @@ void partition_produce(struct partition *p, struct partition_produce *req)
 {
     req->partition = p;
     req->keeps = false;
+    req->doubt = NULL;
     req->index.v = 0;
     req->message = NULL;
     req->bad_record = -1;
@@ -313,6 +358,10 @@ void partition_produce(struct partition *p, struct partition_produce *req)
 void partition_produce_cancel(struct partition_produce *req)
 {
     struct partition *p = req->partition;
+    if (req->doubt != NULL) {
+        req->doubt->req = NULL;
+        req->doubt = NULL;
+    }
     /* Those that wait for room are counted. */
     for (struct partition_link *l = p->wait_room.next; l != &p->wait_room;
          l = l->next) {

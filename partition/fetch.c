@@ -389,6 +389,33 @@ static enum kafka_error fetch_check(const struct partition *p,
     return KAFKA_NONE;
 }
 
+/* An end below what a client has read is hard to believe: a leader that was
+ * stopped for a while may not know yet that others went on. Consumers begin
+ * anew somewhere else when they hear of it, so it is said only by a leader that
+ * a majority has confirmed since. */
+static void end_confirmed(struct group_read *read, enum err status)
+{
+    struct partition_fetch *req = read->arg;
+    struct partition *p = req->partition;
+    fetch_describe(p, req);
+    if (status != ERR_OK || p->closed) {
+        fetch_refuse(req, KAFKA_NOT_LEADER_OR_FOLLOWER);
+    } else if (req->offset.v > p->end.v) {
+        fetch_refuse(req, KAFKA_OFFSET_OUT_OF_RANGE);
+    } else {
+        req->error = KAFKA_NONE; /* nothing yet */
+    }
+    req->cb(req);
+    partition_unref(p);
+}
+
+static void confirm_end(struct partition *p, struct partition_fetch *req)
+{
+    partition_ref(p);
+    req->barrier = (struct group_read){.cb = end_confirmed, .arg = req};
+    group_read_barrier(p->group, &req->barrier);
+}
+
 bool partition_fetch(struct partition *p, struct partition_fetch *req)
 {
     req->partition = p;
@@ -400,6 +427,10 @@ bool partition_fetch(struct partition *p, struct partition_fetch *req)
     req->diverging_end.v = -1;
     fetch_describe(p, req);
     req->error = fetch_check(p, req);
+    if (req->error == KAFKA_OFFSET_OUT_OF_RANGE && req->offset.v > p->end.v) {
+        confirm_end(p, req);
+        return false;
+    }
     if (req->error != KAFKA_NONE) {
         fetch_refuse(req, req->error);
         return true;

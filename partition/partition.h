@@ -140,6 +140,7 @@ struct partition_produce {
     log_index index;
     int64_t max_timestamp;
     struct partition *partition;
+    struct produce_doubt *doubt;
 };
 void partition_produce(struct partition *p, struct partition_produce *req);
 /* The client gave up (time-out, connection gone): cb will not come. The batch
@@ -171,8 +172,10 @@ struct partition_fetch {
     /* private: pins of chunks and read buffers */
     struct fetch_pins *pins;
     struct partition *partition;
+    struct group_read barrier;
 };
-/* True: answered at once. False: file reads are under way, cb comes later. */
+/* True: answered at once. False: file reads are under way, or a leader has to
+ * be confirmed; cb comes later. */
 bool partition_fetch(struct partition *p, struct partition_fetch *req);
 /* Gives back what iov refers to; after the response was written. */
 void partition_fetch_release(struct partition_fetch *req);

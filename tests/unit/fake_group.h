@@ -44,6 +44,7 @@ struct raft_host {
     bool hold_commit; /* durable, but not committed */
     bool hold_flush;  /* not even durable */
     int n_reachable;
+    bool deposed; /* a majority follows another leader already */
     enum err settle_status; /* what the next settle's run gives, if not OK */
     struct group_room_wait *room;
     struct env_deferred flush;
@@ -478,7 +479,9 @@ static void fake_read_turn(struct env_deferred *d)
     while (h->reads != NULL) {
         struct group_read *read = h->reads;
         h->reads = read->next;
-        read->cb(read, h->group != NULL && h->group->role.is_leader
+        bool leads =
+            h->group != NULL && h->group->role.is_leader && !h->deposed;
+        read->cb(read, leads
                            ? ERR_OK
                            : ERR_NOT_LEADER);
     }

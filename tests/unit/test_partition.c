@@ -587,6 +587,39 @@ START_TEST(test_partition__idempotence)
 }
 END_TEST
 
+static void call_produce_cancel(struct env *env, void *arg)
+{
+    (void)env;
+    call_produce(env, arg);
+    partition_produce_cancel(&((struct produced *)arg)->req);
+}
+
+/* A leader that does not know yet that others went on must not make clients
+ * give up or begin anew: what looks wrong to it may be right. */
+START_TEST(test_partition__deposed_leader)
+{
+    world_begin(7);
+    (void)produce_as(9, 0, 0, 1, KAFKA_NONE);
+    w.host->deposed = true;
+    (void)produce_as(9, 0, 3, 1, KAFKA_NOT_LEADER_OR_FOLLOWER);
+    ck_assert_int_eq(fetch(5, 1).error, KAFKA_NOT_LEADER_OR_FOLLOWER);
+    /* before the beginning is before it for everybody */
+    ck_assert_int_eq(fetch(-1, 1).error, KAFKA_OFFSET_OUT_OF_RANGE);
+    /* a client that gives up meanwhile is not answered */
+    struct produced *d = batch_new(1, 1000, 20, 9, 0, 3);
+    d->req.cb = NULL;
+    sim_node_call(w.node, 0, call_produce_cancel, d);
+    run();
+    ck_assert(!d->done);
+    batch_free(d);
+    w.host->deposed = false;
+    (void)produce_as(9, 0, 3, 1, KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER);
+    ck_assert_int_eq(fetch(5, 1).error, KAFKA_OFFSET_OUT_OF_RANGE);
+    (void)produce_as(9, 0, 1, 1, KAFKA_NONE);
+    world_end();
+}
+END_TEST
+
 /* A duplicate of a batch that is not committed waits for the original; when
  * that is truncated, it may be produced again. */
 START_TEST(test_partition__duplicate_and_truncation)
@@ -1445,6 +1478,7 @@ int main(void)
     tcase_add_test(tc, test_partition__fetch_across_segments);
     tcase_add_test(tc, test_partition__restart);
     tcase_add_test(tc, test_partition__idempotence);
+    tcase_add_test(tc, test_partition__deposed_leader);
     tcase_add_test(tc, test_partition__duplicate_and_truncation);
     tcase_add_test(tc, test_partition__truncated_epoch);
     tcase_add_test(tc, test_partition__delete_while_settling);
