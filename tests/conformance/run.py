@@ -13,10 +13,12 @@ from suite_clients import Java, confluent
 from suite_flotilla import Dev, Starting, Verbs
 from suite_kcat import Kcat
 from suite_librdkafka import Librdkafka
+from suite_rounds import Rounds
 from suite_wire import Wire
 
 # work on one cluster, that runs already
-ON_ONE = ("verbs", "kcat", "confluent", "java", "wire", "starts", "dev")
+ON_ONE = ("verbs", "kcat", "confluent", "java", "wire", "rounds", "starts",
+          "dev")
 # bring brokers of their own, set up as each needs them
 FOREIGN = ("librdkafka", "bad-requests")
 
@@ -61,6 +63,8 @@ def on_one(args, report, cluster, flotilla, build):
              500000 if full else 50000).all()
     if "wire" in only:
         Wire(report, cluster, flotilla, replicas).all()
+    if "rounds" in only:
+        Rounds(report, cluster, replicas, 500 if full else 50).all()
     if "starts" in only and ours:
         Starting(report, cluster, flotilla).all()
     if "dev" in only and ours:
