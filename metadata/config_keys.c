@@ -34,6 +34,19 @@ const struct config_key *config_key_find(enum config_scope scope,
     return bsearch(name, keys, (size_t)n, sizeof *keys, key_compare);
 }
 
+bool config_key_is_gone(const struct config_key *key)
+{
+    static const char *const gone[] = {"message.downconversion.enable",
+                                       "message.format.version",
+                                       "message.timestamp.difference.max.ms"};
+    for (size_t i = 0; i < sizeof gone / sizeof gone[0]; i++) {
+        if (key->scope == CONFIG_TOPIC && strcmp(key->name, gone[i]) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* Levenshtein's distance, row by row; what exceeds CONFIG_NAME_MAX is far. */
 static unsigned edit_distance(const char *a, const char *b)
 {

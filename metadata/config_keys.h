@@ -40,6 +40,9 @@ const struct config_key *config_key_find(enum config_scope scope,
                                          const char *name);
 int config_keys(enum config_scope scope,
                 const struct config_key **out); /* sorted by name */
+/* A topic key that Kafka 4 knows no more: taken from older tools, told of only
+ * where it is set. */
+bool config_key_is_gone(const struct config_key *key);
 /* The nearest known name, for "did you mean"; NULL when nothing is near. */
 const char *config_key_nearest(enum config_scope scope, const char *name);
 /* ERR_OK, or ERR_INVALID with a sentence: what is wrong and what is allowed. */

@@ -39,20 +39,34 @@ static void topic_from_wire(struct request *rq,
     out->internal = false;
 }
 
-/* The effective configuration of the topic, as v5+ tells it. */
-static void answer_configs(struct request *rq, const struct image_topic *topic,
+/* The effective configuration of the topic, as v5+ tells it; of one that is
+ * not made (only validated) as it would be. */
+static void answer_configs(struct request *rq,
+                           const struct create_topics_request_topic *in,
+                           const struct image_topic *topic,
                            struct create_topics_response_topic *out)
 {
     const struct config_key *keys = NULL;
     int n = config_keys(CONFIG_TOPIC, &keys);
     out->configs = api_alloc(rq, (size_t)n, sizeof *out->configs);
-    out->n_configs = n;
+    out->n_configs = 0;
     for (int i = 0; i < n; i++) {
         int source = 5;
+        if (config_key_is_gone(&keys[i]) &&
+            (topic == NULL ||
+             image_topic_config(topic, keys[i].name) == NULL)) {
+            continue;
+        }
         const char *value = config_topic_effective(
             rq->shard->image, topic, broker_static_config(rq->shard->broker),
             broker_node(rq->shard->broker), &keys[i], &source);
-        out->configs[i] = (struct create_topics_response_config){
+        for (int k = 0; topic == NULL && k < in->n_configs; k++) {
+            if (wire_str_is(in->configs[k].name, keys[i].name)) {
+                value = api_cstr(rq, in->configs[k].value);
+                source = 1;
+            }
+        }
+        out->configs[out->n_configs++] = (struct create_topics_response_config){
             .name = wire_str_of(keys[i].name),
             .value = api_copy(rq, value),
             .config_source = (int8_t)source,
@@ -92,7 +106,8 @@ static void create_back(struct api_metadata_step *step)
         to->topic_id = r->id;
         to->num_partitions = r->n_partitions;
         to->replication_factor = r->replication_factor;
-        answer_configs(rq, image_topic_by_id(rq->shard->image, &r->id), to);
+        answer_configs(rq, &in->topics[i],
+                       image_topic_by_id(rq->shard->image, &r->id), to);
     }
     request_respond(rq, &create_topics_response_message, &out);
 }

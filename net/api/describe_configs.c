@@ -63,7 +63,8 @@ static void broker_synonyms(struct describe *d, const char *key,
     if (v != NULL) {
         add_synonym(c, rq, key, v, SOURCE_DYNAMIC_DEFAULT);
     }
-    if (broker_config_is_set(config, key)) {
+    /* also set by another name, as broker.id by node.id */
+    if (strcmp(broker_config_source(config, key), "default") != 0) {
         add_synonym(c, rq, key, broker_config_get(config, key), SOURCE_STATIC);
     }
     const struct config_key *k = config_key_find(CONFIG_BROKER, key);
@@ -126,7 +127,9 @@ static void describe_all(struct describe *d, enum config_scope scope,
     int n = config_keys(scope, &keys);
     d->out->configs = api_alloc(d->rq, (size_t)n, sizeof *d->out->configs);
     for (int i = 0; i < n; i++) {
-        if (asked_for(d->resource, keys[i].name)) {
+        bool hidden = topic != NULL && config_key_is_gone(&keys[i]) &&
+                      image_topic_config(topic, keys[i].name) == NULL;
+        if (!hidden && asked_for(d->resource, keys[i].name)) {
             describe_key(d, &keys[i], topic);
         }
     }
