@@ -3,6 +3,11 @@
 #include "net/api/api.h"
 #include "schema/api_versions.h"
 
+/* What Kafka 4.3 calls the level of its metadata, for tools that ask: fixed
+ * here. Features that a client would rely on are not told of. */
+#define METADATA_VERSION_MIN 7
+#define METADATA_VERSION 30
+
 static bool is_word(char c)
 {
     return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
@@ -22,6 +27,17 @@ static bool software_valid(struct wire_str s)
     return s.n > 0;
 }
 
+/* The client believes that it talks to another broker or cluster. */
+static bool is_another(const struct request *rq,
+                       const struct api_versions_request *in)
+{
+    char cluster[UUID_TEXT_SIZE];
+    uuid_format(image_cluster_id(rq->shard->image), cluster);
+    return (in->node_id >= 0 &&
+            in->node_id != broker_node(rq->shard->broker)) ||
+           (in->cluster_id.n >= 0 && !wire_str_is(in->cluster_id, cluster));
+}
+
 void api_api_versions(struct request *rq)
 {
     struct api_versions_request in;
@@ -30,8 +46,7 @@ void api_api_versions(struct request *rq)
     }
     struct api_versions_response out;
     api_versions_response_init(&out);
-    if (rq->api_version >= 5 && in.node_id >= 0 &&
-        in.node_id != broker_node(rq->shard->broker)) {
+    if (rq->api_version >= 5 && is_another(rq, &in)) {
         out.error_code = KAFKA_REBOOTSTRAP_REQUIRED;
     }
     if (rq->api_version >= 3 && !(software_valid(in.client_software_name) &&
@@ -40,6 +55,21 @@ void api_api_versions(struct request *rq)
         request_respond(rq, &api_versions_response_message, &out);
         return;
     }
+    out.supported_features = api_alloc(rq, 1, sizeof *out.supported_features);
+    out.supported_features[out.n_supported_features++] =
+        (struct api_versions_response_supported_feature){
+            .name = WIRE_STR("metadata.version"),
+            .min_version = METADATA_VERSION_MIN,
+            .max_version = METADATA_VERSION,
+        };
+    out.finalized_features_epoch = 1;
+    out.finalized_features = api_alloc(rq, 1, sizeof *out.finalized_features);
+    out.finalized_features[out.n_finalized_features++] =
+        (struct api_versions_response_finalized_feature){
+            .name = WIRE_STR("metadata.version"),
+            .max_version_level = METADATA_VERSION,
+            .min_version_level = METADATA_VERSION,
+        };
     out.api_keys = api_alloc(rq, (size_t)codec_n_apis, sizeof *out.api_keys);
     for (int i = 0; i < codec_n_apis; i++) {
         const struct codec_api *api = &codec_apis[i];

@@ -7,6 +7,7 @@ import time
 
 from harness import expect, run, tail, venv_python
 from kafka_path import jars
+from suite_admin import Admin
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 
@@ -57,11 +58,14 @@ class Java:
         self.tag = "%x" % int(time.time())
         self.topic = "java-" + self.tag
 
-    def tool(self, name, *args, stdin=None, timeout=120, status=0):
+    def tool(self, name, *args, **more):
+        return self.main("org.apache.kafka.tools." + name, *args, **more)
+
+    def main(self, name, *args, stdin=None, timeout=120, status=0):
         return run(["java", "-Xmx256m", "-XX:+UseSerialGC",
                     "-XX:TieredStopAtLevel=1", "-cp",
                     os.path.join(self.jars, "*"),
-                    "org.apache.kafka.tools." + name] + list(args),
+                    name] + list(args),
                    stdin=stdin, timeout=timeout, status=status)
 
     def all(self):
@@ -76,6 +80,7 @@ class Java:
         check("VerifiableConsumer", self.verifiable_consumer)
         check("ConsoleProducer, ConsoleConsumer", self.console)
         check("ConsumerGroupCommand", self.groups)
+        Admin(self).all()
 
     def fetch(self):
         self.jars = jars()
