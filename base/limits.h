@@ -49,6 +49,9 @@
 /* Memory of the map of keys of a compaction, one a shard at a time: 1.4 million
  * keys; a log with more of them takes several runs. */
 #define LIMIT_COMPACTION_MAP ((size_t)32 << 20)
+/* Bytes of a segment of __consumer_offsets, whatever its segment.bytes says: the
+ * one being written is not compacted, and a new coordinator reads all of it. */
+#define LIMIT_OFFSETS_SEGMENT ((int32_t)8 << 20)
 /* Segments that one compacted one takes the place of: so much is there twice
  * until it does. */
 #define LIMIT_COMPACTION_SEGMENTS 64

@@ -244,7 +244,6 @@ static void load_went_live(struct group_partition *gp)
         log_info("coordinator", "coordinates groups of partition %d groups=%u",
                  (int)gp->index, HASH_COUNT(gp->groups));
     }
-    coordinator_trim(gp);
 }
 
 /* False: nothing could be read of what the fetch gave. */
@@ -423,12 +422,7 @@ void group_write_free(struct group_write *w)
 
 static void write_end(struct group_write *w, enum kafka_error error)
 {
-    struct group_partition *gp = w->gp;
-    gp->n_writes--;
     w->done(w, error);
-    if (!gp->closed) {
-        coordinator_trim(gp);
-    }
     group_write_free(w);
 }
 
@@ -447,7 +441,6 @@ void group_write_submit(struct group_write *w)
 {
     const uint8_t *batch = NULL;
     size_t size = 0;
-    w->gp->n_writes++;
     if (batch_builder_finish(&w->batch, &batch, &size) != ERR_OK) {
         w->failed = (struct env_deferred){.cb = write_failed, .arg = w};
         env_defer(w->gp->c->options.env, &w->failed);

@@ -33,8 +33,6 @@ struct coordinator_options {
     uint32_t group_size_max;
     int64_t offsets_retention_ms;
     int32_t offset_metadata_bytes_max;
-    int64_t trim_records_min; /* records in a partition's log before it is made
-                               * shorter; 0: the usual */
 };
 struct coordinator *coordinator_new(const struct coordinator_options *options);
 /* The broker stops: everything parked is answered NOT_COORDINATOR, so that

@@ -114,13 +114,6 @@ struct group_partition {
     kafka_offset load_at;
     int32_t load_epoch; /* in which the fetch was begun */
     bool fetching;
-    /* trim.c */
-    int n_writes; /* submitted, not answered */
-    bool trimming, trim_failed;
-    int trim_left; /* of the state's batches */
-    int32_t trim_epoch;
-    kafka_offset trim_from, trim_next;
-    struct partition_delete_records trim_request;
     struct classic_group *groups; /* uthash */
     UT_hash_handle hh;
 };
@@ -263,10 +256,6 @@ enum kafka_error group_member_check(struct classic_group *g, struct text id,
 enum kafka_error classic_group_check_commit(
     struct classic_group *g, const struct coordinator_commit *req);
 
-/* ---- trim.c ----------------------------------------------------------------
- */
-/* Begins to make the log shorter if it is due and nothing is on its way. */
-void coordinator_trim(struct group_partition *gp);
 void group_partition_ref(struct group_partition *gp);
 void group_partition_unref(struct group_partition *gp);
 

@@ -297,6 +297,10 @@ static struct partition_config topic_settings(struct broker_shard *s,
         .min_compaction_lag_ms = effective_int(s, t, "min.compaction.lag.ms"),
         .max_compaction_lag_ms = effective_int(s, t, "max.compaction.lag.ms"),
     };
+    if (strcmp(t->name, OFFSETS_TOPIC) == 0 &&
+        c.segment_bytes > LIMIT_OFFSETS_SEGMENT) {
+        c.segment_bytes = LIMIT_OFFSETS_SEGMENT;
+    }
     return c;
 }
 

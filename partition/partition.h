@@ -231,8 +231,6 @@ enum kafka_error partition_offset_for_epoch(const struct partition *p,
  * committed, with the new log start. */
 struct partition_delete_records {
     kafka_offset before;
-    bool compacts; /* whoever asks has written again, further on, what counts:
-                    * a compacted partition allows only this */
     void (*cb)(struct partition_delete_records *req);
     void *arg;
     enum kafka_error error;

@@ -113,7 +113,7 @@ static enum kafka_error delete_records(struct partition *p,
     if (!role.is_leader || !role.ready) {
         return KAFKA_NOT_LEADER_OR_FOLLOWER;
     }
-    if (!p->config.cleanup_delete && !req->compacts) {
+    if (!p->config.cleanup_delete) {
         return KAFKA_POLICY_VIOLATION;
     }
     kafka_offset before = req->before.v == -1 ? p->high_watermark : req->before;

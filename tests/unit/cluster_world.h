@@ -32,6 +32,34 @@ static struct node nodes[N];
 static struct partition_config config;
 static bool small_buffer;
 
+/* A compacted partition: value i has this key, and some are tombstones. The
+ * first values have keys of their own, of which some are taken back later and
+ * the others stay, so that the log's beginning is not empty. */
+#define KEYS_OFTEN 40
+#define KEYS_ONCE 60
+#define KEYS_TAKEN_BACK 25
+#define KEYS (KEYS_OFTEN + KEYS_ONCE)
+static bool keyed;
+static bool takes_back(int64_t value)
+{
+    return value >= KEYS_ONCE && value % 9 == 0;
+}
+static int key_of(int64_t value)
+{
+    if (value < KEYS_ONCE) {
+        return KEYS_OFTEN + (int)value;
+    }
+    if (takes_back(value)) {
+        return KEYS_OFTEN + (int)(value / 9 % KEYS_TAKEN_BACK);
+    }
+    return (int)(((uint64_t)value * 0x9e3779b97f4a7c15u >> 40) % KEYS_OFTEN);
+}
+static bool is_tombstone(int64_t value)
+{
+    return keyed &&
+           (takes_back(value) || (value >= KEYS_ONCE && value % 7 == 3));
+}
+
 static enum err admit(void *arg, const struct uuid *cluster, node_id node,
                       const struct uuid *directory, char *why, size_t why_size)
 {
@@ -113,6 +141,7 @@ static void world_begin(uint64_t seed)
     sim = sim_new(seed);
     sim_set_verbose(sim, getenv("SIM_VERBOSE") != NULL);
     small_buffer = false;
+    keyed = false;
     config = (struct partition_config){
         .cleanup_delete = true,
         .retention_ms = -1,
@@ -209,9 +238,13 @@ static struct sent *batch_new(int n)
     s->builder.producer_epoch = 0;
     s->builder.base_sequence = (int32_t)producer.value;
     for (int i = 0; i < n; i++) {
+        char key[8];
+        int key_size = snprintf(key, sizeof key, "%d", key_of(producer.value));
+        bool tombstone = is_tombstone(producer.value);
         put_i64(value, producer.value++);
-        batch_builder_add(&s->builder, 1000, NULL, -1, value,
-                          (int32_t)producer.size, NULL, 0);
+        batch_builder_add(&s->builder, 1000, keyed ? key : NULL,
+                          keyed ? key_size : -1, tombstone ? NULL : value,
+                          tombstone ? -1 : (int32_t)producer.size, NULL, 0);
     }
     free(value);
     ck_assert_int_eq(batch_builder_finish(&s->builder, &bytes, &size), ERR_OK);
@@ -304,7 +337,22 @@ struct reading {
     int64_t next, end;
     bool waiting;
     uint64_t digest;
+    int64_t newest[KEYS]; /* value of each key; -1 none or a tombstone */
+    int records;
 };
+
+static void read_record(struct reading *r, const struct batch_header *h,
+                        const struct batch_record *record)
+{
+    int64_t offset = h->base_offset.v + record->offset_delta;
+    r->newest[key_of(offset)] = record->value == NULL ? -1 : offset;
+    r->records++;
+    if (is_tombstone(offset)) {
+        ck_assert_int_eq(record->value_size, -1);
+    } else {
+        ck_assert_int_eq(get_i64(record->value), offset);
+    }
+}
 
 static void read_batches(struct reading *r)
 {
@@ -319,13 +367,15 @@ static void read_batches(struct reading *r)
             ck_assert_int_eq(batch_header_read(at, left, &h), ERR_OK);
             size_t size = batch_size(&h);
             ck_assert(batch_is_whole(at, size));
-            ck_assert_int_eq(h.base_offset.v, r->next);
+            if (!keyed) {
+                ck_assert_int_eq(h.base_offset.v, r->next);
+            }
             ck_assert_int_eq(batch_records_open(&records, at, size, 1 << 20),
                              ERR_OK);
             while (batch_records_next(&records, &record)) {
-                ck_assert_int_eq(get_i64(record.value), r->next);
-                r->next++;
+                read_record(r, &h, &record);
             }
+            r->next = batch_last_offset(&h).v + 1;
             batch_records_close(&records);
             r->digest = r->digest * 31 + dump_digest(at, size);
             at += size;
@@ -359,19 +409,29 @@ static void call_fetch(struct env *env, void *arg)
     }
 }
 
-/* Digest of all batches from `from` to the high watermark of this replica. */
-static uint64_t read_replica(struct node *n, int64_t from)
+/* All batches from `from` to the high watermark of this replica. */
+static void read_all(struct node *n, int64_t from, struct reading *r)
 {
-    struct reading r = {.node = n, .next = from};
+    *r = (struct reading){.node = n, .next = from};
+    for (int i = 0; i < KEYS; i++) {
+        r->newest[i] = -1;
+    }
     int64_t end = partition_high_watermark(n->p).v;
-    while (r.next < end) {
-        int64_t was = r.next;
-        sim_node_call(n->sim_node, 0, call_fetch, &r);
-        while (r.waiting) {
+    while (r->next < end) {
+        int64_t was = r->next;
+        sim_node_call(n->sim_node, 0, call_fetch, r);
+        while (r->waiting) {
             ck_assert(sim_step(sim));
         }
-        ck_assert_int_gt(r.next, was);
+        ck_assert_int_gt(r->next, was);
     }
+}
+
+/* The digest of them. */
+static uint64_t read_replica(struct node *n, int64_t from)
+{
+    struct reading r;
+    read_all(n, from, &r);
     return r.digest;
 }
 

@@ -30,6 +30,7 @@ struct world {
     struct sim_node *node;
     struct coordinator_options options;
     bool stay_follower; /* at the next boot */
+    int32_t segment_bytes;
     /* of the running incarnation */
     struct raft_host *host;
     struct partition_shard *shard;
@@ -37,8 +38,8 @@ struct world {
     struct coordinator *c;
 };
 static struct world w;
-static int64_t trim_records_min; /* of worlds begun from now on */
-static int n_answers;            /* of all requests */
+static int32_t segment_bytes; /* of worlds begun from now on; 0: large */
+static int n_answers;         /* of all requests */
 
 static inline struct text txt(const char *s)
 {
@@ -85,7 +86,9 @@ static inline void boot(struct env *env, void *arg)
         .cleanup_compact = true,
         .retention_ms = -1,
         .retention_bytes = -1,
-        .segment_bytes = 1 << 20,
+        .segment_bytes = w.segment_bytes,
+        .min_cleanable_dirty_ratio = 0.5,
+        .delete_retention_ms = 5000,
         .segment_ms = INT64_MAX,
         .max_message_bytes = 1 << 20,
         .timestamp_before_max_ms = INT64_MAX,
@@ -125,8 +128,8 @@ static inline void world_begin(uint64_t seed, uint32_t delay_ms)
         .group_size_max = INT32_MAX,
         .offsets_retention_ms = INT64_C(7) * 86400000,
         .offset_metadata_bytes_max = 4096,
-        .trim_records_min = trim_records_min,
     };
+    w.segment_bytes = segment_bytes == 0 ? 1 << 20 : segment_bytes;
     sim_node_start(w.node, boot, NULL);
     run_ms(100);
 }

@@ -1,8 +1,45 @@
 /* One partition on three brokers: real hosts, write-ahead logs and transports
  * in the simulator. What was acknowledged is read back from every replica, at
  * its offset, whatever crashed; replicas hold the same bytes; a replica that
- * was away for long catches up by transfer. */
+ * was away for long catches up by transfer. Of a compacted partition, which
+ * every replica compacts by itself, all replicas tell the same table. */
 #include "tests/unit/cluster_world.h"
+
+static void ignore_batch(void *arg, const struct dump_batch *b)
+{
+    (void)arg;
+    ck_assert(b->crc_ok && b->side_ok);
+}
+
+/* Every replica tells the table that was produced, and its files are whole;
+ * the most records that one of them has. */
+static int check_tables(void)
+{
+    static const struct dump_ops ops = {.batch = ignore_batch};
+    int64_t newest[KEYS];
+    int most = 0;
+    ck_assert(sim_run_while_not(sim, all_equal, NULL, 120 * SIM_S));
+    memset(newest, 0xff, sizeof newest);
+    for (int64_t v = 0; v < producer.value; v++) {
+        newest[key_of(v)] = is_tombstone(v) ? -1 : v;
+    }
+    for (int i = 0; i < N; i++) {
+        struct reading r;
+        struct dump_summary sum;
+        read_all(&nodes[i], partition_log_start(nodes[i].p).v, &r);
+        for (int key = 0; key < KEYS; key++) {
+            ck_assert_int_eq(r.newest[key], newest[key]);
+        }
+        most = r.records > most ? r.records : most;
+        if (nodes[i].p->settled.slots > 0) {
+            ck_assert_int_eq(partition_dump(nodes[i].p->env, nodes[i].p->dir,
+                                            &ops, NULL, &sum),
+                             ERR_OK);
+            ck_assert_uint_eq(sum.damaged, 0);
+        }
+    }
+    return most;
+}
 
 /* ---- tests --------------------------------------------------------------- */
 START_TEST(test_cluster__produce_and_kill)
@@ -75,6 +112,90 @@ START_TEST(test_cluster__catch_up)
 }
 END_TEST
 
+static void keyed_begin(uint64_t seed)
+{
+    world_begin(seed);
+    keyed = true;
+    config.cleanup_delete = false;
+    config.cleanup_compact = true;
+    config.min_cleanable_dirty_ratio = 0.1;
+    config.delete_retention_ms = 4000;
+}
+
+/* Kills and power losses at any time, while all replicas compact. */
+START_TEST(test_cluster__compaction_and_kill)
+{
+    static const enum sim_crash how[] = {SIM_KILL, SIM_DROP_ALL, SIM_KEEP_ALL,
+                                         SIM_RANDOM, SIM_TORN};
+    keyed_begin((uint64_t)_i + 200);
+    struct prng *prng = sim_prng(sim);
+    config.segment_bytes = 30000;
+    producer_begin(1000);
+    world_start();
+    ck_assert(produce_until(50, 20));
+    for (int round = 0; round < 8; round++) {
+        struct node *victim = &nodes[prng_below(prng, N)];
+        (void)produce_until(producer.first + 500, 2);
+        /* About when maintenance runs: compaction is under way. */
+        sim_run_for(sim, 3 * SIM_S);
+        for (int i = 0; i < 2000 && victim->shard->compacting == NULL; i++) {
+            ck_assert(sim_step(sim));
+        }
+        sim_run_for(sim, prng_below(prng, 20000) * SIM_MS / 1000);
+        crash(victim, how[prng_below(prng, 5)]);
+        (void)produce_until(producer.first + 200, 1);
+        sim_node_restart(victim->sim_node);
+    }
+    ck_assert(produce_until(producer.n, 30));
+    (void)check_tables();
+    sim_run_for(sim, 20 * SIM_S);
+    ck_assert_int_lt(check_tables(), (int)producer.value / 4);
+    producer_end();
+    sim_free(sim);
+}
+END_TEST
+
+/* A replica that was away gets segments that the leader has compacted, whatever
+ * it has compacted itself. */
+START_TEST(test_cluster__compaction_and_catch_up)
+{
+    keyed_begin((uint64_t)_i + 300);
+    struct prng *prng = sim_prng(sim);
+    small_buffer = true;
+    config.segment_bytes = 200000 + 100000 * (_i % 3);
+    if (_i % 4 == 3) {
+        config.cleanup_delete = true;
+        config.retention_bytes = 3000000;
+    }
+    producer_begin(20000);
+    world_start();
+    ck_assert(produce_until(40, 20));
+    for (int round = 0; round < 4; round++) {
+        struct node *away = leader() == &nodes[1] ? &nodes[2] : &nodes[1];
+        sim_run_for(sim, prng_below(prng, 8000) * SIM_MS);
+        crash(away, _i % 3 == 0 ? SIM_KILL : SIM_DROP_ALL);
+        ck_assert(produce_until(producer.n + 250, 60));
+        sim_run_for(sim, prng_below(prng, 20000) * SIM_MS);
+        sim_node_restart(away->sim_node);
+        if (round % 2 == 1) { /* in the middle of it */
+            sim_run_for(sim, prng_below(prng, 1000) * SIM_MS);
+            crash(away, SIM_RANDOM);
+            sim_node_restart(away->sim_node);
+        }
+        ck_assert(produce_until(producer.n + 20, 60));
+        if (_i % 4 != 3) {
+            (void)check_tables();
+        }
+    }
+    sim_run_for(sim, 60 * SIM_S); /* leases end */
+    if (_i % 4 != 3) {
+        ck_assert_int_lt(check_tables(), (int)producer.value / 4);
+    }
+    producer_end();
+    sim_free(sim);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("partition_cluster");
@@ -82,6 +203,8 @@ int main(void)
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, test_cluster__produce_and_kill, 0, 6);
     tcase_add_loop_test(tc, test_cluster__catch_up, 0, 4);
+    tcase_add_loop_test(tc, test_cluster__compaction_and_kill, 0, 6);
+    tcase_add_loop_test(tc, test_cluster__compaction_and_catch_up, 0, 8);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
