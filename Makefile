@@ -47,8 +47,14 @@ $(B)/flotilla: $(TOOL_OBJ) $(B)/libflotilla.a
 # Each unit test file is a program of its own (tests/unit/test_x.c), linked
 # with the library and with the simulator's environment.
 SIM_LIB_OBJ := $(filter-out $(B)/tests/sim/main%.o,$(SIM_OBJ))
+# What several of them share is a library too: a program that has a stand-in for
+# part of the house must not get what needs the real one.
 UNIT_COMMON := $(filter-out $(B)/tests/unit/test_%.o,$(UNIT_OBJ))
-$(B)/unit/%: $(B)/tests/unit/%.o $(UNIT_COMMON) $(SIM_LIB_OBJ) \
+$(B)/libunit.a: $(UNIT_COMMON)
+	@echo "  AR   $@"
+	@rm -f $@
+	$(Q)ar rcs $@ $^
+$(B)/unit/%: $(B)/tests/unit/%.o $(B)/libunit.a $(SIM_LIB_OBJ) \
     $(CHECKER_OBJ) $(B)/libflotilla.a
 	@mkdir -p $(@D)
 	@echo "  LINK $@"
