@@ -16,7 +16,7 @@
 #define KEY_STEADY 1000000
 #define KEYS_ACTIVE 10
 /* After :info a thread goes on as process + PROCESS_STRIDE. */
-#define PROCESS_STRIDE 1000
+#define PROCESS_STRIDE 100000
 #define TOPIC_MAX 32
 /* A record's content: key, value, length, filler, CRC-32C. */
 #define RECORD_MIN 24
@@ -33,10 +33,11 @@ struct load {
     int64_t crash_ns;  /* between two crashes of one thread's clients */
     uint64_t seed;
     int threads;
-    int steady;       /* partitions of the steady topic; 0: none */
-    int steady_rate;  /* records per second on all of them */
-    const char *ends; /* file of "KEY END" lines: last reading */
-    bool ask;         /* only asks for the ends of the keys in `ends` */
+    int steady;            /* partitions of the steady topic; 0: none */
+    bool steady_only_read; /* another process writes it */
+    int steady_rate;       /* records per second on all of them */
+    const char *ends;      /* file of "KEY END" lines: last reading */
+    bool ask;              /* only asks for the ends of the keys in `ends` */
     int64_t process_base;
     atomic_bool stop;
 };

@@ -1,7 +1,8 @@
 /* jepsen-worker: clients that write down what they did.
  *
  *   jepsen-worker --bootstrap LIST --dir DIR --start NS --seed N
- *     [--wire THREADS] [--rdkafka THREADS] [--steady PARTITIONS --rate N]
+ *     [--wire THREADS] [--rdkafka 1: assigns, 2: subscribes]
+ *     [--steady PARTITIONS --rate N] [--steady-keys PARTITIONS: only read]
  *     [--retire SECONDS] [--crash SECONDS] [--process BASE]
  *   jepsen-worker ... --ends FILE    reads all keys to their ends, once by
  *                                    each client; lines "KEY END"
@@ -109,7 +110,8 @@ static void options(int argc, char **argv, int *wire, int *rdkafka)
         {"steady", 1, NULL, 'y'},    {"rate", 1, NULL, 'a'},
         {"retire", 1, NULL, 'e'},    {"crash", 1, NULL, 'c'},
         {"process", 1, NULL, 'p'},   {"ends", 1, NULL, 'n'},
-        {"ask", 1, NULL, 'k'},       {NULL, 0, NULL, 0},
+        {"ask", 1, NULL, 'k'},       {"steady-keys", 1, NULL, 'Y'},
+        {NULL, 0, NULL, 0},
     };
     int o;
 
@@ -130,6 +132,8 @@ static void options(int argc, char **argv, int *wire, int *rdkafka)
             *rdkafka = (int)n;
         else if (o == 'y')
             load.steady = (int)n;
+        else if (o == 'Y')
+            load.steady = (int)n, load.steady_only_read = true;
         else if (o == 'a')
             load.steady_rate = (int)n;
         else if (o == 'e')
@@ -165,14 +169,14 @@ int main(int argc, char **argv)
     signal(SIGPIPE, SIG_IGN);
     for (int i = 0; load.ends == NULL && i < wire; i++)
         thread_add(KIND_WIRE, 1);
-    for (int i = 0; load.ends == NULL && i < rdkafka; i++)
-        thread_add(i % 2 == 0 ? KIND_ASSIGN : KIND_SUBSCRIBE, 1);
+    if (load.ends == NULL && rdkafka > 0)
+        thread_add(rdkafka == 1 ? KIND_ASSIGN : KIND_SUBSCRIBE, 1);
     if (load.ask) {
         thread_add(KIND_ASK, 1);
     } else if (load.ends != NULL) {
         thread_add(KIND_WIRE_FINAL, 1);
         thread_add(KIND_RDKAFKA_FINAL, 1);
-    } else if (load.steady > 0) {
+    } else if (load.steady > 0 && !load.steady_only_read) {
         thread_add(KIND_STEADY_PRODUCE, load.steady);
         thread_add(KIND_STEADY_ASSIGN, 1);
         thread_add(KIND_STEADY_SUBSCRIBE, 1);

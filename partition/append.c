@@ -169,9 +169,8 @@ static void doubt_resolved(struct group_read *read, enum err status)
         if (status != ERR_OK || p->closed) {
             produce_fail(req, KAFKA_NOT_LEADER_OR_FOLLOWER, NULL);
         } else {
-            produce_fail(
-                req, KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER,
-                producer_message(KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER));
+            produce_fail(req, KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER,
+                         producer_message(KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER));
         }
     }
     mem_free(doubt);

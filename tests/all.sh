@@ -47,5 +47,10 @@ if [ "${CONFORMANCE:-}" != "" ]; then
     part "conformance, $CONFORMANCE" \
         make --no-print-directory -s conformance SET="$CONFORMANCE"
 fi
+if [ "${CHAOS:-}" != "" ]; then
+    part "chaos: disks that do not sync" make --no-print-directory -s \
+        jepsen-control
+    part "chaos, $CHAOS s" make --no-print-directory -s jepsen TIME="$CHAOS"
+fi
 echo "$passed passed, $failed failed"
 [ "$failed" = 0 ]
