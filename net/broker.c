@@ -219,6 +219,12 @@ static void partition_closed_told(void *arg, struct partition *p)
         coordinator_partition_closed(sp->shard->coordinator, p,
                                      sp->id.partition);
     }
+    /* In a stop, other shards' connections may still ask for it. */
+    struct shard_partition *found = NULL;
+    HASH_FIND(hh, sp->shard->partitions, &sp->id, sizeof sp->id, found);
+    if (found == sp) {
+        HASH_DEL(sp->shard->partitions, sp);
+    }
     mem_free(sp);
 }
 

@@ -339,19 +339,21 @@ static bool choose_names(const struct partition *p,
     return true;
 }
 
-/* Where the leader's log joins ours; false: nowhere. */
+/* Where the leader's log joins ours: in the segment of our last batch. One that
+ * begins just behind it may follow on entries that are no batches, which lie
+ * at the end of the segment before and which we may lack. False: nowhere. */
 static bool find_joint(const struct partition *p, struct partition_transfer *t)
 {
     t->joint = 0;
     while (t->joint + 1 < t->n_segments &&
-           t->segments[t->joint + 1].base.v <= p->settled.next.v) {
+           t->segments[t->joint + 1].base.v < p->settled.next.v) {
         t->joint++;
     }
     while (t->joint > 0 && !can_cut_at(p, t->segments[t->joint].base)) {
         t->joint--;
     }
     kafka_offset joint = t->segments[t->joint].base;
-    t->apart = joint.v > p->settled.next.v || !can_cut_at(p, joint);
+    t->apart = joint.v >= p->settled.next.v || !can_cut_at(p, joint);
     /* What the leader took out behind the joint may have been what made older
      * records of ours, in front of it, count no more. */
     if (t->compacted.v > joint.v && t->compacted.v > p->compacted.v) {

@@ -251,6 +251,11 @@ static bool parent_exists(const struct sim_disk *disk, const char *path)
 static bool is_child_of(const char *path, const char *dir)
 {
     char parent[LIMIT_PATH];
+    size_t n = strlen(dir);
+    if (n > 1 && dir[n - 1] != '/') { /* the usual case, fast */
+        return strncmp(path, dir, n) == 0 && path[n] == '/' &&
+               path[n + 1] != '\0' && strchr(path + n + 1, '/') == NULL;
+    }
     env_path_parent(path, parent);
     return strcmp(parent, dir) == 0 ||
            (path_is_root(dir) && path_is_root(parent));

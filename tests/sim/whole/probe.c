@@ -47,7 +47,7 @@ struct seen_group {
     struct log_entry_seen **logs;
     uint64_t size;
     int *leaders; /* by term: broker + 1 */
-    uint64_t n_terms;
+    uint64_t n_terms, newest_term; /* newest: that anybody led */
     int64_t watermark; /* the highest of any replica, ever */
     struct seen_replica seen[BROKERS_MAX];
 };
@@ -193,6 +193,9 @@ static void check_leader(struct probe *p, struct seen_group *g, int b,
         fail(p, g, b, "election safety: b%d led term %llu too",
              g->leaders[term] - 1, (unsigned long long)term);
     }
+    if (term > g->newest_term) {
+        g->newest_term = term;
+    }
     if (g->leaders[term] == 0) {
         p->world->result.elections++;
     }
@@ -283,7 +286,9 @@ static void check_watermark(struct probe *p, struct seen_group *g, int b,
              (long long)s->watermark);
     }
     s->watermark = watermark;
-    if (group->role.ready && !s->ready && watermark < g->watermark) {
+    /* One that was deposed meanwhile may hear late that it was ready. */
+    if (group->role.ready && !s->ready && s->led_term == g->newest_term &&
+        watermark < g->watermark) {
         fail(p, g, b, "a leader is ready at high watermark %lld of %lld",
              (long long)watermark, (long long)g->watermark);
     }

@@ -307,7 +307,8 @@ static void make_batch(struct producer *p, int part)
     const uint8_t *bytes;
     size_t size;
     int n = (int)prng_between(rng, 1, (uint64_t)w->plan.records_max);
-    uint8_t *value = mem_alloc((size_t)w->plan.value_max);
+    uint8_t *value =
+        mem_alloc((size_t)w->plan.value_max + RECORD_VALUE_MIN + 60);
     batch_builder_init(&b, p->codec);
     b.producer_id = p->idempotent ? p->producer_id : -1;
     b.producer_epoch = p->idempotent ? p->epoch : -1;
