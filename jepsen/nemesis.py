@@ -201,6 +201,16 @@ class Clients(Cutting):
             pairs = {(a, CLIENTS)}
         return "%s %s" % (a, kind), pairs
 
+    def begin(self):
+        """Brokers are all well, and cannot help clients that reach only
+        others than the leader."""
+        self.cluster.mark(0, self.name, True)
+        return super().begin()
+
+    def end(self):
+        super().end()
+        self.cluster.mark(0, self.name, False)
+
 
 class Loss(Nemesis):
     """packets dropped at random"""
