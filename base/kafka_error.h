@@ -94,6 +94,7 @@
     X(RESOURCE_NOT_FOUND, 91)                    \
     X(DUPLICATE_RESOURCE, 92)                    \
     X(UNKNOWN_TOPIC_ID, 100)                     \
+    X(BROKER_ID_NOT_REGISTERED, 102)             \
     X(INCONSISTENT_TOPIC_ID, 103)                \
     X(INCONSISTENT_CLUSTER_ID, 104)              \
     X(TRANSACTIONAL_ID_NOT_FOUND, 105)           \

@@ -24,6 +24,26 @@ void decide_register(struct decide *d, const struct change *change)
     broker.live = true;
     broker.epoch = 0; /* the entry's index */
     record_put_broker(decide_records(d), &broker);
+    if (broker.listeners != NULL) {
+        record_put_broker_listeners(decide_records(d), &broker);
+    }
+}
+
+void decide_unregister(struct decide *d, const struct change *change)
+{
+    node_id node = change->u.unregister;
+    const struct image_broker *known = image_broker(d->image, node);
+    if (known == NULL) {
+        snprintf(d->answer.sentence, sizeof d->answer.sentence,
+                 "Broker ID %d is not currently registered", node);
+        d->answer.error = KAFKA_BROKER_ID_NOT_REGISTERED;
+    } else if (known->live) {
+        snprintf(d->answer.sentence, sizeof d->answer.sentence,
+                 "Broker %d is running: stop it first", node);
+        d->answer.error = KAFKA_INVALID_REQUEST;
+    } else {
+        record_put_broker_gone(decide_records(d), node, known->epoch);
+    }
 }
 
 void decide_producer_ids(struct decide *d, const struct change *change)

@@ -192,6 +192,7 @@ static void call_tell(struct call *call)
     user->results = call->answer.results;
     user->first_id = call->answer.first_id;
     user->quorum = call->answer.quorum;
+    memcpy(user->sentence, call->answer.sentence, sizeof user->sentence);
     user->cb(user);
 }
 
@@ -280,6 +281,7 @@ static bool change_fits(const struct change *c)
             case CHANGE_PRODUCER_IDS:
             case CHANGE_REGISTER:
             case CHANGE_SYNC:
+            case CHANGE_UNREGISTER:
                 break;
         }
         if (!fits) {
@@ -320,6 +322,7 @@ static void start(struct metadata *m, struct change *change,
     user->first_id = -1;
     memset(&user->quorum, 0, sizeof user->quorum);
     user->quorum.leader = -1;
+    user->sentence[0] = '\0';
     struct call *call = call_new(m, change, &id, timeout_ms);
     call->user = user;
     if (refused != KAFKA_NONE) {
@@ -377,6 +380,13 @@ void metadata_allocate_producer_ids(struct metadata *m, uint32_t timeout_ms,
 {
     struct change change = {.kind = CHANGE_PRODUCER_IDS,
                             .u.producer_ids = m->options.producer_id_block};
+    start(m, &change, timeout_ms, call);
+}
+
+void metadata_unregister(struct metadata *m, node_id node, uint32_t timeout_ms,
+                         struct metadata_call *call)
+{
+    struct change change = {.kind = CHANGE_UNREGISTER, .u.unregister = node};
     start(m, &change, timeout_ms, call);
 }
 

@@ -65,6 +65,7 @@ static void put_items(struct buffer *b, const struct change *c)
             case CHANGE_PRODUCER_IDS:
             case CHANGE_REGISTER:
             case CHANGE_SYNC:
+            case CHANGE_UNREGISTER:
                 UNREACHABLE("these have no items");
         }
     }
@@ -89,6 +90,10 @@ void change_encode(struct buffer *b, const struct change *c)
         codec_put_i32(b, c->u.broker.port);
         codec_put_text(b, c->u.broker.peer_address);
         codec_put_text(b, c->u.broker.rack);
+        codec_put_text(b, c->u.broker.listeners);
+    }
+    if (c->kind == CHANGE_UNREGISTER) {
+        codec_put_i32(b, c->u.unregister);
     }
 }
 
@@ -160,6 +165,7 @@ static size_t item_bytes_min(enum change_kind kind)
         case CHANGE_PRODUCER_IDS:
         case CHANGE_REGISTER:
         case CHANGE_SYNC:
+        case CHANGE_UNREGISTER:
             break;
     }
     return 0;
@@ -212,6 +218,7 @@ static void get_items(struct reader *r, struct change *c)
         case CHANGE_PRODUCER_IDS:
         case CHANGE_REGISTER:
         case CHANGE_SYNC:
+        case CHANGE_UNREGISTER:
             break;
     }
 }
@@ -224,6 +231,7 @@ static void get_broker(struct reader *r, struct image_broker *b)
     b->port = codec_get_i32(r);
     b->peer_address = text_copy(codec_get_text(r));
     b->rack = text_copy(codec_get_text_or_null(r));
+    b->listeners = text_copy(codec_get_text_or_null(r));
     if (b->node < 0 || b->port < 0 || b->port > 65535) {
         r->bad = true;
     }
@@ -238,6 +246,8 @@ static void get_tail(struct reader *r, struct change *c)
         }
     } else if (c->kind == CHANGE_REGISTER) {
         get_broker(r, &c->u.broker);
+    } else if (c->kind == CHANGE_UNREGISTER) {
+        c->u.unregister = codec_get_i32(r);
     }
 }
 
@@ -251,7 +261,7 @@ enum err change_decode(const uint8_t *body, size_t size, struct change *out)
     out->timeout_ms = codec_get_u32(&r);
     out->validate_only = codec_get_bool(&r);
     if (!codec_ok(&r) || format != CHANGE_FORMAT ||
-        kind < CHANGE_CREATE_TOPICS || kind > CHANGE_SYNC) {
+        kind < CHANGE_CREATE_TOPICS || kind > CHANGE_UNREGISTER) {
         return ERR_INVALID;
     }
     out->kind = (enum change_kind)kind;
@@ -321,6 +331,7 @@ void change_free(struct change *c)
             case CHANGE_PRODUCER_IDS:
             case CHANGE_REGISTER:
             case CHANGE_SYNC:
+            case CHANGE_UNREGISTER:
                 break;
         }
     }
@@ -330,6 +341,7 @@ void change_free(struct change *c)
         mem_free(c->u.broker.host);
         mem_free(c->u.broker.peer_address);
         mem_free(c->u.broker.rack);
+        mem_free(c->u.broker.listeners);
     }
     memset(c, 0, sizeof *c);
 }

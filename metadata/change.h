@@ -17,7 +17,8 @@ enum change_kind {
     CHANGE_ALTER_CONFIGS,
     CHANGE_PRODUCER_IDS, /* also an item each: none */
     CHANGE_REGISTER,
-    CHANGE_SYNC /* changes nothing: how far must one have applied */
+    CHANGE_SYNC,      /* changes nothing: how far must one have applied */
+    CHANGE_UNREGISTER /* a broker that is gone for good */
 };
 
 /* One change; texts and arrays are owned when decoded (change_free), the
@@ -27,7 +28,7 @@ struct change {
     struct uuid request; /* the same when it is repeated */
     uint32_t timeout_ms; /* left */
     bool validate_only;
-    int n; /* items; 0 for the last three kinds */
+    int n; /* items; 0 for the last four kinds */
     union {
         const struct metadata_new_topic *create;
         const struct metadata_topic_ref *delete;
@@ -35,6 +36,7 @@ struct change {
         const struct metadata_config_change *configs;
         int64_t producer_ids;       /* how many */
         struct image_broker broker; /* live, epoch: not sent */
+        node_id unregister;
     } u;
 };
 

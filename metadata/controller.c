@@ -182,6 +182,7 @@ static bool is_done(struct work *w, log_index all)
             break;
         case CHANGE_DELETE_TOPICS:
         case CHANGE_ALTER_CONFIGS:
+        case CHANGE_UNREGISTER:
             w->need = w->index;
             break;
     }

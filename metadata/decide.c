@@ -78,6 +78,9 @@ void decide_change(struct decide *d, const struct change *change)
         case CHANGE_REGISTER:
             decide_register(d, change);
             break;
+        case CHANGE_UNREGISTER:
+            decide_unregister(d, change);
+            break;
         case CHANGE_SYNC:
             UNREACHABLE("decides nothing");
     }

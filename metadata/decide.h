@@ -53,6 +53,7 @@ MUST_USE enum err decide_check_topic_configs(
     struct metadata_topic_result *result);
 /* broker.c */
 void decide_register(struct decide *d, const struct change *change);
+void decide_unregister(struct decide *d, const struct change *change);
 /* producer ids, broker.c */
 void decide_producer_ids(struct decide *d, const struct change *change);
 

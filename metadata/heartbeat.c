@@ -21,13 +21,15 @@ static void register_begin(struct metadata *m)
         const char *in;
         char *out;
     } host = {.in = m->options.advertised_host},
-      peer = {.in = m->options.peer_address}, rack = {.in = m->options.rack};
+      peer = {.in = m->options.peer_address}, rack = {.in = m->options.rack},
+      listeners = {.in = m->options.listeners};
     change.u.broker = (struct image_broker){.node = m->options.node,
                                             .directory = m->options.directory,
                                             .host = host.out,
                                             .port = m->options.advertised_port,
                                             .peer_address = peer.out,
-                                            .rack = rack.out};
+                                            .rack = rack.out,
+                                            .listeners = listeners.out};
     m->registering =
         call_new(m, &change, &m->registration, REGISTER_TIMEOUT_MS);
     m->registering->done = registered;

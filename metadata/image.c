@@ -92,6 +92,7 @@ static void broker_texts_free(struct image_broker *broker)
     mem_free(broker->host);
     mem_free(broker->peer_address);
     mem_free(broker->rack);
+    mem_free(broker->listeners);
 }
 
 static void requests_clear(struct image *image)
@@ -342,6 +343,7 @@ static void apply_broker(const struct applying *a, const struct record *r)
     node->broker.port = r->u.broker.port;
     node->broker.peer_address = text_copy(r->u.broker.peer_address);
     node->broker.rack = text_copy(r->u.broker.rack);
+    node->broker.listeners = NULL;
     node->broker.live = r->u.broker.live;
     node->broker.epoch =
         r->u.broker.epoch == 0 ? a->index.v : r->u.broker.epoch;
@@ -357,6 +359,42 @@ static void apply_broker_live(const struct applying *a, const struct record *r)
     }
     node->broker.live = r->u.broker.live;
     changed(a, IMAGE_BROKER, &node->broker, NULL, -1);
+}
+
+/* Follows the broker's registration. */
+static void apply_broker_listeners(const struct applying *a,
+                                   const struct record *r)
+{
+    struct broker_node *node = broker_find(a->image, r->u.listeners.node);
+    if (node != NULL) {
+        mem_free(node->broker.listeners);
+        node->broker.listeners = text_copy(r->u.listeners.listeners);
+    }
+}
+
+static void broker_remove(const struct applying *a, struct broker_node *node)
+{
+    struct image *image = a->image;
+    int at = 0;
+    while (image->brokers[at] != &node->broker) {
+        at++;
+        ASSERT(at < image->n_brokers);
+    }
+    image->n_brokers--;
+    memmove(&image->brokers[at], &image->brokers[at + 1],
+            (size_t)(image->n_brokers - at) * sizeof *image->brokers);
+    HASH_DEL(image->brokers_by_node, node);
+    broker_texts_free(&node->broker);
+    mem_free(node);
+    changed(a, IMAGE_BROKER, NULL, NULL, -1);
+}
+
+static void apply_broker_gone(const struct applying *a, const struct record *r)
+{
+    struct broker_node *node = broker_find(a->image, r->u.broker.node);
+    if (node != NULL && node->broker.epoch == r->u.broker.epoch) {
+        broker_remove(a, node);
+    }
 }
 
 /* Replica ids seen are given out. */
@@ -646,8 +684,7 @@ static void apply_dump_begin(struct image *image)
     requests_clear(image);
 }
 
-/* What the dump did not name is gone. Brokers are never forgotten by a record
- * yet, so a dump names them all. */
+/* What the dump did not name is gone. */
 static void apply_dump_end(const struct applying *a)
 {
     struct image *image = a->image;
@@ -655,6 +692,12 @@ static void apply_dump_end(const struct applying *a)
         struct topic_node *node = topic_by_id(image, &image->topics[i]->id);
         if (node->stale) {
             topic_remove(a, node);
+        }
+    }
+    for (int i = image->n_brokers; i-- > 0;) {
+        struct broker_node *node = broker_find(image, image->brokers[i]->node);
+        if (node->stale) {
+            broker_remove(a, node);
         }
     }
     changed(a, IMAGE_BROKER_CONFIG, NULL, NULL, -1);
@@ -673,6 +716,12 @@ static void apply_record(const struct applying *a, struct record *r)
             break;
         case RECORD_BROKER_LIVE:
             apply_broker_live(a, r);
+            break;
+        case RECORD_BROKER_LISTENERS:
+            apply_broker_listeners(a, r);
+            break;
+        case RECORD_BROKER_GONE:
+            apply_broker_gone(a, r);
             break;
         case RECORD_TOPIC:
             apply_topic(a, r);
@@ -755,6 +804,45 @@ enum err image_apply(struct image *image, log_index index,
     return e;
 }
 
+/* ---- addresses ----------------------------------------------------------- */
+/* "host:port" or "[host]:port" up to `end`. */
+static void address_split(const char *at, const char *end, const char **host,
+                          int32_t *host_size, int32_t *port)
+{
+    const char *colon = end;
+    while (colon > at && colon[-1] != ':') {
+        colon--;
+    }
+    *port = (int32_t)strtol(colon, NULL, 10);
+    const char *host_end = colon > at ? colon - 1 : at;
+    if (host_end - at >= 2 && at[0] == '[' && host_end[-1] == ']') {
+        at++;
+        host_end--;
+    }
+    *host = at;
+    *host_size = (int32_t)(host_end - at);
+}
+
+void image_broker_address(const struct image_broker *broker,
+                          const char *listener, const char **host,
+                          int32_t *host_size, int32_t *port)
+{
+    size_t n = listener == NULL ? 0 : strlen(listener);
+    const char *at = broker->listeners == NULL ? "" : broker->listeners;
+    while (n > 0 && *at != '\0') {
+        const char *end = at + strcspn(at, ",");
+        if ((size_t)(end - at) > n + 3 && memcmp(at, listener, n) == 0 &&
+            memcmp(at + n, "://", 3) == 0) {
+            address_split(at + n + 3, end, host, host_size, port);
+            return;
+        }
+        at = *end == ',' ? end + 1 : end;
+    }
+    *host = broker->host;
+    *host_size = (int32_t)strlen(broker->host);
+    *port = broker->port;
+}
+
 /* ---- dumping ------------------------------------------------------------- */
 struct dumping {
     struct buffer batch;
@@ -812,6 +900,9 @@ void image_dump(const struct image *image,
     dump_emit(&d);
     for (int i = 0; i < image->n_brokers; i++) {
         record_put_broker(dump_next(&d), image->brokers[i]);
+        if (image->brokers[i]->listeners != NULL) {
+            record_put_broker_listeners(&d.batch, image->brokers[i]);
+        }
         dump_emit(&d);
     }
     dump_configs(image, &d);

@@ -20,6 +20,8 @@ struct image_broker {
     int32_t port;
     char *peer_address; /* "host:port" of the peer listener */
     char *rack;         /* NULL: none */
+    char *listeners;    /* of every listener "NAME://host:port", with commas;
+                         * NULL: host and port are for all */
     bool live;          /* false: fenced (no heartbeat) */
     uint64_t epoch;     /* index of its newest registration */
 };
@@ -64,8 +66,8 @@ enum image_change_kind {
 };
 struct image_change {
     enum image_change_kind kind;
-    const struct image_broker *broker;
-    const struct image_topic *topic; /* deleted: still readable in the call */
+    const struct image_broker *broker; /* BROKER: NULL of one that is gone */
+    const struct image_topic *topic;   /* deleted: still readable in the call */
     int32_t partition; /* LEADER; PARTITIONS_ADDED: first new one */
 };
 typedef void (*image_change_fn)(void *arg, const struct image_change *change);
@@ -86,6 +88,12 @@ int image_brokers(const struct image *image,
                   const struct image_broker *const **out);
 const struct image_broker *image_broker(const struct image *image,
                                         node_id node);
+/* Where clients that came by this listener reach the broker; the first address
+ * if it advertises none for it. `host` points into the broker's text, without
+ * brackets, and is `host_size` long. */
+void image_broker_address(const struct image_broker *broker,
+                          const char *listener, const char **host,
+                          int32_t *host_size, int32_t *port);
 int image_topics(const struct image *image,
                  const struct image_topic *const **out);
 const struct image_topic *image_topic(const struct image *image,

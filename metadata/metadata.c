@@ -85,7 +85,7 @@ static void learn_address(struct metadata *m, const struct image_broker *b)
 static void tell_change(void *arg, const struct image_change *change)
 {
     struct metadata *m = arg;
-    if (change->kind == IMAGE_BROKER) {
+    if (change->kind == IMAGE_BROKER && change->broker != NULL) {
         learn_address(m, change->broker);
     }
     if (m->ops->changed != NULL) {
@@ -500,6 +500,7 @@ enum err metadata_new(const struct metadata_options *options,
     m->options.peer_address = copy(options->peer_address);
     m->options.advertised_host = copy(options->advertised_host);
     m->options.rack = copy(options->rack);
+    m->options.listeners = copy(options->listeners);
     m->ops = ops;
     m->arg = arg;
     m->role.leader = -1;
@@ -527,11 +528,9 @@ static void metadata_destroy(struct metadata *m)
     union {
         const char *in;
         char *out;
-    } texts[] = {{m->options.dir},
-                 {m->options.seeds},
-                 {m->options.peer_address},
-                 {m->options.advertised_host},
-                 {m->options.rack}};
+    } texts[] = {{m->options.dir},          {m->options.seeds},
+                 {m->options.peer_address}, {m->options.advertised_host},
+                 {m->options.rack},         {m->options.listeners}};
     if (m->turn_queued || m->n_works_out > 0) {
         return; /* comes again from there */
     }

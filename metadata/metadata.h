@@ -24,6 +24,8 @@ struct metadata_options {
     const char *peer_address; /* own, as others reach it */
     const char *advertised_host;
     int32_t advertised_port;
+    const char *listeners; /* every "NAME://host:port", with commas; NULL: one
+                            * address for all */
     const char *rack;      /* NULL: none */
     uint32_t heartbeat_ms; /* broker to metadata leader, 200 */
     uint32_t session_ms;   /* fenced after this silence, 3000 */
@@ -138,6 +140,7 @@ struct metadata_call {
                                             * freed after cb returns */
     int64_t first_id;                      /* metadata_allocate_producer_ids */
     struct metadata_quorum quorum;         /* metadata_sync */
+    char sentence[256];                    /* metadata_unregister: why not */
     /* private */
     void *impl;
 };
@@ -180,6 +183,10 @@ void metadata_alter_configs(struct metadata *m,
 /* A block of `producer_id_block` ids that nobody else gets. */
 void metadata_allocate_producer_ids(struct metadata *m, uint32_t timeout_ms,
                                     struct metadata_call *call);
+/* Forgets a broker that does not run: BROKER_ID_NOT_REGISTERED, or
+ * INVALID_REQUEST of one that is live. It may come back and register anew. */
+void metadata_unregister(struct metadata *m, node_id node, uint32_t timeout_ms,
+                         struct metadata_call *call);
 /* This broker's partition leads now (or lost its leader): reported to the
  * metadata leader in batches. Fire and forget; repeated until recorded. */
 void metadata_report_leader(struct metadata *m, const struct group_id *group,

@@ -95,6 +95,23 @@ void record_put_broker_live(struct buffer *b, node_id node, uint64_t epoch,
     record_end(b, body);
 }
 
+void record_put_broker_listeners(struct buffer *b,
+                                 const struct image_broker *broker)
+{
+    size_t body = record_begin(b, RECORD_BROKER_LISTENERS);
+    codec_put_i32(b, broker->node);
+    codec_put_text(b, broker->listeners);
+    record_end(b, body);
+}
+
+void record_put_broker_gone(struct buffer *b, node_id node, uint64_t epoch)
+{
+    size_t body = record_begin(b, RECORD_BROKER_GONE);
+    codec_put_i32(b, node);
+    codec_put_u64(b, epoch);
+    record_end(b, body);
+}
+
 static void put_partitions(struct buffer *b, int32_t n,
                            const struct image_partition *partitions)
 {
@@ -330,6 +347,14 @@ static void get_body(struct reader *r, struct record *out)
             out->u.broker.node = codec_get_i32(r);
             out->u.broker.epoch = codec_get_u64(r);
             out->u.broker.live = codec_get_bool(r);
+            break;
+        case RECORD_BROKER_LISTENERS:
+            out->u.listeners.node = codec_get_i32(r);
+            out->u.listeners.listeners = codec_get_text(r);
+            break;
+        case RECORD_BROKER_GONE:
+            out->u.broker.node = codec_get_i32(r);
+            out->u.broker.epoch = codec_get_u64(r);
             break;
         case RECORD_TOPIC:
             get_topic(r, out);

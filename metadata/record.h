@@ -20,6 +20,8 @@
  * 11 REQUEST       uuid request, u64 index (0: of the entry), blob answer
  * 12 DUMP_BEGIN    -: what the dump does not name is gone at its end
  * 13 DUMP_END      -
+ * 14 BROKER_LISTENERS i32 node, text listeners; behind its BROKER
+ * 15 BROKER_GONE   i32 node, u64 epoch; only of that epoch
  *
  * partitions: u32 count; each: u8 count of replicas, each u64 id and i32
  * node; i32 leader, i32 epoch. configs: u32 count; each text name, text value.
@@ -48,7 +50,9 @@ enum record_type {
     RECORD_COUNTERS = 10,
     RECORD_REQUEST = 11,
     RECORD_DUMP_BEGIN = 12,
-    RECORD_DUMP_END = 13
+    RECORD_DUMP_END = 13,
+    RECORD_BROKER_LISTENERS = 14,
+    RECORD_BROKER_GONE = 15
 };
 
 struct record_config {
@@ -68,7 +72,11 @@ struct record {
             int32_t port;
             bool live;
             uint64_t epoch;
-        } broker; /* BROKER_LIVE: node, epoch and live */
+        } broker; /* BROKER_LIVE: node, epoch and live; GONE: the first two */
+        struct {
+            node_id node;
+            struct text listeners;
+        } listeners;
         struct {
             struct uuid id;
             struct text name;
@@ -110,6 +118,9 @@ void record_put_cluster(struct buffer *b, const struct uuid *cluster);
 void record_put_broker(struct buffer *b, const struct image_broker *broker);
 void record_put_broker_live(struct buffer *b, node_id node, uint64_t epoch,
                             bool live);
+void record_put_broker_listeners(struct buffer *b,
+                                 const struct image_broker *broker);
+void record_put_broker_gone(struct buffer *b, node_id node, uint64_t epoch);
 void record_put_topic(struct buffer *b, const struct image_topic *topic);
 void record_put_topic_deleted(struct buffer *b, const struct uuid *id);
 void record_put_partitions(struct buffer *b, const struct uuid *id,

@@ -640,6 +640,25 @@ static const struct metadata_ops metadata_callbacks = {
     .local_leader = metadata_local_leader,
 };
 
+#define LISTENER_TEXT (CONFIG_LISTENER_NAME_MAX + LIMIT_ADDRESS + 16)
+
+/* Every advertised address with the name of its listener. */
+static const char *listeners_text(const struct broker *b, char *out,
+                                  size_t size)
+{
+    size_t n = 0;
+    out[0] = '\0';
+    for (int i = 0; i < b->addresses.n; i++) {
+        char address[LIMIT_ADDRESS + 16];
+        const struct config_listener *a = &b->addresses.advertised[i];
+        address_of(a->host, a->port, address, sizeof address);
+        n += (size_t)snprintf(out + n, size - n, "%s%s://%s", i > 0 ? "," : "",
+                              b->addresses.listen[i].name, address);
+        ASSERT(n < size);
+    }
+    return out;
+}
+
 static void start_metadata(struct broker *b)
 {
     struct broker_shard *s = b->shards[0];
@@ -653,7 +672,11 @@ static void start_metadata(struct broker *b)
              e == ERR_BUSY ? "the port is in use" : err_text(e));
         return;
     }
+    char listeners[CONFIG_LISTENERS_MAX * LISTENER_TEXT];
     struct metadata_options options = {
+        .listeners = b->addresses.n < 2
+                         ? NULL
+                         : listeners_text(b, listeners, sizeof listeners),
         .env = b->env,
         .host = s->host,
         .transport = s->transport,

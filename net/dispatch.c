@@ -47,6 +47,7 @@ static const struct {
     {API_DESCRIBE_CLIENT_QUOTAS, api_describe_client_quotas},
     {API_ALTER_CLIENT_QUOTAS, api_alter_client_quotas},
     {API_OFFSET_DELETE, api_offset_delete},
+    {API_UNREGISTER_BROKER, api_unregister_broker},
 };
 
 #define N_HANDLERS (sizeof handlers / sizeof handlers[0])

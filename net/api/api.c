@@ -71,6 +71,18 @@ void api_partition_state(struct request *rq, const struct image_topic *topic,
     }
 }
 
+struct api_address api_address_of(struct request *rq,
+                                  const struct image_broker *broker)
+{
+    const char *host = NULL;
+    int32_t n = 0;
+    struct api_address out;
+    image_broker_address(broker, rq->listener, &host, &n, &out.port);
+    out.host =
+        (struct wire_str){.p = arena_copy(&rq->arena, host, (size_t)n), .n = n};
+    return out;
+}
+
 bool api_endpoint(const struct broker_shard *s, node_id node,
                   const struct image_broker **out)
 {

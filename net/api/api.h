@@ -47,6 +47,7 @@ void api_list_partition_reassignments(struct request *rq);
 void api_describe_client_quotas(struct request *rq);
 void api_alter_client_quotas(struct request *rq);
 void api_offset_delete(struct request *rq);
+void api_unregister_broker(struct request *rq);
 
 /* Kinds of resources that have a configuration. */
 enum api_resource {
@@ -95,7 +96,15 @@ struct api_partition_state {
 };
 void api_partition_state(struct request *rq, const struct image_topic *topic,
                          int32_t index, struct api_partition_state *out);
-/* Host and port that clients reach this broker by; false when unknown. */
+/* Where the client of this request reaches a broker: its address for the
+ * listener that the client came by. The text lives as long as the request. */
+struct api_address {
+    struct wire_str host;
+    int32_t port;
+};
+struct api_address api_address_of(struct request *rq,
+                                  const struct image_broker *broker);
+/* The broker by its number; false when unknown. */
 bool api_endpoint(const struct broker_shard *s, node_id node,
                   const struct image_broker **out);
 

@@ -31,11 +31,12 @@ void api_describe_cluster(struct request *rq)
         if (!brokers[i]->live && !in.include_fenced_brokers) {
             continue;
         }
+        struct api_address address = api_address_of(rq, brokers[i]);
         out.brokers[out.n_brokers++] =
             (struct describe_cluster_response_broker){
                 .broker_id = brokers[i]->node,
-                .host = wire_str_of(brokers[i]->host),
-                .port = brokers[i]->port,
+                .host = address.host,
+                .port = address.port,
                 .rack = wire_str_of(brokers[i]->rack),
                 .is_fenced = !brokers[i]->live,
             };

@@ -128,11 +128,12 @@ static void hint_leader(struct fetch_call *call, struct fetch_part *part)
         out->node_endpoints = api_alloc(call->rq, (size_t)call->n_parts,
                                         sizeof *out->node_endpoints);
     }
+    struct api_address address = api_address_of(call->rq, to.broker);
     out->node_endpoints[out->n_node_endpoints++] =
         (struct fetch_response_node_endpoint){
             .node_id = to.node,
-            .host = api_copy(call->rq, to.broker->host),
-            .port = to.broker->port,
+            .host = address.host,
+            .port = address.port,
             .rack = api_copy(call->rq, to.broker->rack),
         };
 }

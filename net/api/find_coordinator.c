@@ -52,8 +52,9 @@ static void find_one(struct request *rq, int8_t type, struct wire_str key,
         return;
     }
     out->node_id = leader;
-    out->host = wire_str_of(b->host);
-    out->port = b->port;
+    struct api_address address = api_address_of(rq, b);
+    out->host = address.host;
+    out->port = address.port;
 }
 
 static void answer(struct find_call *call)

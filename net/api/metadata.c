@@ -28,10 +28,11 @@ static void answer_brokers(struct request *rq, struct metadata_response *out)
         if (!brokers[i]->live) {
             continue;
         }
+        struct api_address address = api_address_of(rq, brokers[i]);
         out->brokers[out->n_brokers++] = (struct metadata_response_broker){
             .node_id = brokers[i]->node,
-            .host = wire_str_of(brokers[i]->host),
-            .port = brokers[i]->port,
+            .host = address.host,
+            .port = address.port,
             .rack = wire_str_of(brokers[i]->rack),
         };
     }

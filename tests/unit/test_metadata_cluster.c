@@ -904,6 +904,21 @@ START_TEST(test_sync__sees_what_was_committed)
     finish(&s);
     ck_assert_int_eq(s.error, KAFKA_NONE);
     ck_assert_ptr_nonnull(image_topic(metadata_image(far->m), "fresh", 5));
+    /* and it tells of the quorum, as the leader sees it */
+    const struct metadata_quorum *q = &s.call.quorum;
+    ck_assert_int_eq(q->n_voters, 3);
+    ck_assert_int_eq(image_broker(metadata_image(far->m), q->leader)->node,
+                     metadata_leader(leader->m));
+    ck_assert_uint_gt(q->committed.v, 0);
+    for (int i = 0; i < q->n_voters; i++) {
+        const struct metadata_voter *v = &q->voters[i];
+        ck_assert_uint_gt(v->end.v, 0);
+        ck_assert_int_gt(v->heard_ms, 0);
+        ck_assert(v->node != q->leader || v->caught_up_ms == v->heard_ms);
+        ck_assert(uuid_equal(
+            &v->directory,
+            &image_broker(metadata_image(far->m), v->node)->directory));
+    }
 }
 END_TEST
 

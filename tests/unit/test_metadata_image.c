@@ -49,6 +49,13 @@ static void put_broker(struct buffer *b, node_id node, uint64_t epoch)
     record_put_broker(b, &broker);
 }
 
+static void put_listeners(struct buffer *b, node_id node)
+{
+    char listeners[] = "PLAINTEXT://out.side:9092,IN://[::1]:29092,I://i:1";
+    struct image_broker broker = {.node = node, .listeners = listeners};
+    record_put_broker_listeners(b, &broker);
+}
+
 struct changes {
     int n[IMAGE_LEADER + 1];
 };
@@ -76,6 +83,7 @@ static struct image *sample(void)
     record_batch_begin(&b);
     record_put_cluster(&b, &cluster);
     put_broker(&b, 3, 0);
+    put_listeners(&b, 3);
     put_broker(&b, 1, 0);
     put_broker(&b, 2, 0);
     apply(image, 2, &b, NULL);
@@ -170,9 +178,11 @@ START_TEST(test_image__dump_over_older_image)
     record_batch_begin(&b);
     record_put_topic_deleted(&b, &DIRECTORY);
     put_orders(&b, (struct uuid){{77}}, "new");
+    record_put_broker_gone(&b, 1, image_broker(image, 1)->epoch);
     apply(image, 6, &b, NULL);
     image_dump(image, load_one, behind);
     assert_same(image, behind);
+    ck_assert_ptr_null(image_broker(behind, 1));
     ck_assert_ptr_null(image_topic(behind, "a.first", 7));
     buffer_free(&b);
     image_free(behind);
@@ -214,6 +224,70 @@ START_TEST(test_image__liveness_is_of_one_registration)
     record_put_broker_live(&b, 2, 2, false);
     apply(image, 8, &b, NULL);
     ck_assert(!image_broker(image, 2)->live);
+    buffer_free(&b);
+    image_free(image);
+}
+END_TEST
+
+static void assert_address(const struct image_broker *broker,
+                           const char *listener, const char *want_host,
+                           int32_t want_port)
+{
+    const char *host = NULL;
+    int32_t n = 0, port = 0;
+    image_broker_address(broker, listener, &host, &n, &port);
+    ck_assert_int_eq(n, (int)strlen(want_host));
+    ck_assert_mem_eq(host, want_host, (size_t)n);
+    ck_assert_int_eq(port, want_port);
+}
+
+/* Clients are told the address of the listener that they came by. */
+START_TEST(test_image__addresses_by_listener)
+{
+    struct image *image = sample();
+    struct buffer b = {0};
+    const struct image_broker *broker = image_broker(image, 3);
+    assert_address(broker, "PLAINTEXT", "out.side", 9092);
+    assert_address(broker, "IN", "::1", 29092);
+    assert_address(broker, "I", "i", 1);
+    assert_address(broker, "PLAIN", "localhost", 9092);
+    assert_address(broker, "", "localhost", 9092);
+    assert_address(broker, NULL, "localhost", 9092);
+    assert_address(image_broker(image, 1), "IN", "localhost", 9092);
+    record_batch_begin(&b);
+    put_broker(&b, 3, 0); /* registers again, with one address */
+    put_listeners(&b, 99);
+    apply(image, 8, &b, NULL);
+    assert_address(broker, "IN", "localhost", 9092);
+    buffer_free(&b);
+    image_free(image);
+}
+END_TEST
+
+START_TEST(test_image__broker_forgotten)
+{
+    struct image *image = sample();
+    struct changes c = {0};
+    struct buffer b = {0};
+    const struct image_broker *const *brokers;
+    uint64_t epoch = image_broker(image, 2)->epoch;
+    record_batch_begin(&b);
+    record_put_broker_gone(&b, 2, epoch - 1); /* registered again since */
+    record_put_broker_gone(&b, 77, epoch);
+    apply(image, 8, &b, &c);
+    ck_assert_ptr_nonnull(image_broker(image, 2));
+    ck_assert_int_eq(c.n[IMAGE_BROKER], 0);
+    record_put_broker_gone(&b, 2, epoch);
+    apply(image, 9, &b, &c);
+    ck_assert_ptr_null(image_broker(image, 2));
+    ck_assert_int_eq(c.n[IMAGE_BROKER], 1);
+    ck_assert_int_eq(image_brokers(image, &brokers), 2);
+    ck_assert_int_eq(brokers[0]->node, 1);
+    ck_assert_int_eq(brokers[1]->node, 3);
+    put_broker(&b, 2, 0); /* it may come back */
+    apply(image, 10, &b, &c);
+    ck_assert_int_eq(image_brokers(image, &brokers), 3);
+    ck_assert_int_eq(brokers[1]->node, 2);
     buffer_free(&b);
     image_free(image);
 }
@@ -275,6 +349,8 @@ START_TEST(test_record__damaged_bytes)
     record_batch_begin(&b);
     put_orders(&b, ORDERS, "orders");
     put_broker(&b, 4, 9);
+    put_listeners(&b, 4);
+    record_put_broker_gone(&b, 4, 8);
     for (size_t n = 2; n < b.size; n++) {
         struct image *image = image_new();
         uint8_t *exact = mem_alloc(n);
@@ -381,6 +457,8 @@ int main(void)
     tcase_add_test(c, test_image__dump_over_older_image);
     tcase_add_test(c, test_image__leader_epoch_never_goes_back);
     tcase_add_test(c, test_image__liveness_is_of_one_registration);
+    tcase_add_test(c, test_image__addresses_by_listener);
+    tcase_add_test(c, test_image__broker_forgotten);
     tcase_add_test(c, test_image__changes_of_topics);
     tcase_add_test(c, test_image__requests_are_bounded);
     tcase_add_test(c, test_record__damaged_bytes);

@@ -277,6 +277,58 @@ START_TEST(test_delete)
 }
 END_TEST
 
+/* A topic is named in one way and once; else it stays. */
+START_TEST(test_delete__badly_named)
+{
+    struct metadata_topic_result a = create_plain("a", 1, 1);
+    struct metadata_topic_result b = create_plain("b", 1, 1);
+    create_plain("c", 1, 1);
+    const struct uuid other = {{1, 2}};
+    const struct metadata_topic_ref refs[] = {
+        {.name = "a", .id = a.id},
+        {.name = NULL},
+        {.name = "b"},
+        {.id = b.id},
+        {.id = other},
+        {.id = other},
+        {.name = "none"},
+        {.name = "none"},
+        {.name = "c"},
+    };
+    const struct change c = {.kind = CHANGE_DELETE_TOPICS,
+                             .n = sizeof refs / sizeof *refs,
+                             .u.delete = refs};
+    struct metadata_topic_result *r = run(&c);
+    for (int i = 0; i < c.n - 1; i++) {
+        ck_assert_msg(r[i].error == KAFKA_INVALID_REQUEST, "%d: %d", i,
+                      r[i].error);
+    }
+    ck_assert_int_eq(r[c.n - 1].error, KAFKA_NONE);
+    ck_assert_ptr_nonnull(image_topic(image, "a", 1));
+    ck_assert_ptr_nonnull(image_topic(image, "b", 1));
+    ck_assert_ptr_null(image_topic(image, "c", 1));
+}
+END_TEST
+
+START_TEST(test_unregister)
+{
+    struct change c = {.kind = CHANGE_UNREGISTER, .u.unregister = 9};
+    run(&c);
+    ck_assert_int_eq(d.answer.error, KAFKA_BROKER_ID_NOT_REGISTERED);
+    c.u.unregister = 3;
+    run(&c);
+    ck_assert_int_eq(d.answer.error, KAFKA_INVALID_REQUEST);
+    ck_assert_ptr_nonnull(strstr(d.answer.sentence, "running"));
+    ck_assert_ptr_nonnull(image_broker(image, 3));
+    add_broker(3, false);
+    run(&c);
+    ck_assert_int_eq(d.answer.error, KAFKA_NONE);
+    ck_assert_ptr_null(image_broker(image, 3));
+    run(&c);
+    ck_assert_int_eq(d.answer.error, KAFKA_BROKER_ID_NOT_REGISTERED);
+}
+END_TEST
+
 START_TEST(test_more_partitions)
 {
     create_plain("a", 2, 2);
@@ -357,6 +409,11 @@ START_TEST(test_register)
     ck_assert_int_eq(d.answer.error, KAFKA_NONE);
     ck_assert_str_eq(image_broker(image, 2)->host, "new");
     ck_assert_uint_eq(image_broker(image, 2)->epoch, version);
+    ck_assert_ptr_null(image_broker(image, 2)->listeners);
+    char listeners[] = "A://a:1,B://b:2";
+    c.u.broker.listeners = listeners;
+    run(&c);
+    ck_assert_str_eq(image_broker(image, 2)->listeners, listeners);
     c.u.broker.directory.b[0] = 77;
     run(&c);
     ck_assert_int_ne(d.answer.error, KAFKA_NONE);
@@ -439,6 +496,8 @@ int main(void)
     tcase_add_test(c, test_create__configs);
     tcase_add_test(c, test_create__brokers_down);
     tcase_add_test(c, test_delete);
+    tcase_add_test(c, test_delete__badly_named);
+    tcase_add_test(c, test_unregister);
     tcase_add_test(c, test_more_partitions);
     tcase_add_test(c, test_alter_configs);
     tcase_add_test(c, test_register);
