@@ -152,7 +152,9 @@ static void compaction_begin(struct partition *p)
     c->delete_retention_ms = p->config.delete_retention_ms;
     c->from = p->compacted.v > p->log_start.v ? p->compacted : p->log_start;
     c->to = k->inputs[k->n_inputs - 1].end;
-    c->map = offset_map_new(LIMIT_COMPACTION_MAP, secret);
+    size_t memory = p->shard->options.compaction_bytes;
+    c->map =
+        offset_map_new(memory == 0 ? LIMIT_COMPACTION_MAP : memory, secret);
     take_producers(p, c);
     for (size_t i = 0; i < k->n_inputs; i++) {
         k->bytes_before += k->inputs[i].bytes;

@@ -50,6 +50,7 @@ struct partition_shard_options {
     uint64_t read_bytes_max; /* memory of file reads, until released */
     uint64_t lent_bytes_max; /* of the log buffer, lent to fetches; beyond it
                               * they get copies. 0: as read_bytes_max */
+    size_t compaction_bytes; /* memory of a compaction's keys; 0: as usual */
 };
 struct partition_shard *partition_shard_new(
     const struct partition_shard_options *options);

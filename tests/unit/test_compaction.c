@@ -13,6 +13,7 @@
 #include "tests/unit/fake_group.h"
 
 #define DATA "/data"
+#define KEYS_MAX 3000
 #define KEYS 40
 #define RECORDS 20000
 
@@ -54,7 +55,8 @@ static void boot(struct env *env, void *arg)
     struct partition_shard_options options = {.env = env,
                                               .dir = DATA "/topics",
                                               .open_files_max = 8,
-                                              .read_bytes_max = 1 << 20};
+                                              .read_bytes_max = 1 << 20,
+                                              .compaction_bytes = 1};
     struct group_creation creation = {.id = {{{7}}, 3}, .self = 5};
     struct partition_ops ops = {.closed = on_partition_closed};
     (void)arg;
@@ -240,7 +242,8 @@ static struct {
     struct partition_fetch req;
     bool done;
     int64_t next;
-    int64_t seen[KEYS]; /* newest offset of each key; -1 none */
+    int64_t seen[KEYS_MAX]; /* newest offset of each key; -1 none */
+    int64_t producer[4];    /* last offset of its newest batch */
     int records, batches, empty, tombstones;
     int twice; /* records below `compacted` whose key came before */
 } reading;
@@ -285,6 +288,9 @@ static void read_batch(const uint8_t *at, size_t size)
     }
     ck_assert_int_eq(r.status, ERR_OK);
     batch_records_close(&r);
+    if (h.producer_id > 0) {
+        reading.producer[h.producer_id] = batch_last_offset(&h).v;
+    }
     reading.batches++;
     reading.empty += h.record_count == 0;
     reading.next = batch_last_offset(&h).v + 1;
@@ -333,9 +339,9 @@ static void call_fetch(struct env *env, void *arg)
  * same table. */
 static void check_table(void)
 {
-    int64_t newest[KEYS];
+    static int64_t newest[KEYS_MAX];
     memset(&reading, 0, sizeof reading);
-    for (int i = 0; i < KEYS; i++) {
+    for (int i = 0; i < KEYS_MAX; i++) {
         reading.seen[i] = newest[i] = -1;
     }
     reading.next = partition_log_start(w.p).v;
@@ -352,7 +358,13 @@ static void check_table(void)
     for (int64_t i = partition_log_start(w.p).v; i < model.end; i++) {
         newest[model.records[i].key] = i;
     }
-    for (int i = 0; i < KEYS; i++) {
+    for (int pid = 1; pid <= 3; pid++) {
+        int64_t last = model.last_base[pid] + model.last_n[pid] - 1;
+        if (model.last_n[pid] > 0 && last >= partition_log_start(w.p).v) {
+            ck_assert_int_eq(reading.producer[pid], last);
+        }
+    }
+    for (int i = 0; i < KEYS_MAX; i++) {
         if (newest[i] < 0) {
             ck_assert_int_eq(reading.seen[i], -1);
         } else if (reading.seen[i] != newest[i]) {
@@ -551,6 +563,87 @@ START_TEST(test_offset_map__grows_up_to_its_bound)
 }
 END_TEST
 
+/* More keys than there is memory for: several runs, each a bit further, and no
+ * tombstone goes while there is something that it takes back. */
+START_TEST(test_compaction__several_runs)
+{
+    world_begin(4);
+    w.config.min_cleanable_dirty_ratio = 0;
+    w.config.delete_retention_ms = 0;
+    partition_configure(w.p, &w.config);
+    for (int i = 0; i < 400; i++) {
+        produce(6, KEYS_MAX, 0, CODEC_NONE, 0);
+    }
+    for (int i = 0; i < 400; i++) {
+        produce(6, KEYS_MAX, 0, CODEC_NONE, 70);
+    }
+    for (int i = 0; i < 40; i++) {
+        produce(6, 1, 0, CODEC_NONE, 0);
+    }
+    settle();
+    int64_t last = 0;
+    int runs = 0;
+    for (int i = 0; i < 100 && runs < 4; i++) {
+        compact_all();
+        check_table();
+        ck_assert_int_eq(reading.twice, 0);
+        ck_assert_int_ge(w.p->compacted.v, last);
+        runs += w.p->compacted.v > last;
+        last = w.p->compacted.v;
+    }
+    ck_assert_int_ge(runs, 4);
+    sim_run_for(w.sim, 300 * SIM_S);
+    check_table();
+    ck_assert_int_eq(reading.twice, 0);
+    ck_assert_int_lt(reading.tombstones, 100);
+    verify();
+    world_end();
+}
+END_TEST
+
+static struct segment_view held;
+static void call_hold(struct env *env, void *arg)
+{
+    (void)env;
+    if (arg != NULL) {
+        partition_view_take(w.p, 0, &held);
+    } else {
+        partition_view_give(w.p, &held);
+    }
+}
+
+/* Who began to read before the switch finds the files, however late. */
+START_TEST(test_compaction__reader_under_way)
+{
+    world_begin(5);
+    produce_some(150, KEYS);
+    settle();
+    memset(&held, 0, sizeof held);
+    sim_node_call(w.node, 0, call_hold, &w);
+    sim_run_for(w.sim, 20 * SIM_S);
+    ck_assert_uint_gt(w.p->n_retired, 0);
+    check_table(); /* others read what is new, and their files may go */
+    ck_assert_uint_gt(w.p->n_retired, 0);
+    struct side_cursor c = {0};
+    struct side_entry e;
+    int n = 0;
+    ck_assert_int_eq(segment_view_open(&held, true), ERR_OK);
+    while (side_cursor_next(&held, &c, &e) == ERR_OK) {
+        ck_assert_uint_eq(e.gone, 0);
+        n++;
+    }
+    side_cursor_free(&c);
+    ck_assert_int_gt(n, 5);
+    sim_node_call(w.node, 0, call_hold, NULL);
+    sim_run_for(w.sim, 20 * SIM_S);
+    ck_assert(at_rest(NULL));
+    check_table();
+    ck_assert_int_eq(reading.twice, 0);
+    verify();
+    world_end();
+}
+END_TEST
+
 /* A run that is cut off after any number of steps of the simulator leaves a log
  * that says the same, and the next one finishes it. */
 START_TEST(test_compaction__crash_after_every_step)
@@ -645,6 +738,8 @@ int main(void)
     tcase_add_test(tc, test_compaction__tombstones);
     tcase_add_test(tc, test_compaction__ratio_and_lag);
     tcase_add_test(tc, test_offset_map__grows_up_to_its_bound);
+    tcase_add_test(tc, test_compaction__several_runs);
+    tcase_add_test(tc, test_compaction__reader_under_way);
     tcase_add_loop_test(tc, test_compaction__crash_after_every_step, 0, 5);
     tcase_add_loop_test(tc, test_compaction__random, 0, 40);
     suite_add_tcase(suite, tc);
