@@ -381,6 +381,11 @@ const struct config_key config_broker_table[] = {
         "Default of the topics' segment.jitter.ms."),
     DYNAMIC("log.roll.ms", LONG, NULL, 1, INT64_MAX, NULL,
         "Default of the topics' segment.ms."),
+    STATIC("log.scrub.max.bytes.per.second", LONG, "4194304", 0, INT64_MAX,
+        NULL,
+        "How much of what is stored each shard reads in the background, round "
+        "and round, to find damaged bytes and to repair them from other "
+        "replicas; 0: none."),
     DYNAMIC("log.segment.bytes", INT, "1073741824", 14, INT32_MAX, NULL,
         "Default of the topics' segment.bytes."),
     NO_OP("log.segment.delete.delay.ms", LONG, "60000", false, 0, INT64_MAX,

@@ -23,7 +23,8 @@
  * maximum timestamp, u64 id of its compaction, i64 horizon.
  *
  * A file's number is base * 4 + what it is; of the snapshot of producer state
- * its log index * 4 + 2. */
+ * its log index * 4 + 2; of a single entry, log index * 4 + 3: its payload at 0,
+ * its slot of the side file at REPAIR_SLOT_AT. */
 #include "raft/catchup.h"
 
 #include "base/assert.h"
@@ -41,7 +42,8 @@
 enum transfer_file {
     TRANSFER_LOG = 0,
     TRANSFER_SIDE = 1,
-    TRANSFER_SNAPSHOT = 2
+    TRANSFER_SNAPSHOT = 2,
+    TRANSFER_ENTRY = 3, /* one entry, for repair (repair.c) */
 };
 static const char *const suffixes[] = {"log", "side", "producers"};
 
@@ -146,6 +148,9 @@ static enum err read_begin(void *sm, struct catchup_job *job)
     enum transfer_file kind = (enum transfer_file)(job->range.file & 3);
     int64_t number = (int64_t)(job->range.file >> 2);
     size_t i = 0;
+    if (kind == TRANSFER_ENTRY) {
+        return repair_serve_begin(p, job);
+    }
     if (kind == TRANSFER_SNAPSHOT) {
         if ((uint64_t)number != p->settled.snapshot_index.v ||
             !range_within(&job->range, p->settled.snapshot_bytes)) {
@@ -180,6 +185,10 @@ static enum err read_begin(void *sm, struct catchup_job *job)
 static void read_end(void *sm, struct catchup_job *job)
 {
     struct transfer_read *r = job->arg;
+    if ((job->range.file & 3) == TRANSFER_ENTRY) {
+        repair_serve_end(job);
+        return;
+    }
     struct partition *p = r->partition;
     (void)sm;
     partition_view_give(p, &r->view);

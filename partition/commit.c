@@ -230,6 +230,7 @@ static void on_closed(void *sm)
     env_timer_stop(&p->leaderless);
     partition_fail_waiting(p, KAFKA_NOT_LEADER_OR_FOLLOWER);
     compaction_closed(p);
+    repair_stop(p);
     partition_unref(p);
 }
 

@@ -26,6 +26,14 @@ void list_move(struct partition_link *to, struct partition_link *from)
     }
 }
 
+#define SCRUB_MS 250 /* as repair.c counts its rate */
+
+static void scrub_tick(struct env_timer *timer)
+{
+    repair_scrub(timer->arg);
+    env_timer_start(timer, SCRUB_MS);
+}
+
 /* ---- shard --------------------------------------------------------------- */
 struct partition_shard *partition_shard_new(
     const struct partition_shard_options *options)
@@ -41,6 +49,8 @@ struct partition_shard *partition_shard_new(
     }
     env_timer_init(options->env, &shard->maintenance, retention_run, shard);
     env_timer_start(&shard->maintenance, MAINTENANCE_MS);
+    env_timer_init(options->env, &shard->scrub, scrub_tick, shard);
+    env_timer_start(&shard->scrub, SCRUB_MS);
     return shard;
 }
 
@@ -49,6 +59,7 @@ void partition_shard_free(struct partition_shard *shard)
     ASSERT(list_empty(&shard->partitions) && list_empty(&shard->reads));
     ASSERT(shard->read_bytes == 0);
     env_timer_stop(&shard->maintenance);
+    env_timer_stop(&shard->scrub);
     file_cache_free(shard->files);
     mem_free(shard->dir);
     mem_free(shard);
@@ -448,4 +459,5 @@ void partition_tell_damage(struct partition *p, kafka_offset offset)
                   "not served (directory %s)",
                   p->name, (long long)offset.v, p->dir);
     }
+    repair_found(p, offset);
 }

@@ -79,6 +79,9 @@ struct partition_shard {
     struct partition_link partitions; /* in order of opening */
     uint64_t next_number;
     struct env_timer maintenance;
+    struct env_timer scrub;
+    uint64_t scrub_number; /* of the partition that was scrubbed last */
+    uint64_t scrub_debt;   /* bytes read beyond what the rate allows */
     struct partition *compacting; /* one at a time; NULL: none */
     uint64_t read_bytes;          /* in use */
     struct partition_link reads;  /* waiting for read_bytes */
@@ -133,6 +136,11 @@ struct partition {
     struct partition_transfer *transfer; /* being received, or NULL */
     kafka_offset told; /* ops->applied was called up to here */
     bool damage_told;  /* the log line about it was written */
+    struct repair *repair;   /* under way, or NULL */
+    uint64_t repair_at_ms;   /* not before: something could not be fetched */
+    bool repair_wanted;      /* of what is at repair_offset */
+    kafka_offset repair_offset;
+    kafka_offset scrub_next; /* the segment that holds it is next */
 
     /* who waits */
     struct partition_link wait_commit, wait_durable; /* by index */
@@ -231,6 +239,22 @@ void compaction_closed(struct partition *p);
 
 /* fetch.c */
 void fetch_next_waiting(struct partition_shard *shard);
+
+/* repair.c */
+struct catchup_job;
+/* Damage was found at or near `offset`: the segment is looked through and what
+ * is damaged is fetched from peers and written in its place. */
+void repair_found(struct partition *p, kafka_offset offset);
+/* The group is closed, or another state is being restored. */
+void repair_stop(struct partition *p);
+/* Looks at a bit more of what is settled; `bytes` are read at most. True when
+ * something was read. */
+void repair_scrub(struct partition_shard *shard);
+/* A peer asks for one entry. */
+#define REPAIR_SLOT_AT (UINT64_C(1) << 40)
+MUST_USE enum err repair_serve_begin(struct partition *p,
+                                     struct catchup_job *job);
+void repair_serve_end(struct catchup_job *job);
 
 /* catchup.c */
 struct catchup_ops;

@@ -675,7 +675,7 @@ static enum err plan_make(struct segment_view *v, uint64_t slot,
     return plan->n > 0 || status == ERR_NOT_FOUND ? ERR_OK : status;
 }
 
-static bool batch_matches(const uint8_t *batch, const struct side_entry *e)
+bool segment_batch_is(const uint8_t *batch, const struct side_entry *e)
 {
     return crc32c(0, batch, BATCH_CRC_FROM) == e->head_crc &&
            batch_is_whole(batch, e->size) && get_i64(batch) == e->base_offset.v;
@@ -696,7 +696,7 @@ enum err segment_read(struct segment_view *v, uint64_t slot, size_t max_bytes,
         bad->v = status == ERR_CORRUPT ? plan.entries[0].base_offset.v : -1;
     }
     for (uint32_t i = 0; i < plan.n && status == ERR_OK; i++) {
-        if (!batch_matches(*data + *size, &plan.entries[i])) {
+        if (!segment_batch_is(*data + *size, &plan.entries[i])) {
             *bad = plan.entries[i].base_offset;
             status = i == 0 ? ERR_CORRUPT : ERR_OK;
             break;

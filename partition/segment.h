@@ -112,6 +112,8 @@ struct segment_view {
     struct file_use log, side; /* opened here when they are not */
     uint32_t era;              /* private to partition.c; 0: not taken */
 };
+/* Are these e->size bytes the batch that the entry names, unharmed? */
+bool segment_batch_is(const uint8_t *batch, const struct side_entry *e);
 MUST_USE enum err segment_view_open(struct segment_view *v, bool need_log);
 
 /* The batch that holds `offset`, or the first one behind it. ERR_NOT_FOUND:

@@ -338,6 +338,7 @@ static enum err restore_files(struct partition *p)
 /* Forgets everything: a new state is about to be restored. */
 static void reset(struct partition *p)
 {
+    repair_stop(p);
     while (p->ring.count > 0) {
         ring_pop_back(&p->ring);
     }

@@ -34,6 +34,7 @@
 
 #include "base/buffer.h"
 #include "raft/group.h"
+#include "raft/transport.h"
 
 /* Bytes of a manifest: some ten thousand segments at 40 bytes. */
 #define CATCHUP_MANIFEST_MAX (1u << 20)
@@ -120,6 +121,28 @@ struct catchup_ops {
      * settle job's arg is to be freed here too. */
     void (*receive_end)(void *sm, bool switched);
 };
+
+/* Bytes of one range from another replica, whoever leads: for what is damaged
+ * here. The peers are asked one after the other (their read_begin answers)
+ * until `check` takes what came. Owned by the caller until `cb`. */
+struct group_fetch {
+    struct catchup_range range;
+    /* Are these (range.size) bytes what is wanted? */
+    bool (*check)(struct group_fetch *fetch, const uint8_t *bytes);
+    /* ERR_OK, `bytes` valid during the call; ERR_NOT_FOUND: no peer that can
+     * be reached has them. Never inside group_fetch. */
+    void (*cb)(struct group_fetch *fetch, enum err status,
+               const uint8_t *bytes);
+    void *arg;
+    /* private */
+    struct group *group;
+    int peer;
+    struct rpc_call call;
+    bool calling;
+};
+/* False: there are no peers. */
+bool group_fetch(struct group *group, struct group_fetch *fetch);
+void group_fetch_cancel(struct group_fetch *fetch); /* twice is fine */
 
 /* Is this replica receiving? And how many bytes of how many are missing (0 of
  * 0: not known yet). */

@@ -14,6 +14,7 @@
 #include "base/crc32c.h"
 #include "base/limits.h"
 #include "base/mem.h"
+#include "raft/catchup.h"
 #include "raft/group.h"
 
 #define FAKE_ENTRIES 100000
@@ -518,6 +519,17 @@ int group_replicas(const struct group *g,
         };
     }
     return 3;
+}
+
+bool group_fetch(struct group *group, struct group_fetch *fetch)
+{
+    (void)group, (void)fetch;
+    return false; /* it is alone */
+}
+
+void group_fetch_cancel(struct group_fetch *fetch)
+{
+    (void)fetch;
 }
 
 #endif

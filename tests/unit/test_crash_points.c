@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "tests/unit/crash_load_store.h"
 #include "tests/unit/crash_points.h"
 
 static const struct crash_load *const all[] = {&crash_load_log,

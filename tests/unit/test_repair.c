@@ -14,7 +14,9 @@ static struct files files;
 static void note_file(void *arg, const char *path, uint64_t size)
 {
     const char *part = arg;
-    if (strstr(path, part) != NULL && size > 0) {
+    bool segment = strcmp(part, ".log") == 0;
+    if (strstr(path, part) != NULL && size > 0 &&
+        (!segment || strstr(path, "topics/") != NULL)) {
         ck_assert_int_lt(files.n, 200);
         snprintf(files.paths[files.n], 200, "%s", path);
         files.sizes[files.n++] = size;
@@ -98,6 +100,18 @@ START_TEST(test_repair__segment_lists)
 }
 END_TEST
 
+START_TEST(test_repair__side_files)
+{
+    run_damage((uint64_t)_i + 1, ".side", false);
+}
+END_TEST
+
+START_TEST(test_repair__segments)
+{
+    run_damage((uint64_t)_i + 1, ".log", false);
+}
+END_TEST
+
 START_TEST(test_repair__log_files)
 {
     run_damage((uint64_t)_i + 1, "raft/wal-", false);
@@ -118,6 +132,8 @@ int main(void)
     tcase_add_loop_test(tc, test_repair__checkpoints, 0, 6);
     tcase_add_loop_test(tc, test_repair__producers, 0, 4);
     tcase_add_loop_test(tc, test_repair__segment_lists, 0, 4);
+    tcase_add_loop_test(tc, test_repair__side_files, 0, 6);
+    tcase_add_loop_test(tc, test_repair__segments, 0, 6);
     tcase_add_loop_test(tc, test_repair__log_files, 0, 4);
     tcase_add_loop_test(tc, test_repair__list_of_log_files, 0, 4);
     suite_add_tcase(suite, tc);

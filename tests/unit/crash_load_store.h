@@ -7,7 +7,11 @@
  *   - none that was not sent, none that an earlier recovery did not have;
  *   - no lower term, settled index, log start than were told;
  *   - producers whose next batch is taken and whose last one is a duplicate;
- *   - files in which `flotilla log verify` finds no damage. */
+ *   - files in which `flotilla log verify` finds no damage.
+ * Included by one test program: other ones bring a host of their own. */
+#ifndef TESTS_UNIT_CRASH_LOAD_STORE_H
+#define TESTS_UNIT_CRASH_LOAD_STORE_H
+
 #include <check.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -599,3 +603,5 @@ static uint64_t promised(void)
 }
 
 const struct crash_load crash_load_store = {"store", run, judge, promised};
+
+#endif
