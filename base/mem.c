@@ -1,5 +1,6 @@
 #include "base/mem.h"
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,6 +27,7 @@ struct mem_links {
 struct mem_arena {
     struct mem_links blocks; /* ring */
     size_t bytes;
+    uint64_t n, fail_at; /* allocations so far; the one that fails, or 0 */
 };
 
 /* Fresh and freed memory of an arena holds these, so that reading what was
@@ -39,8 +41,13 @@ _Static_assert(sizeof(struct mem_links) % 16 == 0,
 
 static _Thread_local struct mem_arena *arena_now;
 
+static void (*exhausted_hook)(size_t size);
+
 static _Noreturn void mem_exhausted(size_t size)
 {
+    if (exhausted_hook != NULL) {
+        exhausted_hook(size);
+    }
     fprintf(stderr, "out of memory: %zu bytes could not be allocated\n", size);
     abort();
 }
@@ -86,11 +93,18 @@ static void *block_begin(struct mem_head *head, size_t size)
     return head + 1;
 }
 
+/* True: this allocation is the one that shall fail. */
+static bool fails_now(void)
+{
+    return arena_now != NULL && ++arena_now->n == arena_now->fail_at;
+}
+
 void *mem_alloc(size_t size)
 {
     size_t front = sizeof(struct mem_head) +
                    (arena_now == NULL ? 0 : sizeof(struct mem_links));
-    char *memory = size > PTRDIFF_MAX - front ? NULL : malloc(front + size);
+    char *memory =
+        size > PTRDIFF_MAX - front || fails_now() ? NULL : malloc(front + size);
     if (memory == NULL) {
         mem_exhausted(size);
     }
@@ -168,7 +182,7 @@ void *mem_alloc_aligned(size_t align, size_t size)
         align = 16;
     }
     front = (front + align - 1) & ~(align - 1);
-    if (size > PTRDIFF_MAX - front ||
+    if (size > PTRDIFF_MAX - front || fails_now() ||
         posix_memalign(&memory, align, front + size) != 0) {
         mem_exhausted(size);
     }
@@ -199,6 +213,7 @@ struct mem_arena *mem_arena_new(void)
     }
     arena->blocks.prev = arena->blocks.next = &arena->blocks;
     arena->bytes = 0;
+    arena->n = arena->fail_at = 0;
     return arena;
 }
 
@@ -230,4 +245,19 @@ void mem_arena_drop(struct mem_arena *arena)
 size_t mem_arena_bytes(const struct mem_arena *arena)
 {
     return arena->bytes;
+}
+
+void mem_set_exhausted_hook(void (*hook)(size_t size))
+{
+    exhausted_hook = hook;
+}
+
+void mem_arena_fail_nth(struct mem_arena *arena, uint64_t n)
+{
+    arena->fail_at = n == 0 ? 0 : arena->n + n;
+}
+
+uint64_t mem_arena_allocations(const struct mem_arena *arena)
+{
+    return arena->n;
 }

@@ -5,6 +5,7 @@
 #define BASE_MEM_H
 
 #include <stddef.h>
+#include <stdint.h>
 
 /* Like malloc/calloc/realloc/free, but exhaustion of memory ends the process
  * with a message: data-plane memory is bounded by limits.h and reserved
@@ -30,5 +31,15 @@ struct mem_arena *mem_arena_enter(struct mem_arena *arena);
 /* Frees all blocks of the arena, and itself. */
 void mem_arena_drop(struct mem_arena *arena);
 size_t mem_arena_bytes(const struct mem_arena *arena);
+
+/* ---- fault tests --------------------------------------------------------- */
+/* Called first when memory is exhausted, so that the simulator can end the node
+ * as the process would end; when it returns (or is NULL) the process aborts. */
+void mem_set_exhausted_hook(void (*hook)(size_t size));
+/* The n-th allocation of the arena from now on fails (n >= 1; 0 takes it
+ * back). */
+void mem_arena_fail_nth(struct mem_arena *arena, uint64_t n);
+/* How many there were so far. */
+uint64_t mem_arena_allocations(const struct mem_arena *arena);
 
 #endif

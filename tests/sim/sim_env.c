@@ -586,6 +586,8 @@ void sim_node_start(struct sim_node *node, sim_boot boot, void *arg)
     node->incarnation++;
     node->starts++;
     node->arena = mem_arena_new();
+    mem_arena_fail_nth(node->arena, node->fail_allocation);
+    node->fail_allocation = 0;
     node->paused_until_ns = 0;
     for (unsigned i = 0; i < node->n_shards; i++) {
         env_begin(node, i);
@@ -618,6 +620,21 @@ void sim_node_call(struct sim_node *node, unsigned shard,
     struct call call = {fn, sim_env(node, shard), arg};
     ASSERT(call.env != NULL);
     sim_run_in(node->envs[shard], call_fn, &call, true);
+}
+
+void sim_node_fail_nth_allocation(struct sim_node *node, uint64_t n)
+{
+    node->fail_allocation = 0;
+    if (node->arena != NULL) {
+        mem_arena_fail_nth(node->arena, n);
+    } else {
+        node->fail_allocation = n;
+    }
+}
+
+uint64_t sim_node_allocations(const struct sim_node *node)
+{
+    return node->arena == NULL ? 0 : mem_arena_allocations(node->arena);
 }
 
 size_t sim_node_bytes(const struct sim_node *node)
@@ -722,6 +739,18 @@ void sim_node_crash(struct sim_node *node, enum sim_crash how)
 }
 
 /* ---- the world ----------------------------------------------------------- */
+/* Memory is exhausted: a process would end. */
+static struct sim *memory_sim;
+static void on_exhausted(size_t size)
+{
+    struct sim *sim = memory_sim;
+    if (sim != NULL && sim->current != NULL) {
+        snprintf(sim->fatal_line, sizeof sim->fatal_line,
+                 "out of memory: %zu bytes could not be allocated", size);
+        longjmp(sim->fatal_jump, 1);
+    }
+}
+
 struct sim *sim_new(uint64_t seed)
 {
     struct sim *sim = sim_zalloc(sizeof *sim);
@@ -734,6 +763,8 @@ struct sim *sim_new(uint64_t seed)
     sim_net_delay(sim, NULL, NULL, 50 * SIM_US, 200 * SIM_US);
     log_set_sink(on_log, sim);
     assert_set_hook(on_assert, sim);
+    memory_sim = sim;
+    mem_set_exhausted_hook(on_exhausted);
     return sim;
 }
 
@@ -766,6 +797,8 @@ void sim_free(struct sim *sim)
     }
     log_set_sink(NULL, NULL);
     assert_set_hook(NULL, NULL);
+    memory_sim = NULL;
+    mem_set_exhausted_hook(NULL);
     mem_free(sim->heap);
     mem_free(sim);
 }

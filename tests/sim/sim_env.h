@@ -90,6 +90,11 @@ void sim_node_call(struct sim_node *node, unsigned shard,
                    void (*fn)(struct env *env, void *arg), void *arg);
 /* Bytes the node holds. */
 size_t sim_node_bytes(const struct sim_node *node);
+/* Its n-th allocation from now on, or from its next start on when it is down,
+ * fails, and ends it as env_fatal does. 0 takes it back. */
+void sim_node_fail_nth_allocation(struct sim_node *node, uint64_t n);
+/* Allocations since its start. */
+uint64_t sim_node_allocations(const struct sim_node *node);
 /* Added to the node's wall clock (its monotonic clock is the world's). */
 void sim_node_set_wall_offset_ms(struct sim_node *node, int64_t offset_ms);
 

@@ -80,6 +80,7 @@ struct sim_node {
     sim_boot boot;
     void *boot_arg;
     struct mem_arena *arena;
+    uint64_t fail_allocation; /* of the next start; 0: none */
     struct sim_env *envs[SIM_SHARDS_MAX];
     struct sim_disk *disk;
     struct sim_job *jobs; /* started, not done; newest first */

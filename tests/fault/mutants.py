@@ -1,0 +1,189 @@
+#!/usr/bin/env python3
+"""Builds the program with one defect at a time (mutants.txt) and sees which
+check kills it: a unit test's program, seeds of the simulator, crash points.
+Prints `killed NAME by CHECK in S s` or `survived NAME`, then `K of M killed`;
+fails below 90 %, and when a defect cannot be planted any more.
+
+The tree is copied to build-mutants/, so that the one that is worked on stays as
+it is; what is built there is kept for the next run."""
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
+    os.path.abspath(__file__))))
+COPY = os.path.join(ROOT, "build-mutants")
+FOLDERS = ("base", "raft", "partition", "metadata", "coordinator", "net",
+           "tools", "tests", "make", "jepsen")
+PERCENT = 90
+
+
+class Mutant:
+    def __init__(self, text):
+        head, rest = text.split("\n<<<<\n", 1)
+        self.old, rest = rest.split("====\n", 1)
+        self.new = rest.split(">>>>", 1)[0]
+        lines = head.split("\n")
+        self.name = lines[0].strip()
+        fields = dict(line.split(": ", 1) for line in lines[1:] if line)
+        self.file = fields["file"]
+        self.checks = fields["checks"].split()
+        self.why = fields["why"]
+
+
+def mutants_read(path):
+    with open(path) as f:
+        parts = re.split(r"^## ", f.read(), flags=re.M)[1:]
+    return [Mutant(p) for p in parts]
+
+
+def copy_tree():
+    """Brings the copy up to date; files that are the same keep their times."""
+    for folder in FOLDERS:
+        source = os.path.join(ROOT, folder)
+        if os.path.isdir(source):
+            copy_folder(source, os.path.join(COPY, folder))
+    copy_file(os.path.join(ROOT, "Makefile"), os.path.join(COPY, "Makefile"))
+
+
+def copy_folder(source, target):
+    os.makedirs(target, exist_ok=True)
+    names = set(os.listdir(source))
+    for name in set(os.listdir(target)) - names:
+        path = os.path.join(target, name)
+        shutil.rmtree(path) if os.path.isdir(path) else os.unlink(path)
+    for name in names:
+        path = os.path.join(source, name)
+        if name == "corpus":
+            continue
+        if os.path.isdir(path):
+            copy_folder(path, os.path.join(target, name))
+        else:
+            copy_file(path, os.path.join(target, name))
+
+
+def copy_file(source, target):
+    with open(source, "rb") as f:
+        data = f.read()
+    if os.path.exists(target):
+        with open(target, "rb") as f:
+            if f.read() == data:
+                return
+    with open(target, "wb") as f:
+        f.write(data)
+    shutil.copymode(source, target)
+
+
+def program_of(check):
+    kind = check.split(":")[0]
+    if kind in ("raft", "whole"):
+        return "build/sim_main"
+    return "build/unit/" + ("test_crash_points" if kind == "crash" else kind)
+
+
+def command_of(check):
+    kind, _, n = check.partition(":")
+    env = dict(os.environ, CK_FORK="yes")
+    if kind == "raft":
+        return ["build/sim_main", "raft", "1", n], env
+    if kind == "whole":
+        return ["build/sim_main", "1", n], env
+    if kind == "crash":
+        env["N"] = n
+    return [program_of(check)], env
+
+
+def build(check, jobs):
+    """False: it does not compile or link."""
+    done = subprocess.run(["make", "-j%d" % jobs, "-s", program_of(check)],
+                          cwd=COPY, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
+    return done.returncode == 0, done.stdout.decode("utf-8", "replace")
+
+
+def passes(check, timeout):
+    command, env = command_of(check)
+    try:
+        return subprocess.run(command, cwd=COPY, env=env, timeout=timeout,
+                              stdout=subprocess.DEVNULL,
+                              stderr=subprocess.DEVNULL).returncode == 0
+    except subprocess.TimeoutExpired:
+        return False
+
+
+def baseline(checks, args):
+    """How long each takes without a defect, where it must pass."""
+    seconds = {}
+    for check in checks:
+        ok, text = build(check, args.jobs)
+        if not ok:
+            sys.exit("%s does not build without a defect:\n%s" % (
+                check, text[-2000:]))
+        begun = time.monotonic()
+        if not passes(check, 600):
+            print("error: %s fails without a defect; it is left out" % check,
+                  flush=True)
+            continue
+        seconds[check] = time.monotonic() - begun
+    return seconds
+
+
+def try_mutant(m, seconds, args):
+    path = os.path.join(COPY, m.file)
+    with open(path) as f:
+        text = f.read()
+    if text.count(m.old) != 1:
+        return "error %s: its text is there %d times in %s" % (
+            m.name, text.count(m.old), m.file)
+    begun = time.monotonic()
+    try:
+        with open(path, "w") as f:
+            f.write(text.replace(m.old, m.new))
+        for check in m.checks:
+            if check not in seconds:
+                continue
+            ok, out = build(check, args.jobs)
+            if not ok:
+                return "error %s: does not compile: %s" % (m.name, out[-600:])
+            since = time.monotonic()
+            if not passes(check, 20 + 6 * seconds[check]):
+                return "killed %s by %s in %.1f s" % (
+                    m.name, check, time.monotonic() - since)
+    finally:
+        with open(path, "w") as f:
+            f.write(text)
+    return "survived %s (%s) after %.0f s" % (m.name, m.why,
+                                              time.monotonic() - begun)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", help="names that contain this")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    args = parser.parse_args()
+    chosen = [m for m in mutants_read(os.path.join(
+        os.path.dirname(os.path.abspath(__file__)), "mutants.txt"))
+        if not args.only or args.only in m.name]
+    copy_tree()
+    checks = []
+    for m in chosen:
+        checks += [c for c in m.checks if c not in checks]
+    seconds = baseline(checks, args)
+    killed, errors = 0, 0
+    for m in chosen:
+        line = try_mutant(m, seconds, args)
+        killed += line.startswith("killed")
+        errors += line.startswith("error")
+        print(line, flush=True)
+    print("%d of %d killed" % (killed, len(chosen)), flush=True)
+    failed = errors or killed * 100 < PERCENT * len(chosen)
+    print("%d passed, %d failed" % (killed, len(chosen) - killed))
+    return 1 if failed or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,541 @@
+/* Fault loops: allocation number 1, 2, 3, ... fails, and the same with every
+ * kind of file operation, and with a disk that fills up, while a broker starts,
+ * creates a topic, takes batches, is read, settles and stops. Each time it ends
+ * itself, refuses, or goes on; it never fails an assert, and when it is started
+ * again without the fault everything that was acknowledged is there. */
+#include <check.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/mem.h"
+#include "net/broker.h"
+#include "partition/batch.h"
+#include "schema/apis.h"
+#include "schema/fetch.h"
+#include "schema/header.h"
+#include "schema/metadata.h"
+#include "schema/produce.h"
+#include "tests/sim/sim_env.h"
+
+#define BATCHES 12
+/* Faults of each kind that are tried, spread over all there could be. */
+#define TRIES 60
+
+static struct sim *sim;
+static struct sim_node *node, *host;
+static struct broker *broker;
+static bool ready, stopped, down;
+static int n_fatal, n_refused;
+
+/* ---- the broker ---------------------------------------------------------- */
+static void on_ready(void *arg, struct broker *b)
+{
+    (void)arg, (void)b;
+    ready = true;
+}
+static void on_failed(void *arg, const char *sentence)
+{
+    (void)arg;
+    ck_assert_uint_gt(strlen(sentence), 0);
+    n_refused++;
+    down = true;
+    sim_node_crash(node, SIM_KILL);
+}
+static void on_stopped(void *arg)
+{
+    (void)arg;
+    stopped = true;
+}
+static void on_fatal(void *arg, struct sim_node *n, const char *line)
+{
+    (void)arg;
+    ck_assert_ptr_eq(n, node);
+    ck_assert_uint_gt(strlen(line), 0);
+    n_fatal++;
+    down = true;
+}
+
+static void boot(struct env *env, void *arg)
+{
+    static const char text[] =
+        "node.id=1\nlisteners=PLAINTEXT://b:9092\npeer.listener=b:9093\n"
+        "log.dirs=/data\nshards=1\nlog.segment.bytes=4096\n"
+        "wal.bytes.max=16777216\nwal.file.bytes=4194304\n"
+        "settle.interval.ms=100\n";
+    char why[256] = "";
+    struct broker_config *config = broker_config_new();
+    struct broker_options options = {.n_shards = 1,
+                                     .envs = {env},
+                                     .config = config,
+                                     .ready = on_ready,
+                                     .failed = on_failed,
+                                     .stopped = on_stopped};
+    (void)arg;
+    ck_assert_int_eq(broker_config_parse(config, text, sizeof text - 1, "test",
+                                         NULL, why, sizeof why),
+                     ERR_OK);
+    ck_assert_int_eq(broker_config_validate(config, why, sizeof why), ERR_OK);
+    broker = broker_start(&options);
+}
+
+static void call_stop(struct env *env, void *arg)
+{
+    (void)env, (void)arg;
+    broker_stop(broker);
+}
+
+/* ---- a client: one request, one answer ----------------------------------- */
+static struct env_stream *stream;
+static struct env_write write_req;
+static uint8_t *sent;
+static uint8_t piece[4096], answer[65536];
+static size_t n_answer;
+static bool closed;
+
+static struct iovec on_alloc(struct env_stream *s)
+{
+    (void)s;
+    return (struct iovec){piece, sizeof piece};
+}
+static void on_read(struct env_stream *s, size_t size, enum err status)
+{
+    if (status != ERR_OK) {
+        env_stream_close(s);
+        return;
+    }
+    ck_assert_uint_le(n_answer + size, sizeof answer);
+    memcpy(answer + n_answer, piece, size);
+    n_answer += size;
+}
+static void on_connected(struct env_stream *s, enum err status)
+{
+    (void)s, (void)status;
+}
+static void on_closed(struct env_stream *s)
+{
+    (void)s;
+    closed = true;
+    stream = NULL;
+}
+static const struct env_stream_ops client_ops = {on_connected, on_alloc,
+                                                 on_read, on_closed};
+static void on_written(struct env_write *w, enum err status)
+{
+    (void)w, (void)status;
+    mem_free(sent);
+}
+
+struct ask {
+    const struct codec_message *request;
+    int16_t key;
+    int version;
+    const void *body;
+};
+
+static void call_ask(struct env *env, void *arg)
+{
+    const struct ask *ask = arg;
+    struct wire_writer w;
+    struct request_header h = {ask->key, (int16_t)ask->version, 1,
+                               WIRE_STR("t")};
+    if (stream == NULL) {
+        stream = env_stream_connect(env, "b:9092", &client_ops, NULL);
+    }
+    closed = false;
+    wire_writer_init(&w, 0);
+    wire_write_i32(&w, 0);
+    request_header_encode(
+        &w, &h, codec_request_header(codec_api_find(ask->key), ask->version));
+    codec_encode(ask->request, &w, ask->body, ask->version);
+    wire_patch_i32(&w, 0, (int32_t)w.size - 4);
+    sent = mem_alloc(w.size);
+    wire_writer_copy(&w, sent);
+    struct iovec iov = {sent, w.size};
+    write_req.cb = on_written;
+    env_stream_write(stream, &write_req, &iov, 1);
+    wire_writer_free(&w);
+    n_answer = 0;
+}
+
+static bool is_answered(void *arg)
+{
+    struct wire_reader r;
+    (void)arg;
+    wire_reader_init(&r, answer, n_answer);
+    return closed || down ||
+           (n_answer >= 4 && n_answer - 4 >= (size_t)wire_read_i32(&r));
+}
+
+static void call_close(struct env *env, void *arg)
+{
+    (void)env, (void)arg;
+    if (stream != NULL) {
+        env_stream_close(stream);
+    }
+}
+
+/* False: no answer came. `out` lives as long as `a` and until the next call. */
+static bool ask(const struct codec_message *request,
+                const struct codec_message *response, int16_t key, int version,
+                const void *body, struct arena *a, void *out)
+{
+    struct ask what = {request, key, version, body};
+    struct wire_reader r;
+    sim_node_call(host, 0, call_ask, &what);
+    if (!sim_run_while_not(sim, is_answered, NULL, 5 * SIM_S) || closed ||
+        down) {
+        sim_node_call(host, 0, call_close, NULL);
+        sim_run_for(sim, 10 * SIM_MS);
+        return false;
+    }
+    wire_reader_init(&r, answer + 8, n_answer - 8);
+    if (codec_response_header(codec_api_find(key), version) == 1) {
+        wire_skip_tags(&r);
+    }
+    codec_decode(response, &r, version, a, out);
+    ck_assert_int_eq(r.err, ERR_OK);
+    return true;
+}
+
+/* Makes the topic when it is not there. */
+static bool topic_is_there(void)
+{
+    struct metadata_request_topic topic = {.name = WIRE_STR("t")};
+    struct metadata_request q;
+    struct metadata_response r;
+    struct arena a;
+    arena_init(&a, 0);
+    metadata_request_init(&q);
+    q.topics = &topic;
+    q.n_topics = 1;
+    q.allow_auto_topic_creation = true;
+    bool ok = ask(&metadata_request_message, &metadata_response_message,
+                  API_METADATA, 4, &q, &a, &r) &&
+              r.n_topics == 1 && r.topics[0].error_code == 0;
+    arena_free(&a);
+    return ok;
+}
+
+/* Gives the offset, or -1 when it was not acknowledged. */
+static int64_t produce(int number)
+{
+    struct batch_builder b;
+    struct produce_request_partition p = {.index = 0};
+    struct produce_request_topic t = {
+        .name = WIRE_STR("t"), .partition_data = &p, .n_partition_data = 1};
+    struct produce_request q;
+    struct produce_response r;
+    struct arena a;
+    const uint8_t *batch;
+    size_t size;
+    char value[500];
+    arena_init(&a, 0);
+    memset(value, 'v', sizeof value);
+    snprintf(value, sizeof value, "value-%d", number);
+    batch_builder_init(&b, CODEC_NONE);
+    batch_builder_add(&b, 1000 + number, NULL, -1, value, sizeof value, NULL,
+                      0);
+    ck_assert_int_eq(batch_builder_finish(&b, &batch, &size), ERR_OK);
+    p.records = (struct wire_records){.p = batch, .n = (int32_t)size};
+    produce_request_init(&q);
+    q.acks = -1;
+    q.timeout_ms = 2000;
+    q.topic_data = &t;
+    q.n_topic_data = 1;
+    int64_t offset = -1;
+    if (ask(&produce_request_message, &produce_response_message, API_PRODUCE, 3,
+            &q, &a, &r) &&
+        r.responses[0].partition_responses[0].error_code == 0) {
+        offset = r.responses[0].partition_responses[0].base_offset;
+    }
+    batch_builder_free(&b);
+    arena_free(&a);
+    return offset;
+}
+
+/* The number of the batch at this offset; -1: it cannot be had. */
+static int fetch(int64_t offset)
+{
+    struct fetch_request_partition p = {.partition = 0,
+                                        .current_leader_epoch = -1,
+                                        .fetch_offset = offset,
+                                        .partition_max_bytes = 1};
+    struct fetch_request_topic t = {
+        .topic = WIRE_STR("t"), .partitions = &p, .n_partitions = 1};
+    struct fetch_request q;
+    struct fetch_response r;
+    struct arena a;
+    int number = -1;
+    arena_init(&a, 0);
+    fetch_request_init(&q);
+    q.max_wait_ms = 100;
+    q.min_bytes = 1;
+    q.topics = &t;
+    q.n_topics = 1;
+    if (ask(&fetch_request_message, &fetch_response_message, API_FETCH, 4, &q,
+            &a, &r) &&
+        r.n_responses == 1 && r.responses[0].partitions[0].error_code == 0) {
+        const struct wire_records *got = &r.responses[0].partitions[0].records;
+        struct batch_records reader;
+        struct batch_record record;
+        if (got->n > 0) {
+            struct batch_header h;
+            ck_assert_int_eq(batch_header_read(got->p, (size_t)got->n, &h),
+                             ERR_OK);
+            ck_assert_int_eq(h.base_offset.v, offset);
+            ck_assert_int_eq(
+                batch_records_open(&reader, got->p, batch_size(&h), 10000),
+                ERR_OK);
+            ck_assert(batch_records_next(&reader, &record));
+            ck_assert_int_eq(
+                sscanf((const char *)record.value, "value-%d", &number), 1);
+            batch_records_close(&reader);
+        }
+    }
+    arena_free(&a);
+    return number;
+}
+
+/* ---- the story ----------------------------------------------------------- */
+static int64_t acknowledged[BATCHES];
+
+static bool is_ready(void *arg)
+{
+    (void)arg;
+    return ready || down;
+}
+static bool is_stopped(void *arg)
+{
+    (void)arg;
+    return stopped || down;
+}
+
+static void begin(void)
+{
+    sim = sim_new(1);
+    sim_on_fatal(sim, on_fatal, NULL);
+    node = sim_node_add(sim, "b", 1);
+    host = sim_node_add(sim, "h", 1);
+    sim_net_delay(sim, NULL, NULL, 1000, 1000);
+    sim_node_start(host, NULL, NULL);
+    ready = stopped = down = false;
+    stream = NULL;
+    for (int i = 0; i < BATCHES; i++) {
+        acknowledged[i] = -1;
+    }
+}
+
+/* Whatever goes wrong on the way. */
+static void live(void)
+{
+    (void)sim_run_while_not(sim, is_ready, NULL, 20 * SIM_S);
+    for (int i = 0; i < 3 && !down && !topic_is_there(); i++) {
+    }
+    for (int i = 0; i < BATCHES && !down; i++) {
+        acknowledged[i] = produce(i);
+        if (acknowledged[i] >= 0 && !down) {
+            int seen = fetch(acknowledged[i]);
+            ck_assert(seen == i || seen == -1);
+        }
+        if (i % 4 == 3) {
+            sim_run_for(sim, 300 * SIM_MS); /* settles */
+        }
+    }
+    if (!down) {
+        sim_node_call(node, 0, call_stop, NULL);
+        (void)sim_run_while_not(sim, is_stopped, NULL, 60 * SIM_S);
+    }
+}
+
+/* Without the fault: everything is there, and goes on. */
+static void live_again(void)
+{
+    sim_node_fail_nth_allocation(node, 0);
+    sim_disk_fail_nth(node, 15, 0);
+    sim_disk_capacity(node, 0);
+    if (sim_node_up(node)) {
+        sim_node_crash(node, SIM_KILL);
+    }
+    ready = stopped = down = false;
+    sim_node_call(host, 0, call_close, NULL);
+    sim_run_for(sim, 100 * SIM_MS);
+    sim_node_restart(node);
+    if (!sim_run_while_not(sim, is_ready, NULL, 60 * SIM_S) || down) {
+        sim_fail(sim, "it does not start again");
+    }
+    if (!topic_is_there()) {
+        sim_fail(sim, "the topic cannot be had");
+    }
+    for (int i = 0; i < BATCHES; i++) {
+        if (acknowledged[i] >= 0 && fetch(acknowledged[i]) != i) {
+            sim_fail(sim, "acknowledged batch %d is not at %lld", i,
+                     (long long)acknowledged[i]);
+        }
+    }
+    if (produce(99) < 0) {
+        sim_fail(sim, "nothing can be written any more");
+    }
+    sim_free(sim);
+}
+
+static int n_acknowledged(void)
+{
+    int n = 0;
+    for (int i = 0; i < BATCHES; i++) {
+        n += acknowledged[i] >= 0;
+    }
+    return n;
+}
+
+static uint64_t tries(void)
+{
+    const char *n = getenv("TRIES");
+    return n != NULL ? strtoull(n, NULL, 10) : TRIES;
+}
+
+START_TEST(test_loop__allocations)
+{
+    uint64_t all, step;
+    begin();
+    sim_node_start(node, boot, NULL);
+    live();
+    all = sim_node_allocations(node);
+    ck_assert_int_eq(n_acknowledged(), BATCHES);
+    live_again();
+    ck_assert_uint_gt(all, 500);
+    step = all / tries() + 1;
+    n_fatal = 0;
+    for (uint64_t n = 1; n <= all; n += n < 50 ? 1 : step) {
+        begin();
+        sim_node_fail_nth_allocation(node, n);
+        sim_node_start(node, boot, NULL);
+        live();
+        live_again();
+    }
+    printf("%llu allocations, %d ended the broker\n", (unsigned long long)all,
+           n_fatal);
+    ck_assert_int_gt(n_fatal, (int)tries() / 2);
+}
+END_TEST
+
+static void loop_disk(int kinds)
+{
+    uint64_t all, step;
+    begin();
+    sim_node_start(node, boot, NULL);
+    live();
+    all = sim_disk_ops(node, kinds);
+    ck_assert_int_eq(n_acknowledged(), BATCHES);
+    live_again();
+    ck_assert_uint_gt(all, 3);
+    step = all / tries() + 1;
+    n_fatal = n_refused = 0;
+    for (uint64_t n = 1; n <= all; n += step) {
+        begin();
+        sim_disk_fail_nth(node, kinds, n);
+        sim_node_start(node, boot, NULL);
+        live();
+        live_again();
+    }
+    printf("%llu operations of kind %d, %d ended the broker, %d were refused\n",
+           (unsigned long long)all, kinds, n_fatal, n_refused);
+    ck_assert_int_gt(n_fatal + n_refused, 0);
+}
+
+START_TEST(test_loop__reads)
+{
+    loop_disk(SIM_DISK_READ);
+}
+END_TEST
+START_TEST(test_loop__writes)
+{
+    loop_disk(SIM_DISK_WRITE);
+}
+END_TEST
+START_TEST(test_loop__syncs)
+{
+    loop_disk(SIM_DISK_SYNC);
+}
+END_TEST
+START_TEST(test_loop__names)
+{
+    loop_disk(SIM_DISK_NAME);
+}
+END_TEST
+
+/* The same while a broker with data starts. */
+static void loop_restart(int kinds)
+{
+    for (uint64_t n = 1; n < 200; n++) {
+        begin();
+        sim_node_start(node, boot, NULL);
+        live();
+        ck_assert_int_eq(n_acknowledged(), BATCHES);
+        sim_node_crash(node, SIM_DROP_ALL);
+        ready = stopped = down = false;
+        sim_node_call(host, 0, call_close, NULL);
+        if (kinds == 0) {
+            sim_node_fail_nth_allocation(node, n * n);
+        } else {
+            sim_disk_fail_nth(node, kinds, n);
+        }
+        sim_node_restart(node);
+        (void)sim_run_while_not(sim, is_ready, NULL, 20 * SIM_S);
+        bool hit = down;
+        live_again();
+        if (!hit) {
+            ck_assert_uint_gt(n, 3);
+            return;
+        }
+    }
+}
+START_TEST(test_loop__restart)
+{
+    static const int kinds[] = {0, SIM_DISK_READ, SIM_DISK_WRITE, SIM_DISK_SYNC,
+                                SIM_DISK_NAME};
+    loop_restart(kinds[_i]);
+}
+END_TEST
+
+START_TEST(test_loop__disk_fills_up)
+{
+    for (uint64_t size = 1; size < 12; size++) {
+        begin();
+        /* the first file of the log has 4 MiB */
+        sim_disk_capacity(node, size * size * 100000);
+        sim_node_start(node, boot, NULL);
+        live();
+        live_again();
+    }
+    for (uint64_t more = 0; more < 20000; more += 700) {
+        begin();
+        sim_node_start(node, boot, NULL);
+        (void)sim_run_while_not(sim, is_ready, NULL, 20 * SIM_S);
+        ck_assert(topic_is_there());
+        sim_disk_capacity(node, (uint64_t)4 * 1024 * 1024 + more);
+        live();
+        live_again();
+    }
+}
+END_TEST
+
+int main(void)
+{
+    Suite *suite = suite_create("fault_loops");
+    TCase *tc = tcase_create("all");
+    tcase_set_timeout(tc, 300);
+    tcase_add_test(tc, test_loop__allocations);
+    tcase_add_test(tc, test_loop__reads);
+    tcase_add_test(tc, test_loop__writes);
+    tcase_add_test(tc, test_loop__syncs);
+    tcase_add_test(tc, test_loop__names);
+    tcase_add_loop_test(tc, test_loop__restart, 0, 5);
+    tcase_add_test(tc, test_loop__disk_fills_up);
+    suite_add_tcase(suite, tc);
+    SRunner *runner = srunner_create(suite);
+    srunner_run_all(runner, CK_NORMAL);
+    int failed = srunner_ntests_failed(runner);
+    srunner_free(runner);
+    return failed == 0 ? 0 : 1;
+}
