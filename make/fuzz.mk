@@ -17,8 +17,7 @@ FUZZ_MAKE = $(MAKE) --no-print-directory B=$(FUZZ_B) CC=clang OPT="-O1 -g" \
   -fno-sanitize-recover=undefined" fuzz-build
 fuzz-build: $(FUZZ_TARGETS:%=$(B)/fuzz_%)
 $(B)/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/fuzz.o \
-    $(B)/tests/fuzz/fuzz_repair.o \
-    $(filter-out $(B)/tests/unit/test_%.o,$(UNIT_OBJ)) \
+    $(B)/tests/fuzz/fuzz_repair.o $(B)/libunit.a \
     $(filter-out $(B)/tests/sim/main%.o,$(SIM_OBJ)) \
     $(B)/libflotilla.a
 	@echo "  LINK $@"
