@@ -11,8 +11,11 @@ import bad_requests
 from harness import Cluster, External, Failed, Report, ROOT
 from suite_clients import Java, confluent
 from suite_flotilla import Dev, Starting, Verbs
+from suite_kafka_python import KafkaPython
 from suite_kcat import Kcat
 from suite_librdkafka import Librdkafka
+from suite_node_rdkafka import NodeRdkafka
+from suite_programs import CLIENTS, Program
 from suite_rounds import Rounds
 from suite_wire import Wire
 
@@ -20,7 +23,8 @@ from suite_wire import Wire
 ON_ONE = ("verbs", "kcat", "confluent", "java", "wire", "rounds", "starts",
           "dev")
 # bring brokers of their own, set up as each needs them
-FOREIGN = ("librdkafka", "bad-requests")
+FOREIGN = ("bad-requests", "librdkafka", "node-rdkafka",
+           "kafka-python") + tuple(CLIENTS)
 
 
 def arguments():
@@ -102,6 +106,13 @@ def foreign(args, report):
     if "librdkafka" in args.only:
         Librdkafka(report, args.build, args.port + 100, args.full, args.chaos,
                    args.tests.split(",") if args.tests else None).all()
+    if "node-rdkafka" in args.only:
+        NodeRdkafka(report, args.build, args.port + 200).all()
+    if "kafka-python" in args.only:
+        KafkaPython(report, args.build, args.port + 300).all()
+    for name in CLIENTS:
+        if name in args.only:
+            Program(report, args.build, args.port + 400, name, args.full).all()
 
 
 def main():

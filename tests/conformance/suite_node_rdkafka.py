@@ -1,0 +1,90 @@
+"""node-rdkafka's end-to-end tests, from its npm package."""
+import json
+import os
+import subprocess
+import tempfile
+import time
+
+from fetch import once, script
+from harness import Cluster, Failed, expect, run, tail
+from kept import Kept
+
+# these must be there before, with one partition each
+TOPICS = ["test"] + ["test%d" % i for i in range(2, 7)]
+
+
+class NodeRdkafka:
+    def __init__(self, report, build, port):
+        self.report, self.build, self.port = report, build, port
+        self.kept = Kept("node-rdkafka")
+
+    def all(self):
+        suite = self.report.suite("node-rdkafka 3.6.1 (e2e)")
+        if not self.report.check("fetch and build", self.fetch):
+            return
+        cluster = Cluster(self.build, 3, self.port, [
+            "group.initial.rebalance.delay.ms=0", "num.partitions=1"])
+        if not self.report.check("start of three brokers", lambda: (
+                cluster.start(), None)[1]):
+            return
+        begun = time.monotonic()
+        failed = suite.failed
+        try:
+            for topic in TOPICS:
+                run([cluster.binary, "topic", "create", topic, "-p", "1", "-b",
+                     cluster.bootstrap])
+            self.report.check("all ran", self.run_tests, suite, cluster)
+        finally:
+            cluster.stop()
+            suite.seconds = time.monotonic() - begun
+            if suite.failed > failed:
+                print(cluster.logs())
+            cluster.remove()
+
+    def fetch(self):
+        self.folder = once("node-rdkafka-3.6.1",
+                           script("node_rdkafka.sh", 1200))
+
+    def run_tests(self, suite, cluster):
+        seen = set()
+        folder = os.path.join(self.folder, "package")
+        specs = sorted(n for n in os.listdir(os.path.join(folder, "e2e"))
+                       if n.endswith(".spec.js"))
+        for spec in specs:
+            self.run_spec(suite, cluster, folder, spec, seen)
+        expect(len(seen) > 50, "%d cases only" % len(seen))
+
+    def run_spec(self, suite, cluster, folder, spec, seen):
+        env = dict(os.environ, KAFKA_HOST=cluster.bootstrap)
+        env.pop("CI", None)
+        with tempfile.TemporaryFile() as out:
+            child = subprocess.Popen(
+                [os.path.join("node_modules", ".bin", "mocha"), "--exit",
+                 "--timeout", "30000", "--reporter", "json-stream",
+                 os.path.join("e2e", spec)],
+                cwd=folder, env=env, stdout=out, stderr=out)
+            try:
+                child.wait(400)
+            except subprocess.TimeoutExpired:
+                child.kill()
+                child.wait()
+                raise Failed("%s: no end after 400 s" % spec)
+            out.seek(0)
+            text = out.read()
+        ended = False
+        for line in text.decode("utf-8", "replace").split("\n"):
+            try:
+                word, what = json.loads(line)
+            except (ValueError, TypeError):
+                continue
+            ended |= word == "end"
+            if word not in ("pass", "fail"):
+                continue
+            name = what["fullTitle"].replace(" ", "_")
+            if name in seen:
+                name += "_again"
+            seen.add(name)
+            self.report.outcome(suite, self.kept, name, word, "%s\n%s" % (
+                what.get("err", ""), what.get("stack", "")) if
+                word == "fail" else "", (what.get("duration") or 0) / 1000)
+        expect(ended, "%s did not end well: %s" % (spec, tail(text)))
