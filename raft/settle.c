@@ -122,8 +122,7 @@ void settle_check(struct group *g)
     }
     if (g->applied <= g->settled)
         return;
-    if (g->wanted ||
-        unsettled_bytes(g) >= due_bytes(g->host) ||
+    if (g->wanted || unsettled_bytes(g) >= due_bytes(g->host) ||
         g->applied - g->settled >= LIMIT_RAFT_ENTRIES / 8 ||
         (g->dirty_ms != 0 && group_now(g) - g->dirty_ms >= o->settle_ms))
         due_push(g);
