@@ -1269,7 +1269,7 @@ static void greet_tick(struct group *g)
 
 /* Where nothing is to be told, heartbeats may be rare: thousands of idle groups
  * cost little, and brokers watch each other anyway. */
-static void pace_heartbeats(struct group *g)
+static bool pace_heartbeats(struct group *g)
 {
     const struct raft_host_options *o = &g->host->options;
     uint32_t rare = 2 * o->heartbeat_ms;
@@ -1279,15 +1279,21 @@ static void pace_heartbeats(struct group *g)
     for (int i = 0; i < g->n_peers && idle; i++)
         idle = g->peers[i].match == last_index(g);
     raft_set_heartbeat_timeout(&g->raft, idle ? rare : o->heartbeat_ms);
+    return idle;
 }
 
 void group_tick(struct group *g)
 {
+    bool slow;
+
     if (g->life != GROUP_OPEN)
         return;
     proof_tick(g);
+    /* a follower only looks whether its leader is silent for long */
+    slow = g->raft.state == RAFT_FOLLOWER && !g->proof.missing;
     if (g->raft.state == RAFT_LEADER)
-        pace_heartbeats(g);
+        slow = pace_heartbeats(g) && g->role.ready;
+    g->host->slow[g->slot] = slow;
     if (g->raft.state == RAFT_LEADER)
         greet_tick(g);
     if (guard_tick(g)) {

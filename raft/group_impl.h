@@ -10,6 +10,7 @@
 #include "base/mem.h"
 
 #include "raft/group.h"
+#include "raft/group_index.h"
 #include "raft/handle.h"
 #include "raft/message.h"
 #include "raft/transport.h"
@@ -134,7 +135,6 @@ struct group {
     char address[24];
     const struct group_ops *ops;
     void *sm;
-    UT_hash_handle hh;
     uint32_t slot; /* in host->groups */
     enum group_life life;
     bool deleting; /* closing for good */
@@ -252,9 +252,11 @@ struct raft_host {
     void *backend_arg;
     struct wal *wal;
     uint32_t guard_mask;
-    struct group *by_id;
+    struct group_index by_id;
     struct group **groups;
     uint32_t n_groups, groups_size;
+    bool *slow; /* of groups[i]: ticked half as often */
+    uint32_t slow_size;
     struct group **active; /* ticked at every tick */
     uint32_t n_active, active_size;
     struct group *dead;          /* closed; freed at the end of a turn */
@@ -268,7 +270,7 @@ struct raft_host {
     struct group *turn_head, **turn_tail;
     struct env_deferred turn;
     struct env_timer ticker;
-    uint32_t phase;
+    uint32_t phase, lap; /* of ticks: a lap is all phases */
     struct group_room_wait *room_head, **room_tail;
     uint64_t uncommitted, uncommitted_max; /* bytes, of all groups */
     uint32_t transfers;                    /* under way to preferred replicas */

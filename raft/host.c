@@ -222,10 +222,14 @@ void raft_host_tick(struct raft_host *host)
     }
     host->n_active = kept;
     for (uint32_t i = host->phase; i < host->n_groups; i += TICK_PHASES) {
+        /* half of the slow ones in this lap, without a look at the others */
+        if (host->slow[i] && (i / TICK_PHASES + host->lap) % 2 == 0)
+            continue;
         if (!host->groups[i]->active)
             group_tick(host->groups[i]);
     }
     host->phase = (host->phase + 1) % TICK_PHASES;
+    host->lap += host->phase == 0;
     catchup_tick(host);
     if (host->room_head != NULL) { /* who was waited for may be given up */
         host->room_due = true;
@@ -384,26 +388,30 @@ void raft_host_room(struct raft_host *host)
 
 struct group *raft_host_find(struct raft_host *host, const struct group_id *id)
 {
-    struct group *g;
-
-    HASH_FIND(hh, host->by_id, id, sizeof *id, g);
-    return g;
+    return group_index_find(&host->by_id, id);
 }
 
 void raft_host_add(struct raft_host *host, struct group *g)
 {
-    HASH_ADD(hh, host->by_id, creation.id, sizeof g->creation.id, g);
+    group_index_add(&host->by_id, g);
     g->slot = host->n_groups;
     groups_push(&host->groups, &host->n_groups, &host->groups_size, g);
+    if (host->slow_size < host->groups_size) {
+        host->slow_size = host->groups_size;
+        host->slow =
+            mem_realloc(host->slow, host->slow_size * sizeof *host->slow);
+    }
+    host->slow[g->slot] = false;
 }
 
 static void remove_group(struct raft_host *host, struct group *g)
 {
     struct group *last = host->groups[host->n_groups - 1];
 
-    HASH_DEL(host->by_id, g);
+    group_index_remove(&host->by_id, g);
     host->groups[g->slot] = last;
     last->slot = g->slot;
+    host->slow[g->slot] = host->slow[host->n_groups - 1];
     host->n_groups--;
     groups_drop(host->active, &host->n_active, g);
     groups_drop(host->due, &host->n_due, g);
@@ -570,6 +578,8 @@ void raft_host_free(struct raft_host *host)
     ASSERT(host->dead == NULL);
     mem_free(host->wakeups);
     mem_free(host->groups);
+    mem_free(host->slow);
+    group_index_free(&host->by_id);
     mem_free(host->active);
     mem_free(host->due);
     mem_free(host->dirty);
