@@ -16,6 +16,15 @@
  * batch in memory. */
 struct offset_search {
     int64_t timestamp;
+    /* The greatest timestamp is looked for: it is at least `low` (-1: none was
+     * found yet) and below `high`. */
+    bool newest;
+    int64_t low, high;
+    struct {
+        int64_t timestamp;
+        kafka_offset offset;
+        int32_t epoch;
+    } best;
     kafka_offset from; /* records below do not count */
     kafka_offset upto; /* end of what is being looked at; then it goes on */
     bool in_file;
@@ -230,6 +239,45 @@ static void search_end(struct partition_list_offset *req)
     req->search = NULL;
 }
 
+static void search_answer(struct partition_list_offset *req, bool found)
+{
+    const struct offset_search *s = req->search;
+    if (found) {
+        req->found_timestamp = s->best.timestamp;
+        req->offset = s->best.offset;
+        req->leader_epoch = s->best.epoch;
+        answer(req, KAFKA_NONE);
+    } else {
+        answer_none(req);
+    }
+    search_end(req);
+}
+
+/* All was looked at for this timestamp. The greatest one is known from the
+ * segments, but may be that of a record that was deleted: then the greatest of
+ * the others is bisected. */
+static void search_ended(struct partition_list_offset *req, bool found)
+{
+    struct offset_search *s = req->search;
+    do {
+        if (found) {
+            s->best.timestamp = s->found_timestamp;
+            s->best.offset = s->offset;
+            s->best.epoch = s->epoch;
+            s->low = s->found_timestamp;
+        } else {
+            s->high = s->timestamp;
+        }
+        uint64_t between = (uint64_t)s->high - (uint64_t)s->low;
+        if (!s->newest || s->low >= s->high || between < 2) {
+            search_answer(req, s->newest ? s->low >= 0 : found);
+            return;
+        }
+        s->timestamp = s->low + (int64_t)(between / 2);
+        found = false;
+    } while (!search_from(req, req->partition->log_start));
+}
+
 static void search_done(struct env_work *work)
 {
     struct partition_list_offset *req = work->arg;
@@ -241,21 +289,19 @@ static void search_done(struct env_work *work)
         log_chunk_unref(s->chunk);
     }
     if (s->status == ERR_OK) {
-        req->found_timestamp = s->found_timestamp;
-        req->offset = s->offset;
-        req->leader_epoch = s->epoch;
-        answer(req, KAFKA_NONE);
-    } else if (s->status == ERR_NOT_FOUND) {
-        if (search_from(req, s->upto)) {
-            return;
-        }
-        answer_none(req);
-    } else {
-        if (s->status == ERR_CORRUPT) {
-            partition_tell_damage(p, s->view.segment.base);
-        }
-        answer(req, KAFKA_KAFKA_STORAGE_ERROR);
+        search_ended(req, true);
+        return;
     }
+    if (s->status == ERR_NOT_FOUND) {
+        if (!search_from(req, s->upto)) {
+            search_ended(req, false);
+        }
+        return;
+    }
+    if (s->status == ERR_CORRUPT) {
+        partition_tell_damage(p, s->view.segment.base);
+    }
+    answer(req, KAFKA_KAFKA_STORAGE_ERROR);
     search_end(req);
 }
 
@@ -277,7 +323,8 @@ static int64_t newest_timestamp(const struct partition *p, int8_t isolation)
     return newest;
 }
 
-static void search(struct partition_list_offset *req, int64_t timestamp)
+static void search(struct partition_list_offset *req, int64_t timestamp,
+                   bool newest)
 {
     struct partition *p = req->partition;
     if (p->log_start.v == p->high_watermark.v) {
@@ -286,10 +333,12 @@ static void search(struct partition_list_offset *req, int64_t timestamp)
     }
     req->search = mem_zalloc(sizeof *req->search);
     req->search->timestamp = timestamp;
+    req->search->newest = newest;
+    req->search->low = -1;
+    req->search->high = timestamp == INT64_MAX ? timestamp : timestamp + 1;
     partition_ref(p);
     if (!search_from(req, p->log_start)) {
-        answer_none(req);
-        search_end(req);
+        search_ended(req, false);
     }
 }
 
@@ -306,9 +355,9 @@ static void after_barrier(struct group_read *read, enum err status)
         /* Consumers compare it with the epoch they know. */
         req->leader_epoch = p->leader_epoch;
     } else if (req->timestamp == TIMESTAMP_MAX) {
-        search(req, newest_timestamp(p, req->isolation));
+        search(req, newest_timestamp(p, req->isolation), true);
     } else {
-        search(req, req->timestamp);
+        search(req, req->timestamp, false);
     }
     partition_unref(p);
 }

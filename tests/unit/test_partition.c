@@ -840,6 +840,34 @@ static struct deleted delete_before(int64_t before)
     return d;
 }
 
+/* The record with the greatest timestamp was deleted: the greatest of those
+ * that are left, the first of them; in memory, in files, and in both. */
+START_TEST(test_partition__list_newest_after_delete)
+{
+    static const int64_t times[] = {100, 900, 200, 500, 50, 500, 7, 7};
+    static const int64_t want[] = {1, 1, 3, 3, 5, 5, 6, 7, -1};
+    static const int64_t stamps[] = {900, 900, 500, 500, 500, 500, 7, 7, -1};
+    world_begin(8);
+    for (int i = 0; i < 8; i++) {
+        if (i == (_i == 2 ? 4 : 8)) {
+            settle_and_evict();
+        }
+        (void)produce_plain(1, times[i], 100);
+    }
+    if (_i == 1) {
+        settle_and_evict();
+    }
+    for (int before = 0; before <= 8; before++) {
+        ck_assert_int_eq(delete_before(before).req.error, KAFKA_NONE);
+        struct partition_list_offset req = list_at(-3, 11);
+        ck_assert_int_eq(req.error, KAFKA_NONE);
+        ck_assert_int_eq(req.offset.v, want[before]);
+        ck_assert_int_eq(req.found_timestamp, stamps[before]);
+    }
+    world_end();
+}
+END_TEST
+
 static void count_file(void *arg, const char *path, uint64_t size)
 {
     (void)size;
@@ -1484,6 +1512,7 @@ int main(void)
     tcase_add_test(tc, test_partition__delete_while_settling);
     tcase_add_test(tc, test_partition__role_and_epochs);
     tcase_add_test(tc, test_partition__list_offsets);
+    tcase_add_loop_test(tc, test_partition__list_newest_after_delete, 0, 3);
     tcase_add_test(tc, test_partition__delete_records);
     tcase_add_test(tc, test_partition__retention);
     tcase_add_test(tc, test_partition__retention_by_time);
