@@ -554,6 +554,20 @@ static void group_expire(struct classic_group *g, int64_t before, int64_t now)
     forgetting_end(&f);
 }
 
+/* Consumers that work: offsets of topics they do not subscribe to any more. */
+static void group_expire_unsubscribed(struct classic_group *g, int64_t before,
+                                      int64_t now)
+{
+    struct forgetting f = {.g = g, .now = now};
+    for (struct committed_offset *o = g->offsets; o != NULL; o = o->hh.next) {
+        if (o->commit_timestamp_ms <= before && o->submitted_ms <= before &&
+            !group_subscribes(g, bytes_text(&o->topic))) {
+            forget_offset(&f, o);
+        }
+    }
+    forgetting_end(&f);
+}
+
 void offsets_expire(struct group_partition *gp)
 {
     int64_t now = env_wall_ms(gp->c->options.env);
@@ -564,6 +578,9 @@ void offsets_expire(struct group_partition *gp)
     {
         if (g->state == GROUP_EMPTY && g->pending == NULL) {
             group_expire(g, before, now);
+        } else if (g->state == GROUP_STABLE &&
+                   bytes_is(&g->protocol_type, TEXT("consumer"))) {
+            group_expire_unsubscribed(g, before, now);
         }
     }
 }

@@ -1076,11 +1076,51 @@ START_TEST(test_coordinator__log_compacted)
 END_TEST
 
 /* ---- deleting and forgetting --------------------------------------------- */
+/* A member subscribed to the topic "t" alone. */
+static const char subscribed_to_t[] = "\0\1\0\0\0\1\0\1t\xff\xff\xff\xff";
+
+static struct ask *join_subscribed(const char *group)
+{
+    struct ask *a = join_new(group, "", NULL, 3, "range", "");
+    a->protocols[0].metadata = (struct blob){
+        .p = (const uint8_t *)subscribed_to_t, .n = sizeof subscribed_to_t - 1};
+    ask_send(a);
+    run_ms(500);
+    ck_assert_int_eq(a->done, 1);
+    ck_assert_int_eq(outcome(sync_as(a)), OK);
+    return a;
+}
+
+/* A working group's offsets expire where it reads no more. */
+START_TEST(test_coordinator__expiry_of_unsubscribed)
+{
+    world_begin(48, 100);
+    ck_assert_int_eq(outcome(commit("g", "", -1, "t", 0, 5)), OK);
+    ck_assert_int_eq(outcome(commit("g", "", -1, "other", 0, 6)), OK);
+    struct ask *a = join_subscribed("g");
+    const uint64_t day = UINT64_C(86400000);
+    for (uint64_t t = 0; t < 8 * day; t += 5000) {
+        run_ms(5000);
+        ck_assert_int_eq(heartbeat(a), OK);
+        if (t == 6 * day) {
+            ck_assert_int_eq(committed("g", "other", 0), 6);
+            ck_assert_int_eq(
+                outcome(commit("g", a->out_member, 1, "newer", 0, 7)), OK);
+        }
+    }
+    ck_assert_int_eq(committed("g", "t", 0), 5);
+    ck_assert_int_eq(committed("g", "other", 0), -1);
+    ck_assert_int_eq(committed("g", "newer", 0), 7);
+    ck_assert_str_eq(state_of("g"), "Stable");
+    free(a);
+    world_end();
+}
+END_TEST
+
 /* Single offsets: of an empty group any, of consumers those of topics that
  * nobody subscribes to, of others none. */
 START_TEST(test_coordinator__offset_delete)
 {
-    static const char subscription[] = "\0\1\0\0\0\1\0\1t\xff\xff\xff\xff";
     world_begin(49, 100);
     ck_assert_int_eq(outcome(offset_delete("", "t", 0)),
                      KAFKA_INVALID_GROUP_ID);
@@ -1093,13 +1133,7 @@ START_TEST(test_coordinator__offset_delete)
     ck_assert_int_eq(committed("g", "t", 0), -1);
     ck_assert_int_eq(committed("g", "t", 1), 6);
     ck_assert_int_eq(outcome(commit("g", "", -1, "other", 0, 7)), OK);
-    struct ask *a = join_new("g", "", NULL, 3, "range", "");
-    a->protocols[0].metadata = (struct blob){.p = (const uint8_t *)subscription,
-                                             .n = sizeof subscription - 1};
-    ask_send(a);
-    run_ms(500);
-    ck_assert_int_eq(a->done, 1);
-    ck_assert_int_eq(outcome(sync_as(a)), OK);
+    struct ask *a = join_subscribed("g");
     ck_assert_int_eq(outcome(offset_delete("g", "t", 1)),
                      KAFKA_GROUP_SUBSCRIBED_TO_TOPIC);
     ck_assert_int_eq(outcome(offset_delete("g", "other", 0)), OK);
@@ -1328,6 +1362,7 @@ int main(void)
     tcase_add_test(tc, test_coordinator__stop);
     tcase_add_loop_test(tc, test_coordinator__close_while_loading, 0, 2);
     tcase_add_test(tc, test_coordinator__log_compacted);
+    tcase_add_test(tc, test_coordinator__expiry_of_unsubscribed);
     tcase_add_test(tc, test_coordinator__offset_delete);
     tcase_add_test(tc, test_coordinator__delete);
     tcase_add_test(tc, test_coordinator__join_while_deleted);
