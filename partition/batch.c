@@ -420,7 +420,8 @@ int32_t batch_bad_records(const uint8_t *batch, size_t size,
     struct batch_record record;
     struct batch_verdict verdict;
     int32_t n = 0;
-    bool open = batch_records_open(&r, batch, size, LIMIT_BATCH_PLAIN) == ERR_OK;
+    bool open =
+        batch_records_open(&r, batch, size, LIMIT_BATCH_PLAIN) == ERR_OK;
     for (int32_t i = 0; open && batch_records_next(&r, &record); i++) {
         if (validate_record(&record, i, limits, &verdict)) {
             continue;

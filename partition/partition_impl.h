@@ -130,7 +130,7 @@ struct partition {
     size_t n_retired;
     uint32_t era, views, views_before;
     uint32_t removals; /* of files, under way */
-    bool settling, dir_made, roll_wanted;
+    bool settling, dir_made;
     bool switching; /* the list of closed segments is being replaced */
     bool leased;    /* a replica reads our segments: none is removed */
     struct partition_transfer *transfer; /* being received, or NULL */

@@ -176,37 +176,37 @@ static bool segment_empty(const struct segment *s)
     return s->compaction != 0 && s->bytes == 0;
 }
 
+/* Everything there is lies in the active segment or before, and is old. */
+static bool active_expired(const struct partition *p, int64_t now_ms)
+{
+    if (p->settled.position == 0 || p->settled.next.v != p->end.v ||
+        p->high_watermark.v != p->end.v) {
+        return false;
+    }
+    struct segment s = partition_segment_at(p, p->n_closed_segments);
+    return segment_expired(p, &s, now_ms);
+}
+
 /* Where the log shall start as time and size have it: at the beginning of a
- * segment, only behind closed ones. */
+ * segment, or behind all if all is old. */
 static kafka_offset retention_start(struct partition *p)
 {
     int64_t now_ms = env_wall_ms(p->env);
     uint64_t size = (uint64_t)partition_size_bytes(p);
     kafka_offset start = p->log_start;
-    for (size_t i = 0; i < p->n_closed_segments; i++) {
+    bool all = true;
+    for (size_t i = 0; i < p->n_closed_segments && all; i++) {
         const struct segment *s = &p->closed_segments[i];
         bool large = p->config.retention_bytes >= 0 &&
                      size - s->bytes >= (uint64_t)p->config.retention_bytes;
         kafka_offset behind = partition_segment_at(p, i + 1).base;
-        if (!large && !segment_empty(s) && !segment_expired(p, s, now_ms)) {
-            break;
-        }
-        size -= s->bytes;
-        if (behind.v > start.v) {
-            start = behind;
+        all = large || segment_empty(s) || segment_expired(p, s, now_ms);
+        if (all) {
+            size -= s->bytes;
+            start = behind.v > start.v ? behind : start;
         }
     }
-    return start;
-}
-
-/* The active segment is old as a whole: closed at its next batch, so that
- * retention can take it. */
-static void roll_if_expired(struct partition *p)
-{
-    if (p->settled.position > 0) {
-        struct segment s = partition_segment_at(p, p->n_closed_segments);
-        p->roll_wanted = segment_expired(p, &s, env_wall_ms(p->env));
-    }
+    return all && active_expired(p, now_ms) ? p->end : start;
 }
 
 static void retain(struct partition *p)
@@ -215,7 +215,6 @@ static void retain(struct partition *p)
     if (!p->config.cleanup_delete) {
         return;
     }
-    roll_if_expired(p);
     kafka_offset start = retention_start(p);
     if (start.v > p->log_start.v &&
         propose_log_start(p, start, &index) == ERR_OK) {

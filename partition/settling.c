@@ -393,8 +393,7 @@ struct settle_context {
     struct settle settle;
     struct partition *partition;
     kafka_offset log_start; /* at the job's end */
-    bool roll_wanted;
-    struct epochs epochs; /* a copy, for the worker */
+    struct epochs epochs;   /* a copy, for the worker */
 };
 
 /* How old a segment may become, by its records' timestamps. The jitter is the
@@ -422,7 +421,8 @@ static void plan_rolls(struct partition *p, struct settle *s)
 {
     uint64_t position = s->from.position;
     int64_t first = s->from.first_timestamp;
-    bool wanted = p->roll_wanted;
+    /* What lies below the log's start as a whole: closed, so that it can go. */
+    bool wanted = s->from.position > 0 && p->log_start.v >= s->from.next.v;
     int64_t age_max = segment_age_max(p, s->from.base);
     for (size_t i = 0; i < s->n_entries; i++) {
         struct settle_entry *e = &s->entries[i];
@@ -517,7 +517,6 @@ bool settle_begin(void *sm, struct settle_job *job)
     struct settle *s = &c->settle;
     c->partition = p;
     c->log_start = p->log_start;
-    c->roll_wanted = p->roll_wanted;
     s->env = p->env;
     s->dir = p->dir;
     s->group = p->id;
@@ -546,7 +545,6 @@ bool settle_begin(void *sm, struct settle_job *job)
     job->run = settle_run;
     job->arg = c;
     p->settling = true;
-    p->roll_wanted = false;
     partition_ref(p);
     return true;
 }
@@ -628,8 +626,6 @@ void settle_end(void *sm, struct settle_job *job)
     file_cache_give(p->shard->files, &s->side);
     if (job->status == ERR_OK) {
         settle_adopt(p, c);
-    } else {
-        p->roll_wanted = c->roll_wanted;
     }
     for (size_t i = 0; i < s->n_entries; i++) {
         if (s->entries[i].chunk != NULL) {

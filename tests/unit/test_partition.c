@@ -1001,15 +1001,26 @@ START_TEST(test_partition__retention_by_time)
     }
     settle_and_evict();
     sim_run_for(w.sim, 20 * SIM_S);
-    /* all but the active segment */
-    ck_assert_int_eq(partition_log_start(w.p).v, 9);
-    /* which is closed by the next batch, being old */
+    /* all, also what is in the active segment */
+    ck_assert_int_eq(partition_log_start(w.p).v, 10);
+    settle_and_evict();
+    ck_assert_int_eq(log_files(), 1);
+    /* which is closed by the next batch, and then goes too */
     (void)produce_plain(1, INT64_C(4000000000000), 1);
     settle_and_evict();
     sim_run_for(w.sim, 20 * SIM_S);
     ck_assert_int_eq(partition_log_start(w.p).v, 10);
     settle_and_evict();
     ck_assert_int_eq(log_files(), 1);
+    ck_assert_int_lt(partition_size_bytes(w.p), 200);
+    crash(SIM_DROP_ALL);
+    ck_assert_int_eq(partition_log_start(w.p).v, 10);
+    ck_assert_int_eq(fetch(10, 1000).n_batches, 1);
+    /* What is not old yet keeps the active segment. */
+    (void)produce_plain(1, 1000, 1);
+    settle_and_evict();
+    sim_run_for(w.sim, 20 * SIM_S);
+    ck_assert_int_eq(partition_log_start(w.p).v, 10);
     world_end();
 }
 END_TEST
