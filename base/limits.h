@@ -22,7 +22,7 @@
 /* Changes of leader epoch that a partition remembers; they travel in its
  * checkpoint (20 bytes each). Clients ask about the last few only. */
 #define LIMIT_EPOCHS 128
-/* Bytes of a partition's list of closed segments, 32 a segment: two million
+/* Bytes of a partition's list of closed segments, 64 a segment: one million
  * segments are more than a file system likes in one directory. */
 #define LIMIT_MANIFEST_BYTES ((size_t)64 << 20)
 /* Bytes of a snapshot of producer state: 300,000 producers of 5 batches. */
@@ -49,8 +49,9 @@
 /* Memory of the map of keys of a compaction, one a shard at a time: 1.4 million
  * keys; a log with more of them takes several runs. */
 #define LIMIT_COMPACTION_MAP ((size_t)32 << 20)
-/* Bytes of a segment of __consumer_offsets, whatever its segment.bytes says: the
- * one being written is not compacted, and a new coordinator reads all of it. */
+/* Bytes of a segment of __consumer_offsets, whatever its segment.bytes says:
+ * the one being written is not compacted, and a new coordinator reads all of
+ * it. */
 #define LIMIT_OFFSETS_SEGMENT ((int32_t)8 << 20)
 /* Segments that one compacted one takes the place of: so much is there twice
  * until it does. */

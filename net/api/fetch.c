@@ -22,6 +22,8 @@ struct fetch_part {
     struct uuid topic_id;
     struct fetch_response_partition out;
     struct partition_fetch fetch;
+    struct fetch_session_part *known; /* true while the session's epoch is the
+                                       * request's */
     node_id elsewhere; /* where the leader sends the consumer; -1 nowhere */
     struct partition_waiter waiter;
     enum kafka_error preset; /* decided without asking a partition */
@@ -184,8 +186,11 @@ static bool part_listed(struct fetch_call *call, struct fetch_part *part)
     if (s == NULL) {
         return true;
     }
-    struct fetch_session_part *known = fetch_session_find(
-        s, &part->topic, &part->topic_id, part->out.partition_index);
+    struct fetch_session_part *known = part->known;
+    if (known == NULL) { /* the session is new */
+        known = fetch_session_find(s, &part->topic, &part->topic_id,
+                                   part->out.partition_index);
+    }
     bool news = known == NULL || fetch_session_told(s, known, &part->out);
     return news || call->context.kind == FETCH_FULL;
 }
@@ -736,6 +741,7 @@ static void parts_of_session(struct fetch_call *call)
         }
         last = &call->parts[call->n_parts];
         part_prepare(call, topic, error, name, &p->topic_id, &p->in);
+        call->parts[call->n_parts - 1].known = p;
     }
 }
 
