@@ -479,9 +479,11 @@ def main():
         status = 130
     finally:
         run.end()
-    for unneeded in glob.glob(os.path.join(run.dir, "disks")):
-        subprocess.run(["umount", "-R", "-l", unneeded],
-                       stderr=subprocess.DEVNULL)
+    disks = os.path.join(run.dir, "disks")
+    for mounted in glob.glob(os.path.join(disks, "disk-*")) + \
+            glob.glob(os.path.join(disks, "outer-*")) + [disks]:
+        subprocess.run(["umount", "-l", mounted], stderr=subprocess.DEVNULL)
+    shutil.rmtree(disks, ignore_errors=True)
     if status == 0 and not o.keep:
         shutil.rmtree(run.dir, ignore_errors=True)
     else:
