@@ -125,7 +125,11 @@ static rd_kafka_t *producer_new(struct rd *x)
     set(conf, "acks", "all");
     set(conf, "retries", "1000");
     set(conf, "linger.ms", "2");
-    set(conf, "message.timeout.ms", "10000");
+    /* A message that times out makes librdkafka begin a new epoch, under which
+     * it sends again what it still has of other partitions, though a broker may
+     * have that already: a duplicate that no broker can know. Whole producers
+     * are given up instead (flight_wait). */
+    set(conf, "message.timeout.ms", "300000");
     set(conf, "request.timeout.ms", "3000");
     rd_kafka_conf_set_dr_msg_cb(conf, on_delivery);
     return client_new(RD_KAFKA_PRODUCER, conf);

@@ -45,7 +45,7 @@ struct raft_host {
     bool hold_commit; /* durable, but not committed */
     bool hold_flush;  /* not even durable */
     int n_reachable;
-    bool deposed; /* a majority follows another leader already */
+    bool deposed;           /* a majority follows another leader already */
     enum err settle_status; /* what the next settle's run gives, if not OK */
     struct group_room_wait *room;
     struct env_deferred flush;
@@ -482,9 +482,7 @@ static void fake_read_turn(struct env_deferred *d)
         h->reads = read->next;
         bool leads =
             h->group != NULL && h->group->role.is_leader && !h->deposed;
-        read->cb(read, leads
-                           ? ERR_OK
-                           : ERR_NOT_LEADER);
+        read->cb(read, leads ? ERR_OK : ERR_NOT_LEADER);
     }
 }
 
