@@ -38,6 +38,8 @@ part "unit tests" make --no-print-directory -s unit
 if [ -e make/sim.mk ]; then
     part "simulator" make --no-print-directory -s sim-seeds
 fi
+# 10 s a target, which begins with the corpus
+part "fuzzing" make --no-print-directory -s fuzz TIME="${FUZZ_TIME:-10}"
 part "crash points" make --no-print-directory -s crash-points
 if [ -e net/broker.c ] && [ -e tests/conformance/kill_test.py ]; then
     part "kill test, short" make --no-print-directory -s kill-test ROUNDS=2 \

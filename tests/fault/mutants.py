@@ -115,24 +115,29 @@ def passes(check, timeout):
         return False
 
 
-def baseline(checks, args):
-    """How long each takes without a defect, where it must pass."""
-    seconds = {}
-    for check in checks:
-        ok, text = build(check, args.jobs)
+class Baseline:
+    """How long a check takes without a defect, where it must pass; None: it
+    does not. Asked when the tree is as it should be."""
+
+    def __init__(self, jobs):
+        self.jobs, self.seconds = jobs, {}
+
+    def measure(self, check):
+        if check in self.seconds:
+            return
+        ok, text = build(check, self.jobs)
         if not ok:
             sys.exit("%s does not build without a defect:\n%s" % (
                 check, text[-2000:]))
         begun = time.monotonic()
-        if not passes(check, 600):
+        good = passes(check, 600)
+        self.seconds[check] = time.monotonic() - begun if good else None
+        if not good:
             print("error: %s fails without a defect; it is left out" % check,
                   flush=True)
-            continue
-        seconds[check] = time.monotonic() - begun
-    return seconds
 
 
-def try_mutant(m, seconds, args):
+def try_mutant(m, baseline, args):
     path = os.path.join(COPY, m.file)
     with open(path) as f:
         text = f.read()
@@ -140,22 +145,24 @@ def try_mutant(m, seconds, args):
         return "error %s: its text is there %d times in %s" % (
             m.name, text.count(m.old), m.file)
     begun = time.monotonic()
-    try:
-        with open(path, "w") as f:
-            f.write(text.replace(m.old, m.new))
-        for check in m.checks:
-            if check not in seconds:
-                continue
+    for check in m.checks:
+        baseline.measure(check)
+        seconds = baseline.seconds[check]
+        if seconds is None:
+            continue
+        try:
+            with open(path, "w") as f:
+                f.write(text.replace(m.old, m.new))
             ok, out = build(check, args.jobs)
             if not ok:
                 return "error %s: does not compile: %s" % (m.name, out[-600:])
             since = time.monotonic()
-            if not passes(check, 20 + 6 * seconds[check]):
+            if not passes(check, 20 + 6 * seconds):
                 return "killed %s by %s in %.1f s" % (
                     m.name, check, time.monotonic() - since)
-    finally:
-        with open(path, "w") as f:
-            f.write(text)
+        finally:
+            with open(path, "w") as f:
+                f.write(text)
     return "survived %s (%s) after %.0f s" % (m.name, m.why,
                                               time.monotonic() - begun)
 
@@ -169,13 +176,10 @@ def main():
         os.path.dirname(os.path.abspath(__file__)), "mutants.txt"))
         if not args.only or args.only in m.name]
     copy_tree()
-    checks = []
-    for m in chosen:
-        checks += [c for c in m.checks if c not in checks]
-    seconds = baseline(checks, args)
+    baseline = Baseline(args.jobs)
     killed, errors = 0, 0
     for m in chosen:
-        line = try_mutant(m, seconds, args)
+        line = try_mutant(m, baseline, args)
         killed += line.startswith("killed")
         errors += line.startswith("error")
         print(line, flush=True)
