@@ -1,5 +1,6 @@
 """The faults. Each begins, lasts, and ends; what it does is told in a line.
-Faults of one `family` are not injected at the same time."""
+Faults that touch the same thing are not injected at the same time; who was
+ended by one is started when all are over."""
 import itertools
 import os
 import random
@@ -12,10 +13,11 @@ from cluster import faketime_library
 from world import CLIENTS, Impossible, address, command, flip_bits
 
 CALLS = "pwritev2,fdatasync,fsync,syncfs"  # by which the broker syncs
+READY_S = 15  # others may be in force that keep a broker from it
 
 
 class Nemesis:
-    family = "process"
+    touches = {"process"}
     default = True  # part of "all"
 
     def __init__(self, cluster, network, rng):
@@ -62,8 +64,6 @@ class Kill(Nemesis):
     def end(self):
         for b in self.hit:
             b.start(wait=False)
-        for b in self.hit:
-            b.wait_ready()
 
 
 class Pause(Nemesis):
@@ -96,7 +96,8 @@ class Rolling(Nemesis):
         for b in self.brokers:
             if b.alive():
                 b.end(signal.SIGTERM)
-            b.start()
+            b.start(wait=False)
+            b.wait_ready(READY_S)
             self.sleep(0.5, 1.5)
         return "all, one by one"
 
@@ -117,7 +118,7 @@ def clique(n, pairs):
 
 
 class Cutting(Nemesis):
-    family = "network"
+    touches = {"network"}
 
     def probe(self):
         self.network.probe_cuts()
@@ -214,7 +215,7 @@ class Clients(Cutting):
 
 class Loss(Nemesis):
     """packets dropped at random"""
-    name, family = "loss", "network"
+    name, touches = "loss", {"network"}
 
     def probe(self):
         self.network.probe_loss()
@@ -240,7 +241,7 @@ class Loss(Nemesis):
 
 class Reset(Nemesis):
     """connections reset at random"""
-    name, family = "reset", "network"
+    name, touches = "reset", {"network"}
 
     def probe(self):
         self.network.probe_resets()
@@ -267,7 +268,7 @@ class Reset(Nemesis):
 
 class Clock(Nemesis):
     """wall clocks jump, once or to and fro"""
-    name, family = "clock", "clock"
+    name, touches = "clock", {"clock"}
     JUMPS = (-86400, -3600, -60, -2, 2, 60, 3600, 86400)
 
     def probe(self):
@@ -309,7 +310,7 @@ class Clock(Nemesis):
 
 class Power(Nemesis):
     """power loss of one broker: what it had not synced is gone"""
-    name = "power"
+    name, touches = "power", {"process", "disk"}
 
     def probe(self):
         self.brokers[0].disk.probe()
@@ -330,8 +331,6 @@ class Power(Nemesis):
         at_once(self.hit, lambda b: b.disk.power_on())
         for b in self.hit:
             b.start(wait=False)
-        for b in self.hit:
-            b.wait_ready()
 
 
 class PowerAll(Power):
@@ -362,7 +361,8 @@ class Steered(Power):
         self.pause(rest, True)
         self.pause(away, False)
         victim.disk.power_on()
-        victim.start()
+        victim.start(wait=False)
+        victim.wait_ready(READY_S)
         self.sleep(4.0, 6.0)
         self.pause(rest, False)
         return "away %s, power loss %d, then away %s" % (
@@ -379,7 +379,7 @@ class Steered(Power):
 
 class Full(Nemesis):
     """no room on the disk"""
-    name, family = "full", "disk"
+    name, touches = "full", {"disk"}
 
     def probe(self):
         disk = self.brokers[0].disk
@@ -405,7 +405,7 @@ class Full(Nemesis):
 
 
 class Strace(Nemesis):
-    family = "disk"
+    touches = {"process", "disk"}
 
     def probe(self):
         """strace can attach, and its injection is seen."""
@@ -482,7 +482,7 @@ class SyncError(Strace):
             self.cluster.remark("sync-error: broker %d synced nothing" %
                                 self.hit.number)
         self.hit.excuse = None
-        self.hit.start()
+        self.hit.start(wait=False)
 
 
 class SyncSlow(Strace):
@@ -508,7 +508,7 @@ class SyncSlow(Strace):
 class Flip(Nemesis):
     """bits flipped in files of a minority, the same brokers in a whole run,
     while they are down"""
-    name = "flip"
+    name, touches = "flip", {"process", "disk"}
     default = False  # until damage is repaired from the other replicas
 
     def __init__(self, *args):
@@ -529,7 +529,7 @@ class Flip(Nemesis):
             os.path.relpath(f, self.hit.disk.path) for f in some))
 
     def end(self):
-        self.hit.start()
+        self.hit.start(wait=False)
 
 
 KINDS = [Kill, Pause, Rolling, Partition, OneWay, Clients, Loss, Reset, Clock,
@@ -538,7 +538,7 @@ KINDS = [Kill, Pause, Rolling, Partition, OneWay, Clients, Loss, Reset, Clock,
 
 class Schedule(threading.Thread):
     """Injects faults until the end, from a shuffled deck so that each kind
-    has its turn; now and then two of different families at once."""
+    has its turn; now and then two that touch different things at once."""
 
     def __init__(self, nemeses, rng, until_ns, history, hold, calm):
         super().__init__(daemon=True)
@@ -574,7 +574,7 @@ class Schedule(threading.Thread):
         some = [self.next()]
         if len(self.nemeses) > 1 and self.rng.random() < 0.3:
             other = self.next()
-            if other.family != some[0].family:
+            if not other.touches & some[0].touches:
                 some.append(other)
             else:
                 self.deck.append(other)
@@ -591,6 +591,9 @@ class Schedule(threading.Thread):
                 self.history(n.name, "stop", "")
                 n.end()
                 self.history(n.name, "stop", "done")
+        for number in self.nemeses[0].cluster.revive():
+            self.nemeses[0].cluster.problem(
+                "broker %d does not start again" % number)
 
 
 def nemeses_of(text, cluster, network, seed):
