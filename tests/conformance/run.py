@@ -10,6 +10,7 @@ import sys
 import bad_requests
 from harness import Cluster, External, Failed, Report, ROOT
 from suite_clients import Java, confluent
+from suite_elections import Elections
 from suite_flotilla import Dev, Starting, Verbs
 from suite_kafka_python import KafkaPython
 from suite_kcat import Kcat
@@ -23,7 +24,7 @@ from suite_wire import Wire
 ON_ONE = ("verbs", "kcat", "confluent", "java", "wire", "rounds", "starts",
           "dev")
 # bring brokers of their own, set up as each needs them
-FOREIGN = ("bad-requests", "librdkafka", "node-rdkafka",
+FOREIGN = ("bad-requests", "elections", "librdkafka", "node-rdkafka",
            "kafka-python") + tuple(CLIENTS)
 
 
@@ -103,6 +104,8 @@ def one_cluster(args, report, flotilla, build):
 def foreign(args, report):
     if "bad-requests" in args.only:
         bad_requests.ours(report, args.build)
+    if "elections" in args.only:
+        Elections(report, args.build, args.port + 60).all()
     if "librdkafka" in args.only:
         Librdkafka(report, args.build, args.port + 100, args.full, args.chaos,
                    args.tests.split(",") if args.tests else None).all()
