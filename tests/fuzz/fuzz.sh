@@ -43,7 +43,7 @@ for name in "$@"; do
         FUZZ_SEEDS=$samples "$program" >"$log" 2>&1
         status=$?
         find "$corpus" -type f -name 'crash-*' -exec cp {} "$smaller" \;
-        "$program" "${limits[@]}" -max_len=6000 -merge=1 \
+        "$program" "${limits[@]}" -max_len=24000 -merge=1 \
             "$smaller" "$samples" "$corpus" "$found" >>"$log" 2>&1 || status=1
         if [ "$status" = 0 ]; then
             rm -f "$corpus"/*
