@@ -3,9 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 
+#include "base/crc32c.h"
+#include "base/log.h"
 #include "base/mem.h"
 
 #define FILE_NAME "meta.properties"
+#define COPY_NAME "meta.properties.copy" /* read when the first is damaged */
 #define FILE_MAX 8192
 
 static const char *const state_names[] = {"empty", "forming", "formed"};
@@ -50,10 +53,14 @@ const struct identity_member *identity_member_find(
     return NULL;
 }
 
+/* The last line; of all bytes before it. */
+#define CRC_KEY "crc32c="
+#define CRC_LINE (sizeof CRC_KEY - 1 + 8 + 1)
+
 /* ---- writing ------------------------------------------------------------- */
-static void path_of(const char *dir, char path[LIMIT_PATH])
+static void path_of(const char *dir, const char *name, char path[LIMIT_PATH])
 {
-    snprintf(path, LIMIT_PATH, "%s/%s", dir, FILE_NAME);
+    snprintf(path, LIMIT_PATH, "%s/%s", dir, name);
 }
 
 enum err identity_save(struct env *env, const char *dir,
@@ -78,8 +85,15 @@ enum err identity_save(struct env *env, const char *dir,
         n += snprintf(text + n, sizeof text - (size_t)n, "member=%d %s %s\n",
                       m->node, directory, m->address);
     }
-    path_of(dir, path);
-    return env_file_write_whole(env, path, text, (size_t)n);
+    n += snprintf(text + n, sizeof text - (size_t)n, "%s%08x\n", CRC_KEY,
+                  crc32c(0, text, (size_t)n));
+    path_of(dir, COPY_NAME, path);
+    enum err e = env_file_write_whole(env, path, text, (size_t)n);
+    if (e == ERR_OK) {
+        path_of(dir, FILE_NAME, path);
+        e = env_file_write_whole(env, path, text, (size_t)n);
+    }
+    return e;
 }
 
 /* ---- reading ------------------------------------------------------------- */
@@ -148,6 +162,9 @@ static bool read_line(char *line, struct identity *out)
     if (strcmp(line, "state") == 0) {
         return read_state(value, out);
     }
+    if (strcmp(line, "crc32c") == 0) {
+        return true; /* checked before */
+    }
     if (strcmp(line, "member") == 0) {
         return read_member(value, out);
     }
@@ -194,15 +211,65 @@ static enum err begin(struct env *env, const char *dir, node_id node,
     return e != ERR_OK ? e : identity_save(env, dir, out);
 }
 
+static bool crc_fits(const char *text, size_t size)
+{
+    char line[CRC_LINE + 1];
+    if (size < CRC_LINE) {
+        return false;
+    }
+    snprintf(line, sizeof line, "%s%08x\n", CRC_KEY,
+             crc32c(0, text, size - CRC_LINE));
+    return memcmp(text + size - CRC_LINE, line, CRC_LINE) == 0;
+}
+
+/* ERR_CORRUPT when it makes no sense. */
+static enum err read_file(struct env *env, const char *path,
+                          struct identity *out)
+{
+    void *data = NULL;
+    size_t size = 0;
+    enum err e = env_file_read_whole(env, path, FILE_MAX, &data, &size);
+    if (e != ERR_OK) {
+        return e == ERR_TOO_LARGE ? ERR_CORRUPT : e;
+    }
+    char *text = mem_zalloc(size + 1);
+    memcpy(text, data, size);
+    bool fine = memchr(data, '\0', size) == NULL && crc_fits(text, size) &&
+                read_text(text, out);
+    mem_free(text);
+    mem_free(data);
+    return fine ? ERR_OK : ERR_CORRUPT;
+}
+
+/* Of the two copies the first that is whole; the other one is mended. */
+static enum err read_either(struct env *env, const char *dir,
+                            struct identity *out)
+{
+    char path[LIMIT_PATH], copy[LIMIT_PATH];
+    path_of(dir, FILE_NAME, path);
+    path_of(dir, COPY_NAME, copy);
+    struct identity other;
+    enum err e = read_file(env, path, out);
+    enum err e2 = read_file(env, copy, &other);
+    if (e == ERR_OK && e2 != ERR_OK) {
+        log_warn("metadata", "%s: %s; written again", copy, err_text(e2));
+        return identity_save(env, dir, out);
+    }
+    if (e != ERR_OK && e2 == ERR_OK) {
+        log_warn("metadata", "%s: %s; its copy is used", path, err_text(e));
+        *out = other;
+        return identity_save(env, dir, out);
+    }
+    return e;
+}
+
 enum err identity_load(struct env *env, const char *dir, node_id node,
                        const struct uuid *directory, struct identity *out,
                        char *why, size_t why_size)
 {
     char path[LIMIT_PATH];
-    void *data = NULL;
-    size_t size = 0;
-    path_of(dir, path);
-    enum err e = env_file_read_whole(env, path, FILE_MAX, &data, &size);
+    path_of(dir, FILE_NAME, path);
+    enum err e = read_either(env, dir, out);
     if (e == ERR_NOT_FOUND) {
         e = begin(env, dir, node, directory, out);
         if (e != ERR_OK) {
@@ -210,20 +277,16 @@ enum err identity_load(struct env *env, const char *dir, node_id node,
         }
         return e;
     }
+    if (e == ERR_CORRUPT) {
+        snprintf(why, why_size,
+                 "%s and its copy make no sense: they are damaged, or of a "
+                 "newer version",
+                 path);
+        return e;
+    }
     if (e != ERR_OK) {
         snprintf(why, why_size, "cannot read %s: %s", path, err_text(e));
         return e;
-    }
-    char *text = mem_zalloc(size + 1);
-    memcpy(text, data, size);
-    bool fine = memchr(data, '\0', size) == NULL && read_text(text, out);
-    mem_free(text);
-    mem_free(data);
-    if (!fine) {
-        snprintf(why, why_size,
-                 "%s makes no sense: it is damaged, or of a newer version",
-                 path);
-        return ERR_CORRUPT;
     }
     if (out->node != node) {
         snprintf(why, why_size,
