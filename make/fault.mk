@@ -11,3 +11,12 @@ ONLY ?=
 .PHONY: mutants
 mutants: deps
 	@PATH="/usr/lib/ccache:$$PATH" python3 tests/fault/mutants.py $(if $(ONLY),--only $(ONLY))
+
+# `make damage-test [ROUNDS=3] [SEED=1]`: two bytes flipped in every file of one
+# of three real brokers, which must repair itself.
+.PHONY: damage-test
+damage-test: ROUNDS = 3
+damage-test: deps-foreign
+	@$(MAKE) --no-print-directory all
+	@python3 tests/fault/damage.py --rounds $(ROUNDS) --seed $(SEED) \
+	  --build $(B)

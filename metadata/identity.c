@@ -222,6 +222,64 @@ static bool crc_fits(const char *text, size_t size)
     return memcmp(text + size - CRC_LINE, line, CRC_LINE) == 0;
 }
 
+static bool read_bytes(const uint8_t *bytes, size_t size, struct identity *out)
+{
+    char *text = mem_zalloc(size + 1);
+    memcpy(text, bytes, size);
+    bool fine = memchr(bytes, '\0', size) == NULL && crc_fits(text, size) &&
+                read_text(text, out);
+    mem_free(text);
+    return fine;
+}
+
+/* Where both copies are damaged, at different bytes: of the bytes in which they
+ * differ one each is right, and the checksum says which. */
+#define DIFFER_MAX 12
+
+static bool merge(const uint8_t *a, const uint8_t *b, size_t size,
+                  struct identity *out)
+{
+    size_t at[DIFFER_MAX];
+    unsigned n = 0;
+    for (size_t i = 0; i < size; i++) {
+        if (a[i] != b[i] && n == DIFFER_MAX) {
+            return false;
+        }
+        if (a[i] != b[i]) {
+            at[n++] = i;
+        }
+    }
+    uint8_t *bytes = mem_alloc(size);
+    bool fine = false;
+    for (unsigned choice = 0; choice < 1U << n && !fine; choice++) {
+        memcpy(bytes, a, size);
+        for (unsigned k = 0; k < n; k++) {
+            bytes[at[k]] = (choice >> k & 1) != 0 ? b[at[k]] : a[at[k]];
+        }
+        fine = read_bytes(bytes, size, out);
+    }
+    mem_free(bytes);
+    return fine;
+}
+
+static enum err merge_files(struct env *env, const char *path,
+                            const char *copy, struct identity *out)
+{
+    void *a = NULL, *b = NULL;
+    size_t a_size = 0, b_size = 0;
+    enum err e = env_file_read_whole(env, path, FILE_MAX, &a, &a_size);
+    if (e == ERR_OK) {
+        e = env_file_read_whole(env, copy, FILE_MAX, &b, &b_size);
+    }
+    if (e == ERR_OK &&
+        (a_size != b_size || a_size == 0 || !merge(a, b, a_size, out))) {
+        e = ERR_CORRUPT;
+    }
+    mem_free(a);
+    mem_free(b);
+    return e;
+}
+
 /* ERR_CORRUPT when it makes no sense. */
 static enum err read_file(struct env *env, const char *path,
                           struct identity *out)
@@ -232,11 +290,7 @@ static enum err read_file(struct env *env, const char *path,
     if (e != ERR_OK) {
         return e == ERR_TOO_LARGE ? ERR_CORRUPT : e;
     }
-    char *text = mem_zalloc(size + 1);
-    memcpy(text, data, size);
-    bool fine = memchr(data, '\0', size) == NULL && crc_fits(text, size) &&
-                read_text(text, out);
-    mem_free(text);
+    bool fine = read_bytes(data, size, out);
     mem_free(data);
     return fine ? ERR_OK : ERR_CORRUPT;
 }
@@ -258,6 +312,12 @@ static enum err read_either(struct env *env, const char *dir,
     if (e != ERR_OK && e2 == ERR_OK) {
         log_warn("metadata", "%s: %s; its copy is used", path, err_text(e));
         *out = other;
+        return identity_save(env, dir, out);
+    }
+    if (e == ERR_CORRUPT && e2 == ERR_CORRUPT &&
+        merge_files(env, path, copy, out) == ERR_OK) {
+        log_warn("metadata", "%s and its copy are damaged; made whole from "
+                 "both", path);
         return identity_save(env, dir, out);
     }
     return e;

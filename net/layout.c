@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/assert.h"
+#include "base/crc32c.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "raft/reshard.h"
@@ -12,6 +13,7 @@
 #define FILE_NAME "shards"
 #define FILE_BYTES_MAX 256
 #define FILE_FORMAT "shards=%u\nlap=%u\n"
+#define CRC_FORMAT "crc32c=%08x\n" /* of the lines before */
 #define SENTENCE_SIZE 1024
 
 /* ---- reading ------------------------------------------------------------- */
@@ -27,6 +29,53 @@ static bool name_read(const char *name, unsigned *shard, unsigned *lap)
 static void file_path(const char *dir, char out[LAYOUT_PATH_MAX])
 {
     snprintf(out, LAYOUT_PATH_MAX, "%s/" FILE_NAME, dir);
+}
+
+static int file_text(const struct layout *layout, char out[FILE_BYTES_MAX])
+{
+    int n = snprintf(out, FILE_BYTES_MAX, FILE_FORMAT, layout->n_shards,
+                     layout->lap);
+    return n + snprintf(out + n, FILE_BYTES_MAX - (size_t)n, CRC_FORMAT,
+                        crc32c(0, out, (size_t)n));
+}
+
+/* What the directories' names say, where the file is damaged. */
+struct names {
+    unsigned n, highest, lap;
+    bool mixed;
+};
+
+static void names_one(void *arg, const char *name)
+{
+    struct names *names = arg;
+    unsigned shard;
+    unsigned lap;
+    if (!name_read(name, &shard, &lap)) {
+        return;
+    }
+    names->mixed = names->mixed || (names->n > 0 && lap != names->lap);
+    names->lap = lap;
+    names->highest = shard > names->highest ? shard : names->highest;
+    names->n++;
+}
+
+/* They must be those of one lap, none missing. */
+static enum err names_read(struct env *env, const char *dir, struct layout *out)
+{
+    struct names names = {0};
+    enum err e = env_dir_list(env, dir, names_one, &names);
+    if (e != ERR_OK) {
+        return e;
+    }
+    if (names.n == 0 || names.mixed || names.highest + 1 != names.n) {
+        return ERR_CORRUPT;
+    }
+    out->n_shards = names.n;
+    out->lap = names.lap;
+    log_warn("shards",
+             "damaged: %s/" FILE_NAME "; its directories say %u shards", dir,
+             out->n_shards);
+    return layout_record(env, dir, out);
 }
 
 static enum err file_read(struct env *env, const char *dir, struct layout *out)
@@ -45,7 +94,7 @@ static enum err file_read(struct env *env, const char *dir, struct layout *out)
     text[size] = '\0';
     mem_free(bytes);
     int n = sscanf(text, FILE_FORMAT, &out->n_shards, &out->lap);
-    snprintf(again, sizeof again, FILE_FORMAT, out->n_shards, out->lap);
+    (void)file_text(out, again);
     return n == 2 && out->n_shards > 0 && strcmp(text, again) == 0
                ? ERR_OK
                : ERR_CORRUPT;
@@ -55,6 +104,9 @@ enum err layout_read(struct env *env, const char *dir, struct layout *out)
 {
     *out = (struct layout){0};
     enum err e = file_read(env, dir, out);
+    if (e == ERR_CORRUPT) {
+        e = names_read(env, dir, out);
+    }
     out->recorded = e == ERR_OK;
     return e == ERR_NOT_FOUND ? ERR_OK : e;
 }
@@ -63,8 +115,7 @@ enum err layout_record(struct env *env, const char *dir, struct layout *layout)
 {
     char path[LAYOUT_PATH_MAX];
     char text[FILE_BYTES_MAX];
-    int n =
-        snprintf(text, sizeof text, FILE_FORMAT, layout->n_shards, layout->lap);
+    int n = file_text(layout, text);
     file_path(dir, path);
     enum err e = env_file_write_whole(env, path, text, (size_t)n);
     layout->recorded = e == ERR_OK;
