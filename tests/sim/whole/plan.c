@@ -64,7 +64,7 @@ static void draw_topics(struct plan *p, struct prng *rng)
 
 static void draw_faults(struct plan *p, struct prng *rng)
 {
-    static const uint64_t paces[] = {300, 1000, 3000, 8000};
+    static const uint64_t paces[] = {300, 1000, 3000, 6000};
     for (int k = 0; k < FAULT_KINDS; k++) {
         if (prng_chance(rng, 1, 2)) {
             p->faults |= UINT32_C(1) << k;
@@ -89,13 +89,13 @@ void plan_make(struct plan *p, const struct whole_options *o)
     p->n_idempotent = (int)prng_between(&rng, 1, 3);
     p->n_plain = (int)prng_between(&rng, 0, 1);
     p->n_consumers = (int)prng_between(&rng, 1, 3);
-    p->chaos_ns = ONE_OF(&rng, 60, 120, 300) * SIM_S;
-    p->records_max = (int)ONE_OF(&rng, 1, 5, 20, 100);
+    p->chaos_ns = ONE_OF(&rng, 120, 300, 900) * SIM_S;
+    p->records_max = (int)ONE_OF(&rng, 1, 5, 20, 50);
     p->value_max = (int)ONE_OF(&rng, 40, 1000, 20000);
     if (p->records_max * p->value_max > 200000) {
         p->value_max = 200000 / p->records_max; /* of one batch */
     }
-    p->produce_ms = ONE_OF(&rng, 20, 100, 500);
+    p->produce_ms = ONE_OF(&rng, 100, 500, 2000);
     p->in_flight = (int)ONE_OF(&rng, 1, 3, 5, 5);
     p->quiet_s = ONE_OF(&rng, 0, 30, 10);
     p->delay_ns = ONE_OF(&rng, 100, 200, 1000, 5000) * SIM_US;

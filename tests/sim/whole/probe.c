@@ -200,6 +200,9 @@ static void check_leader(struct probe *p, struct seen_group *g, int b,
         p->world->result.elections++;
     }
     g->leaders[term] = b + 1;
+    if (term < g->newest_term) {
+        return; /* elected, but told late: newer leaders committed meanwhile */
+    }
     uint64_t at = g->committed;
     if (at > 0 && group_last_index(group).v < at) {
         fail(p, g, b, "leader completeness: committed %llu, last %llu",
