@@ -10,3 +10,7 @@ sim: $(B)/sim_main
 	@$(B)/sim_main $(SIM_MODE) $(SEED)
 sim-seeds: $(B)/sim_main
 	@$(B)/sim_main $(SIM_MODE) $(SEED) $(N)
+# Defects that the simulator alone must find (tests/fault/planted.txt).
+.PHONY: planted
+planted:
+	@PATH="/usr/lib/ccache:$$PATH" python3 tests/fault/planted.py $(ONLY)
