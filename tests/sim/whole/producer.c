@@ -186,7 +186,11 @@ static struct outgoing *next_of(struct producer *p, int part)
         out->not_before_ns > sim_now_ns(p->client.world->sim)) {
         return NULL;
     }
-    for (struct outgoing *o = out->first; o != NULL; o = o->next) {
+    /* Counted from the oldest that is not acknowledged, though others behind it
+     * may be: brokers know the last five batches only. */
+    int at = 0;
+    for (struct outgoing *o = out->first; o != NULL && at < most;
+         o = o->next, at++) {
         if (!o->in_flight && !o->done) {
             return o;
         }
