@@ -10,6 +10,10 @@ sim: $(B)/sim_main
 	@$(B)/sim_main $(SIM_MODE) $(SEED)
 sim-seeds: $(B)/sim_main
 	@$(B)/sim_main $(SIM_MODE) $(SEED) $(N)
+# Seeds of whole brokers in two processes, those that once failed first; totals.
+.PHONY: sim-whole
+sim-whole: $(B)/sim_main
+	@tests/sim/seeds.sh $(B)/sim_main $(SEED) $(N)
 # Defects that the simulator alone must find (tests/fault/planted.txt).
 .PHONY: planted
 planted:

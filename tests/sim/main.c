@@ -90,7 +90,7 @@ static void add(struct whole_result *sum, const struct whole_result *r)
 static void print_whole(const struct whole_result *r)
 {
     printf(
-        "%llu events, %.1f simulated hours, %llu acknowledged, %llu read, "
+        "%llu events, %.3f simulated hours, %llu acknowledged, %llu read, "
         "%llu faults, %llu restarts, %llu elections, %llu requests, "
         "%llu commits, %llu rebalances, %llu admin changes, "
         "%llu KiB at most in a broker\n",
