@@ -395,7 +395,12 @@ static void plan_parts(struct partition_transfer *t)
         add_part(t, file_number(s->base.v, TRANSFER_SIDE),
                  slots == 0 ? 0 : side_offset(slots), side_offset(s->slots));
     }
-    if (t->state.snapshot_index.v != 0) {
+    /* One of the same name is what we start from until the switch: it must not
+     * be written over, and says the same. */
+    const struct log_state *ours = &t->partition->settled;
+    bool have = t->state.snapshot_index.v == ours->snapshot_index.v &&
+                t->state.snapshot_bytes == ours->snapshot_bytes;
+    if (t->state.snapshot_index.v != 0 && !have) {
         add_part(
             t,
             file_number((int64_t)t->state.snapshot_index.v, TRANSFER_SNAPSHOT),
