@@ -795,8 +795,8 @@ static enum err shard_open(struct broker_shard *s)
         .open_files_max = (uint32_t)broker_config_int(c, "open.files.max"),
         .read_bytes_max = (uint64_t)broker_config_int(c, "read.memory.bytes"),
         .lent_bytes_max = memory_lent_max(c),
-        .scrub_bytes_per_s = (uint64_t)broker_config_int(
-            c, "log.scrub.max.bytes.per.second"),
+        .scrub_bytes_per_s =
+            (uint64_t)broker_config_int(c, "log.scrub.max.bytes.per.second"),
     };
     s->partitions_of = partition_shard_new(&po);
     struct coordinator_options co = {

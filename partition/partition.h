@@ -45,14 +45,14 @@ struct partition_shard;
 struct partition_shard_options {
     struct env *env;
     struct raft_host *host;
-    const char *dir;         /* partitions' directories lie here */
-    uint32_t open_files_max; /* bound of the file cache */
-    uint64_t read_bytes_max; /* memory of file reads, until released */
+    const char *dir;            /* partitions' directories lie here */
+    uint32_t open_files_max;    /* bound of the file cache */
+    uint64_t read_bytes_max;    /* memory of file reads, until released */
     uint64_t scrub_bytes_per_s; /* of settled segments, looked through for
                                  * damage in the background; 0: none */
-    uint64_t lent_bytes_max; /* of the log buffer, lent to fetches; beyond it
-                              * they get copies. 0: as read_bytes_max */
-    size_t compaction_bytes; /* memory of a compaction's keys; 0: as usual */
+    uint64_t lent_bytes_max;    /* of the log buffer, lent to fetches; beyond it
+                                 * they get copies. 0: as read_bytes_max */
+    size_t compaction_bytes;    /* memory of a compaction's keys; 0: as usual */
 };
 struct partition_shard *partition_shard_new(
     const struct partition_shard_options *options);

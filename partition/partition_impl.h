@@ -80,8 +80,8 @@ struct partition_shard {
     uint64_t next_number;
     struct env_timer maintenance;
     struct env_timer scrub;
-    uint64_t scrub_number; /* of the partition that was scrubbed last */
-    uint64_t scrub_debt;   /* bytes read beyond what the rate allows */
+    uint64_t scrub_number;        /* of the partition that was scrubbed last */
+    uint64_t scrub_debt;          /* bytes read beyond what the rate allows */
     struct partition *compacting; /* one at a time; NULL: none */
     uint64_t read_bytes;          /* in use */
     struct partition_link reads;  /* waiting for read_bytes */
@@ -134,11 +134,11 @@ struct partition {
     bool switching; /* the list of closed segments is being replaced */
     bool leased;    /* a replica reads our segments: none is removed */
     struct partition_transfer *transfer; /* being received, or NULL */
-    kafka_offset told; /* ops->applied was called up to here */
-    bool damage_told;  /* the log line about it was written */
-    struct repair *repair;   /* under way, or NULL */
-    uint64_t repair_at_ms;   /* not before: something could not be fetched */
-    bool repair_wanted;      /* of what is at repair_offset */
+    kafka_offset told;     /* ops->applied was called up to here */
+    bool damage_told;      /* the log line about it was written */
+    struct repair *repair; /* under way, or NULL */
+    uint64_t repair_at_ms; /* not before: something could not be fetched */
+    bool repair_wanted;    /* of what is at repair_offset */
     kafka_offset repair_offset;
     kafka_offset scrub_next; /* the segment that holds it is next */
 
