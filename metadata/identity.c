@@ -262,8 +262,8 @@ static bool merge(const uint8_t *a, const uint8_t *b, size_t size,
     return fine;
 }
 
-static enum err merge_files(struct env *env, const char *path,
-                            const char *copy, struct identity *out)
+static enum err merge_files(struct env *env, const char *path, const char *copy,
+                            struct identity *out)
 {
     void *a = NULL, *b = NULL;
     size_t a_size = 0, b_size = 0;
@@ -316,8 +316,10 @@ static enum err read_either(struct env *env, const char *dir,
     }
     if (e == ERR_CORRUPT && e2 == ERR_CORRUPT &&
         merge_files(env, path, copy, out) == ERR_OK) {
-        log_warn("metadata", "%s and its copy are damaged; made whole from "
-                 "both", path);
+        log_warn("metadata",
+                 "%s and its copy are damaged; made whole from "
+                 "both",
+                 path);
         return identity_save(env, dir, out);
     }
     return e;
@@ -339,8 +341,9 @@ enum err identity_load(struct env *env, const char *dir, node_id node,
     }
     if (e == ERR_CORRUPT) {
         snprintf(why, why_size,
-                 "%s and its copy make no sense: they are damaged, or of a "
-                 "newer version",
+                 "%s and its copy make no sense: they are damaged at the same "
+                 "place, or of a newer version; without them it is not known "
+                 "whose votes this broker has given",
                  path);
         return e;
     }

@@ -206,10 +206,9 @@ static enum err scan_content(struct repair *r, const struct side_entry *e)
         return status;
     }
     bytes = mem_alloc(e->size);
-    status = env_file_pread(r->view.log.file, bytes, e->size, e->position,
-                            &got);
-    if (status == ERR_OK &&
-        (got < e->size || !segment_batch_is(bytes, e))) {
+    status =
+        env_file_pread(r->view.log.file, bytes, e->size, e->position, &got);
+    if (status == ERR_OK && (got < e->size || !segment_batch_is(bytes, e))) {
         damage_add(r, DAMAGE_BATCH)->entry = *e;
     }
     s->bytes += e->size;
@@ -352,12 +351,11 @@ static void write_run(struct env_work *work)
     const struct damage *d = &r->items[r->at];
     struct iovec iov = {r->bytes.data, r->bytes.size};
     bool log = d->kind == DAMAGE_BATCH;
-    uint64_t at = log                         ? d->entry.position
+    uint64_t at = log                      ? d->entry.position
                   : d->kind == DAMAGE_HEAD ? 0
-                                              : side_offset(d->slot_from);
-    r->status =
-        env_file_pwritev(log ? r->view.log.file : r->view.side.file, &iov, 1,
-                         at, true);
+                                           : side_offset(d->slot_from);
+    r->status = env_file_pwritev(log ? r->view.log.file : r->view.side.file,
+                                 &iov, 1, at, true);
 }
 
 static void write_done(struct env_work *work)
@@ -394,8 +392,7 @@ static void ask(struct repair *r, uint64_t file, uint64_t offset, uint32_t size,
 {
     r->fetch = (struct group_fetch){
         .range = {file, offset, size}, .check = check, .cb = cb, .arg = r};
-    if (size == 0 || size > CATCHUP_RANGE_MAX ||
-        r->partition->group == NULL ||
+    if (size == 0 || size > CATCHUP_RANGE_MAX || r->partition->group == NULL ||
         !group_fetch(r->partition->group, &r->fetch)) {
         item_failed(r);
     }
@@ -607,9 +604,8 @@ static bool scrub_partition(struct partition *p)
     if (!may_begin(p) || n == 0) {
         return false;
     }
-    size_t i = p->scrub_next.v == 0
-                   ? 0
-                   : partition_segment_find(p, p->scrub_next);
+    size_t i =
+        p->scrub_next.v == 0 ? 0 : partition_segment_find(p, p->scrub_next);
     if (i >= n || partition_segment_at(p, i).end.v < p->scrub_next.v ||
         p->scrub_next.v >= p->settled.next.v) {
         p->scrub_next.v = 0;
@@ -623,8 +619,7 @@ static bool scrub_partition(struct partition *p)
 
 void repair_scrub(struct partition_shard *shard)
 {
-    uint64_t allowed =
-        shard->options.scrub_bytes_per_s * SCRUB_TICK_MS / 1000;
+    uint64_t allowed = shard->options.scrub_bytes_per_s * SCRUB_TICK_MS / 1000;
     bool busy = false;
     shard->scrub_debt -=
         shard->scrub_debt < allowed ? shard->scrub_debt : allowed;
@@ -634,8 +629,8 @@ void repair_scrub(struct partition_shard *shard)
         struct repair *r = p->repair;
         if (p->repair_wanted && may_begin(p)) {
             begin(p, partition_segment_find(p, p->repair_offset), false);
-        } else if (r != NULL && r->scrubs && !r->working &&
-                   r->n_items == 0 && shard->scrub_debt == 0) {
+        } else if (r != NULL && r->scrubs && !r->working && r->n_items == 0 &&
+                   shard->scrub_debt == 0) {
             submit(r, scan_run, scan_done);
         }
         busy = busy || (p->repair != NULL && p->repair->scrubs);
@@ -705,8 +700,8 @@ static enum err serve_entry(const struct repair_serving *s,
         return ERR_OK;
     }
     if (e.type == ENTRY_DATA) {
-        status = env_file_pread(v->log.file, job->data, e.size, e.position,
-                                &got);
+        status =
+            env_file_pread(v->log.file, job->data, e.size, e.position, &got);
         return status == ERR_OK &&
                        (got < e.size || !segment_batch_is(job->data, &e))
                    ? ERR_CORRUPT

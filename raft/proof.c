@@ -10,7 +10,8 @@
 
 #define ASK_MS 500
 #define ASK_TIMEOUT_MS 5000
-#define ANSWER_BYTES 24 /* u64 term, u64 term and u64 index of the last entry */
+#define ANSWER_BYTES 24 /* u64 term, u64 term and u64 index of the last entry \
+                         */
 
 static bool reaches(uint64_t term, uint64_t index, uint64_t other_term,
                     uint64_t other_index)
@@ -43,8 +44,9 @@ void proof_withhold(struct group *g, uint64_t term, uint64_t index)
         p->index = index;
     }
     p->unknown = p->unknown || index == PROOF_UNKNOWN;
-    say(g, "a replica cannot prove its log: it does not vote until it has what "
-           "its peers have");
+    say(g,
+        "a replica cannot prove its log: it does not vote until it has what "
+        "its peers have");
 }
 
 void proof_check(struct group *g)
@@ -123,8 +125,8 @@ bool proof_reset(struct group *g)
 {
     const struct entry_slot *last =
         entry_table_at(&g->table, entry_table_next(&g->table) - 1);
-    uint64_t index = last != NULL ? entry_table_next(&g->table) - 1
-                                  : g->settled;
+    uint64_t index =
+        last != NULL ? entry_table_next(&g->table) - 1 : g->settled;
     uint64_t term = last != NULL ? last->term : g->settled_term;
 
     ASSERT(g->life == GROUP_FOUND);

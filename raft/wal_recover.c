@@ -277,8 +277,7 @@ static bool follows_damage(const struct last_flush *last,
 {
     return !last->any ||
            (header->prev_position >= last->header.position &&
-            header->position >=
-                last->header.position + last->header.n_frames &&
+            header->position >= last->header.position + last->header.n_frames &&
             header->generation >= last->header.generation &&
             header->oldest >= last->header.oldest);
 }

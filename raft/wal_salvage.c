@@ -81,9 +81,8 @@ static bool resync(struct salvage *s, uint64_t *at)
 static bool resync_later(struct salvage *s, uint64_t *at)
 {
     uint64_t was = s->position, from = *at;
-    const uint64_t tries[] = {
-        (was / WAL_POSITION_STEP + 1) * WAL_POSITION_STEP,
-        s->next->prev_position};
+    const uint64_t tries[] = {(was / WAL_POSITION_STEP + 1) * WAL_POSITION_STEP,
+                              s->next->prev_position};
     for (size_t k = 0; k < sizeof tries / sizeof tries[0]; k++) {
         if (tries[k] <= was || tries[k] >= s->next->position) {
             continue;

@@ -16,9 +16,9 @@ struct salvage {
     uint64_t log_id;
     const uint8_t *data;
     uint64_t size;
-    uint64_t position; /* of the first record, 0: not known */
+    uint64_t position;                   /* of the first record, 0: not known */
     const struct wal_flush_header *next; /* the valid flush behind it */
-    uint64_t kept, faulty, unknown; /* out: records */
+    uint64_t kept, faulty, unknown;      /* out: records */
 };
 /* ERR_CORRUPT as replay_frame. */
 MUST_USE enum err wal_salvage(struct salvage *salvage);

@@ -734,8 +734,8 @@ uint64_t sim_disk_digest(const struct sim_node *node)
     uint64_t digest = names->size;
     for (size_t i = 0; i < names->size; i++) {
         const struct name *n = &names->all[i];
-        digest = digest * 0x9e3779b97f4a7c15u +
-                 crc32c(0, n->path, strlen(n->path));
+        digest =
+            digest * 0x9e3779b97f4a7c15u + crc32c(0, n->path, strlen(n->path));
         if (n->inode != NULL) {
             digest = digest * 0x9e3779b97f4a7c15u +
                      image_digest(&n->inode->durable,

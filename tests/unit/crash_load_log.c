@@ -20,9 +20,8 @@ static void work(int rounds)
 {
     for (int k = 0; k < rounds; k++) {
         model_work(&m);
-        model_run_us(&m, prng_below(&m.prng, 8) == 0
-                             ? 6000
-                             : prng_below(&m.prng, 600));
+        model_run_us(
+            &m, prng_below(&m.prng, 8) == 0 ? 6000 : prng_below(&m.prng, 600));
     }
 }
 

@@ -122,8 +122,8 @@ static void open_part(int k)
     struct group_creation creation = creation_of(k);
     struct partition_ops ops = {.closed = part_closed};
     snprintf(name, sizeof name, "t-%d", k);
-    enum err e = partition_open(w.shard, &creation, name, &config, &ops, part,
-                                &part->p);
+    enum err e =
+        partition_open(w.shard, &creation, name, &config, &ops, part, &part->p);
     w.status = e == ERR_OK ? w.status : e;
 }
 
@@ -482,8 +482,8 @@ static void delete_records(struct part *part)
     }
     int64_t start = partition_log_start(part->p).v;
     int64_t end = partition_high_watermark(part->p).v;
-    int64_t to = start + (int64_t)prng_below(&w.prng,
-                                             (uint64_t)(end - start) + 1);
+    int64_t to =
+        start + (int64_t)prng_below(&w.prng, (uint64_t)(end - start) + 1);
     part->deletion = (struct partition_delete_records){
         .before = {to}, .cb = deleted, .arg = part};
     part->deletes = true;

@@ -55,9 +55,8 @@ static bool seen_before(uint64_t digest)
 static void child_crashed(void *arg)
 {
     (void)arg;
-    uint64_t digest =
-        sim_disk_digest(c.node) * 31 + c.load->promised() * 3 +
-        (uint64_t)c.load_number;
+    uint64_t digest = sim_disk_digest(c.node) * 31 + c.load->promised() * 3 +
+                      (uint64_t)c.load_number;
     if (!c.replaying && seen_before(digest)) {
         _exit(CHILD_SAME);
     }
@@ -71,8 +70,7 @@ static void child_crashed(void *arg)
 
 static void name_state(const struct sim_crash_point *p, char out[160])
 {
-    snprintf(out, 160,
-             "%s %" PRIu64 " %" PRIu64 " %d %d %" PRIu64 " %" PRIu64,
+    snprintf(out, 160, "%s %" PRIu64 " %" PRIu64 " %d %d %" PRIu64 " %" PRIu64,
              c.load->name, c.seed, c.operation, (int)p->how, p->under_way,
              p->how == SIM_SUBSET ? p->keep : p->seed, p->names);
 }

@@ -364,7 +364,7 @@ START_TEST(test_wal__every_flipped_byte_is_noticed)
     model_run_us(&m, 20000);
     model_crash(&m, SIM_DROP_ALL);
     uint64_t end = log_end(&last);
-    ck_assert_uint_eq(end, last + WAL_BLOCK); /* the attestation */
+    ck_assert_uint_eq(end, last + WAL_BLOCK);  /* the attestation */
     const char *every = getenv("FLIPS_EVERY"); /* byte; 1 in `make flips` */
     uint64_t step = every != NULL ? strtoull(every, NULL, 10) : 23;
     for (uint64_t at = 0; at < last; at += step) {
@@ -376,12 +376,14 @@ START_TEST(test_wal__every_flipped_byte_is_noticed)
         counts[verdict]++;
         flip(FILE1, at, bit);
     }
-    printf("%llu bytes of a log, every %lluth flipped: %llu whole by other copies, %llu "
-           "known to lack entries, %llu refused\n",
-           (unsigned long long)last, (unsigned long long)step,
-           (unsigned long long)counts[MODEL_WHOLE],
-           (unsigned long long)counts[MODEL_LACKS],
-           (unsigned long long)counts[MODEL_REFUSED]);
+    printf(
+        "%llu bytes of a log, every %lluth flipped: %llu whole by other "
+        "copies, %llu "
+        "known to lack entries, %llu refused\n",
+        (unsigned long long)last, (unsigned long long)step,
+        (unsigned long long)counts[MODEL_WHOLE],
+        (unsigned long long)counts[MODEL_LACKS],
+        (unsigned long long)counts[MODEL_REFUSED]);
     ck_assert_uint_gt(counts[MODEL_LACKS], 0);
     for (uint64_t k = 0; k < 16; k++) {
         /* The attestation itself, or nothing: all else is there. */

@@ -502,10 +502,9 @@ static void open_inside(struct env *env, void *arg)
     struct opening *o = arg;
     struct model *m = o->m;
     m->options.env = env;
-    m->options.expect =
-        (struct wal_expect){.log_id = m->log_id,
-                            .checkpoint_seq = m->seq,
-                            .position = m->checkpoint_position};
+    m->options.expect = (struct wal_expect){.log_id = m->log_id,
+                                            .checkpoint_seq = m->seq,
+                                            .position = m->checkpoint_position};
     if (m->seq == 0) {
         m->options.expect = (struct wal_expect){0};
     }
