@@ -222,6 +222,11 @@ class Disk:
         ballast = os.path.join(self.path, "ballast")
         if os.path.exists(ballast):
             os.unlink(ballast)
+            fd = os.open(self.path, os.O_RDONLY)
+            try:
+                os.fsync(fd)  # or the next power loss brings it back
+            finally:
+                os.close(fd)
 
     def free(self):
         room = os.statvfs(self.path)
