@@ -25,7 +25,8 @@ def jars(*more):
     def make(folder):
         run([os.path.join(HERE, "kafka_jars.sh"), folder] + list(more),
             timeout=900)
-    name = "-".join(("kafka",) + more)
+    # a colon would part a class path
+    name = "-".join(("kafka",) + more).replace(":", "-")
     return os.path.join(once(name, make), "jars")
 
 

@@ -39,12 +39,13 @@ class Kept:
                                      False])
 
     def find(self, case):
-        """(verdict, reason) of a case; (None, "") of one that must pass. The
-        last line that names it counts."""
-        for entry in reversed(self.entries):
-            if fnmatch.fnmatchcase(case, entry[0]):
-                entry[3] = True
-                return entry[1], entry[2]
+        """(verdict, reason) of a case; (None, "") of one that must pass. What
+        does not apply never does; else the last line that names it counts."""
+        found = [e for e in self.entries if fnmatch.fnmatchcase(case, e[0])]
+        for entry in found:
+            entry[3] = True
+        for entry in [e for e in found if e[1] == "skips"] + found[::-1]:
+            return entry[1], entry[2]
         return None, ""
 
     def unmet(self):

@@ -10,6 +10,7 @@ import sys
 import bad_requests
 from harness import Cluster, External, Failed, Report, ROOT
 from suite_clients import Java, confluent
+from suite_connect import Frameworks
 from suite_elections import Elections
 from suite_flotilla import Dev, Starting, Verbs
 from suite_kafka_python import KafkaPython
@@ -25,7 +26,10 @@ ON_ONE = ("verbs", "kcat", "confluent", "java", "wire", "rounds", "starts",
           "dev")
 # bring brokers of their own, set up as each needs them
 FOREIGN = ("bad-requests", "elections", "librdkafka", "node-rdkafka",
-           "kafka-python") + tuple(CLIENTS)
+           "kafka-python") + tuple(CLIENTS) + ("connect", "streams")
+# the foreign ones that the short set has, some of them in part
+FOREIGN_SHORT = ("bad-requests", "elections", "librdkafka", "kafka-python",
+                 "sarama")
 
 
 def arguments():
@@ -41,7 +45,7 @@ def arguments():
     p.add_argument("--brokers", type=int, default=3)
     args = p.parse_args()
     args.full = args.set != "short"
-    args.only = ON_ONE + FOREIGN
+    args.only = ON_ONE + (FOREIGN if args.full else FOREIGN_SHORT)
     if args.set not in ("short", "full"):
         args.only = args.set.split(",")
         for name in args.only:
@@ -116,6 +120,9 @@ def foreign(args, report):
     for name in CLIENTS:
         if name in args.only:
             Program(report, args.build, args.port + 400, name, args.full).all()
+    for name in ("connect", "streams"):
+        if name in args.only:
+            Frameworks(report, args.build, args.port + 500, name).all()
 
 
 def main():

@@ -160,6 +160,8 @@ class Librdkafka:
                     expect(killer.error is None, str(killer.error)),
                     cluster.wait_all())[1] or "%d kills" % kills)
             cluster.stop()
+            if killer:
+                killer.release()
             if self.suite.failed > failed:
                 print(cluster.logs())
             cluster.remove()
@@ -253,7 +255,8 @@ class Killer:
 
     def __init__(self, cluster):
         self.cluster, self.kills, self.error = cluster, 0, None
-        self.stop = threading.Event()
+        self.stop, self.idle = threading.Event(), threading.Event()
+        self.released = threading.Event()
         self.thread = threading.Thread(target=self._run, daemon=True)
         self.thread.start()
 
@@ -268,8 +271,15 @@ class Killer:
                 self.kills += 1
         except (Failed, OSError) as e:
             self.error = e
+        self.idle.set()
+        # brokers die with the thread that started them
+        self.released.wait()
 
     def end(self):
+        """No kill comes any more; the brokers run on until release()."""
         self.stop.set()
-        self.thread.join(60)
+        self.idle.wait(60)
         return self.kills
+
+    def release(self):
+        self.released.set()

@@ -6,7 +6,7 @@ import tempfile
 import time
 
 from fetch import once, script
-from harness import Cluster, Failed, expect, run, tail
+from harness import Cluster, expect, run, tail
 from kept import Kept
 
 # these must be there before, with one partition each
@@ -51,7 +51,8 @@ class NodeRdkafka:
         specs = sorted(n for n in os.listdir(os.path.join(folder, "e2e"))
                        if n.endswith(".spec.js"))
         for spec in specs:
-            self.run_spec(suite, cluster, folder, spec, seen)
+            self.report.check("%s ended" % spec, self.run_spec, suite, cluster,
+                              folder, spec, seen)
         expect(len(seen) > 50, "%d cases only" % len(seen))
 
     def run_spec(self, suite, cluster, folder, spec, seen):
@@ -63,12 +64,7 @@ class NodeRdkafka:
                  "--timeout", "30000", "--reporter", "json-stream",
                  os.path.join("e2e", spec)],
                 cwd=folder, env=env, stdout=out, stderr=out)
-            try:
-                child.wait(400)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
-                raise Failed("%s: no end after 400 s" % spec)
+            hung = self.wait(child, out)
             out.seek(0)
             text = out.read()
         ended = False
@@ -88,3 +84,19 @@ class NodeRdkafka:
                 what.get("err", ""), what.get("stack", "")) if
                 word == "fail" else "", (what.get("duration") or 0) / 1000)
         expect(ended, "%s did not end well: %s" % (spec, tail(text)))
+        expect(not hung, "%s: %s" % (spec, hung))
+
+    @staticmethod
+    def wait(child, out):
+        """Until it ends, or told its end and hangs in its exit: what of it
+        hung, or None."""
+        limit = time.monotonic() + 300
+        while time.monotonic() < limit:
+            if child.poll() is not None:
+                return None
+            time.sleep(1)
+            if b'["end"' in os.pread(out.fileno(), 1 << 24, 0):
+                limit = min(limit, time.monotonic() + 20)
+        child.kill()
+        child.wait()
+        return "killed, as it did not end"

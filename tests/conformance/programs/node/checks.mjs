@@ -38,8 +38,10 @@ export async function check (name, work, seconds = 120) {
     })]) ?? ''
   } catch (e) {
     ok = false
-    note = (e.stack ?? String(e)) + (e.errors ? '\n' + e.errors.map(
-      x => x.stack ?? x).join('\n') : '') + (e.cause ? '\n' + e.cause : '')
+    note = e.stack ?? String(e)
+    for (let inner = e; inner; inner = inner.errors?.at(-1) ?? inner.cause) {
+      note = `${inner.message} ${inner.apiId ?? inner.code ?? ''}\n${note}`
+    }
   }
   limit.abort()
   console.log(JSON.stringify({
