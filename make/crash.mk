@@ -5,3 +5,9 @@
 crash-points: N = 50000
 crash-points: $(B)/unit/test_crash_points
 	@N=$(N) LOAD="$(LOAD)" REPLAY="$(REPLAY)" $(B)/unit/test_crash_points
+
+# Every byte of a small log flipped, one at a time.
+.PHONY: flips
+flips: $(B)/unit/test_wal $(B)/unit/test_repair
+	@FLIPS_EVERY=1 $(B)/unit/test_wal
+	@$(B)/unit/test_repair

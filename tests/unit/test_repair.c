@@ -3,6 +3,7 @@
 #include "tests/unit/cluster_world.h"
 
 #include "raft/group_impl.h"
+#include "raft/guard.h"
 
 struct files {
     char paths[200][200];
@@ -124,6 +125,61 @@ START_TEST(test_repair__list_of_log_files)
 }
 END_TEST
 
+static bool somebody_leads(void *arg)
+{
+    (void)arg;
+    return leader() != NULL;
+}
+
+/* Acknowledged by two: the leader, which is down now, and one that lost all it
+ * had. With the third, which never had it, it must not elect anybody. */
+static bool elects_without_proof(bool guarded)
+{
+    world_begin(7);
+    producer_begin(1000);
+    world_start();
+    ck_assert(produce_until(300, 60));
+    sim_run_for(sim, 3 * SIM_S);
+    struct node *first = leader();
+    ck_assert(first != NULL);
+    struct node *lost = &nodes[(first->id + 1) % N];
+    struct node *late = &nodes[(first->id + 2) % N];
+    crash(late, SIM_DROP_ALL);
+    ck_assert(produce_until(producer.n + 100, 60));
+    sim_run_for(sim, 3 * SIM_S);
+    crash(lost, SIM_DROP_ALL);
+    crash(first, SIM_DROP_ALL);
+    files.n = 0;
+    sim_disk_list(lost->sim_node, note_file, (void *)(uintptr_t) ".side");
+    for (int i = 0; i < files.n; i++) { /* the heads */
+        ck_assert(sim_disk_flip(lost->sim_node, files.paths[i], 9, 1));
+    }
+    sim_node_restart(lost->sim_node);
+    sim_node_restart(late->sim_node);
+    sim_run_for(sim, SIM_MS);
+    ck_assert(!proven(lost));
+    if (!guarded) {
+        guard_set_mask(lost->host, GUARD_ALL & ~GUARD_BIT(GUARD_PROOF));
+    }
+    bool elected = sim_run_while_not(sim, somebody_leads, NULL, 20 * SIM_S);
+    if (guarded) {
+        sim_node_restart(first->sim_node);
+        ck_assert(produce_until(producer.n + 20, 60));
+        check_replicas();
+        ck_assert(sim_run_while_not(sim, proven, lost, 30 * SIM_S));
+    }
+    producer_end();
+    sim_free(sim);
+    return elected;
+}
+
+START_TEST(test_repair__no_vote_without_proof)
+{
+    ck_assert(!elects_without_proof(true));
+    ck_assert(elects_without_proof(false)); /* that is what the rule is for */
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("repair");
@@ -136,6 +192,7 @@ int main(void)
     tcase_add_loop_test(tc, test_repair__segments, 0, 6);
     tcase_add_loop_test(tc, test_repair__log_files, 0, 4);
     tcase_add_loop_test(tc, test_repair__list_of_log_files, 0, 4);
+    tcase_add_test(tc, test_repair__no_vote_without_proof);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
