@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The checks of this folder, given wrong answers: each must notice.
 The last line is "N passed, M failed"."""
+import os
 import sys
 import tempfile
 import types
@@ -9,6 +10,7 @@ import kill_test
 import suite_kcat
 import suite_wire
 from harness import Failed, Report, expect
+from kept import Kept, judge
 
 LINES = [b"%07d line %d" % (i, i) for i in range(6)]
 GOOD = b"".join(b"%d %d %s\n" % (i % 2, i // 2, LINES[i]) for i in range(6))
@@ -104,8 +106,42 @@ def checksums(report):
         suite_wire.crc32c(b"123456789") == 0xe3069283, "CRC"))
 
 
+def kept_lists(report):
+    """An unexpected pass or failure fails; a list that nobody meets is told."""
+    report.suite("kept lists")
+    with tempfile.TemporaryDirectory() as folder:
+        with open(os.path.join(folder, "a.txt"), "w") as f:
+            f.write("# comment\nx fails no reason\ny fails:two_words two\n"
+                    "z* skips not here\nnever fails gone\n")
+        with open(os.path.join(folder, "b.txt"), "w") as f:
+            f.write("* may-fail:lost connections\n")
+        one, both = Kept("a", folder=folder), Kept("a", "b", folder=folder)
+    for kept, case, outcome, note, word in (
+            (one, "x", "fail", "", "expected"),
+            (one, "x", "pass", "", "failed"),
+            (one, "x", "skip", "", "failed"),
+            (one, "y", "fail", "it is two words", "expected"),
+            (one, "y", "fail", "it is another", "failed"),
+            (one, "zz", "skip", "", "n/a"),
+            (one, "zz", "fail", "", "failed"),
+            (one, "zz", "pass", "", "failed"),
+            (one, "w", "pass", "", "passed"),
+            (one, "w", "fail", "", "failed"),
+            (one, "w", "skip", "", "failed"),
+            (both, "w", "fail", "lost", "expected"),
+            (both, "w", "fail", "wrong", "failed"),
+            (both, "w", "pass", "", "passed"),
+            (both, "zz", "skip", "", "n/a")):
+        report.check("%s %s %r: %s" % (case, outcome, note, word),
+                     lambda: expect(judge(kept, case, outcome, note)[0] ==
+                                    word, judge(kept, case, outcome, note)))
+    report.check("a line that no case met", lambda: expect(
+        one.unmet() == ["never"], repr(one.unmet())))
+
+
 def main():
     report = Report()
+    kept_lists(report)
     round_trips(report)
     kills(report)
     checksums(report)
