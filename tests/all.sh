@@ -45,6 +45,7 @@ if [ -e net/broker.c ] && [ -e tests/conformance/kill_test.py ]; then
     part "kill test, short" make --no-print-directory -s kill-test ROUNDS=2 \
         PATIENCE=3
 fi
+part "damage of real brokers" make --no-print-directory -s damage-test ROUNDS=2
 if [ "${CONFORMANCE:-}" != "" ]; then
     part "conformance, $CONFORMANCE" \
         make --no-print-directory -s conformance SET="$CONFORMANCE"
