@@ -105,14 +105,16 @@ def build(check, jobs):
     return done.returncode == 0, done.stdout.decode("utf-8", "replace")
 
 
-def passes(check, timeout):
+def result_of(check, timeout):
+    """passes, fails or hangs"""
     command, env = command_of(check)
     try:
-        return subprocess.run(command, cwd=COPY, env=env, timeout=timeout,
+        done = subprocess.run(command, cwd=COPY, env=env, timeout=timeout,
                               stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL).returncode == 0
+                              stderr=subprocess.DEVNULL)
+        return "passes" if done.returncode == 0 else "fails"
     except subprocess.TimeoutExpired:
-        return False
+        return "hangs"
 
 
 class Baseline:
@@ -130,7 +132,7 @@ class Baseline:
             sys.exit("%s does not build without a defect:\n%s" % (
                 check, text[-2000:]))
         begun = time.monotonic()
-        good = passes(check, 600)
+        good = result_of(check, 600) == "passes"
         self.seconds[check] = time.monotonic() - begun if good else None
         if not good:
             print("error: %s fails without a defect; it is left out" % check,
@@ -157,9 +159,11 @@ def try_mutant(m, baseline, args):
             if not ok:
                 return "error %s: does not compile: %s" % (m.name, out[-600:])
             since = time.monotonic()
-            if not passes(check, 20 + 6 * seconds):
-                return "killed %s by %s in %.1f s" % (
-                    m.name, check, time.monotonic() - since)
+            result = result_of(check, 20 + 6 * seconds)
+            if result != "passes":
+                return "killed %s by %s in %.1f s%s" % (
+                    m.name, check, time.monotonic() - since,
+                    " (hangs)" if result == "hangs" else "")
         finally:
             with open(path, "w") as f:
                 f.write(text)

@@ -453,6 +453,31 @@ START_TEST(test_wal__flush_in_the_wrong_place)
 }
 END_TEST
 
+/* Entry 2 again, of another term, as if a truncation had been forgotten. */
+static void append_twice(struct env *env, void *arg)
+{
+    struct group_id id = model_group_id(0);
+    struct iovec iov = {(char[]){"other"}, 5};
+    struct wal_place place;
+    (void)env, (void)arg;
+    ck_assert(wal_reserve(m.wal, iov.iov_len, 1));
+    wal_append_term(m.wal, &id, (raft_term_t){9}, 1);
+    wal_append_entry(m.wal, &id, (log_index){2}, (raft_term_t){9}, ENTRY_DATA,
+                     &iov, 1, &place);
+    wal_place_drop(&place);
+}
+
+START_TEST(test_wal__two_terms_at_an_index)
+{
+    in_node(write_some, NULL);
+    model_run_us(&m, 20000);
+    ck_assert_int_eq(reopen(), ERR_OK);
+    in_node(append_twice, NULL);
+    model_run_us(&m, 20000);
+    ck_assert_int_eq(reopen(), ERR_CORRUPT);
+}
+END_TEST
+
 START_TEST(test_wal__damaged_meta_or_lost_files)
 {
     static const char *const lost[] = {"/data/log/wal.meta", FILE1, FILE2};
@@ -554,6 +579,7 @@ int main(void)
     tcase_add_test(tcase, test_wal__every_flipped_byte_is_noticed);
     tcase_add_test(tcase, test_wal__last_flush_without_attestation_is_torn);
     tcase_add_test(tcase, test_wal__flush_in_the_wrong_place);
+    tcase_add_test(tcase, test_wal__two_terms_at_an_index);
     tcase_add_test(tcase, test_wal__damaged_meta_or_lost_files);
     tcase_add_test(tcase, test_wal__knows_what_checkpoint_it_needs);
     tcase_add_test(tcase, test_wal__damage_between_files);
