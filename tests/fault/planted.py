@@ -5,10 +5,11 @@ it, after how long, and the violation; fails when one survives or cannot be
 planted any more. The copy is build-mutants/planted, kept for the next run."""
 import os
 import re
-import shutil
 import subprocess
 import sys
 import time
+
+from mutants import copy_file, copy_folder
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
@@ -30,10 +31,11 @@ def defects_read(path):
 
 def copy_tree():
     for name in FOLDERS:
-        subprocess.run(["rsync", "-a", "--delete", os.path.join(ROOT, name),
-                        COPY + "/"], check=True) if shutil.which("rsync") \
-            else subprocess.run(["cp", "-rpu", os.path.join(ROOT, name),
-                                 COPY + "/"], check=True)
+        source, target = os.path.join(ROOT, name), os.path.join(COPY, name)
+        if os.path.isdir(source):
+            copy_folder(source, target)
+        else:
+            copy_file(source, target)
 
 
 def build():
