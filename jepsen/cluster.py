@@ -13,6 +13,8 @@ FAKETIME = "/usr/lib/%s/faketime/libfaketimeMT.so.1"
 PORT = 9092
 PEER_PORT = 9093
 EXIT_DISK = 70  # a broker whose disk fails ends with this
+# The one damage after which a broker may refuse to start for good.
+HALT = b"a term or a vote may be lost"
 START_S = 60
 STOP_S = 30
 
@@ -34,6 +36,7 @@ class Broker:
         self.ready = threading.Event()
         self.expected = True   # its end is somebody's doing
         self.excuse = None     # ... or may come of this
+        self.halted = False    # for good: it cannot prove its vote
         self.lock = threading.Lock()
         self.home = os.path.join(cluster.run_dir, "broker-%d" % number)
         os.makedirs(self.home)
@@ -70,7 +73,8 @@ class Broker:
 
     def start(self, wait=True):
         with self.lock:
-            if self.process is not None and self.process.poll() is None:
+            if self.halted or (self.process is not None and
+                               self.process.poll() is None):
                 return
             env = dict(os.environ)
             if self.cluster.faketime:
@@ -103,6 +107,7 @@ class Broker:
             for line in process.stdout:
                 log.write(stamp() + line)
                 log.flush()
+                self.halted = self.halted or HALT in line
                 if line.startswith(b"ready: "):
                     self.ready.set()
                     self.cluster.mark(self.number, "down", False)
@@ -191,6 +196,10 @@ class Cluster:
             self.remarks.append("%.1f s: %s" % (self.elapsed(), text))
 
     def unexpected_end(self, broker, status):
+        if broker.halted:
+            self.remark("broker %d has halted: its vote cannot be proven" %
+                        broker.number)
+            return
         if broker.excuse is not None and status > 0:
             self.remark("broker %d ended with %d: %s" %
                         (broker.number, status, broker.excuse))
@@ -235,7 +244,10 @@ class Cluster:
         for b in self.brokers:
             if not b.alive():
                 b.start(wait=False)
-        return [b.number for b in self.brokers if not b.wait_ready()]
+        away = [b for b in self.brokers if not b.wait_ready()]
+        if away:
+            time.sleep(0.5)  # until their last words are read
+        return [b.number for b in away if not b.halted]
 
     def stop(self):
         for b in self.brokers:
