@@ -12,10 +12,10 @@
  *   32  u32  groups          36  u32  zero
  *   40  groups, each:
  *        16B topic, i32 partition, u32 bytes of creation (highest bit: the
- *        replica cannot prove its log, proof.h), u32 of configuration, u32 of blob, u64 settled, u64 its term, u64 index of
- *        the configuration, u64 term, u64 vote; creation (wal_format.h),
- *        configuration, blob
- *   at the end  u32  CRC-32C of everything before */
+ *        replica cannot prove its log, proof.h), u32 of configuration, u32 of
+ * blob, u64 settled, u64 its term, u64 index of the configuration, u64 term,
+ * u64 vote; creation (wal_format.h), configuration, blob at the end  u32
+ * CRC-32C of everything before */
 #ifndef RAFT_CHECKPOINT_H
 #define RAFT_CHECKPOINT_H
 

@@ -10,8 +10,9 @@
 
 #define ASK_MS 500
 #define ASK_TIMEOUT_MS 5000
-#define ANSWER_BYTES 24 /* u64 term, u64 term and u64 index of the last entry \
-                         */
+#define ANSWER_BYTES                                         \
+    24 /* u64 term, u64 term and u64 index of the last entry \
+        */
 
 static bool reaches(uint64_t term, uint64_t index, uint64_t other_term,
                     uint64_t other_index)

@@ -66,6 +66,29 @@ struct fake_record {
     uint32_t type, size, crc, unused;
 };
 
+/* Fills the last block of a write, as no block that holds durable bytes may be
+ * written again: a crash may leave anything in it. */
+#define FAKE_PADDING UINT32_MAX
+
+static void fake_pad(struct buffer *b)
+{
+    size_t rest = b->size % ENV_BLOCK_SIZE;
+    size_t pad = rest == 0 ? 0 : ENV_BLOCK_SIZE - rest;
+    struct fake_record r = {.type = FAKE_PADDING};
+    if (pad == 0) {
+        return;
+    }
+    if (pad < sizeof r) {
+        pad += ENV_BLOCK_SIZE;
+    }
+    uint8_t *zeros = mem_zalloc(pad);
+    r.size = (uint32_t)(pad - sizeof r);
+    r.crc = crc32c(0, zeros, r.size);
+    buffer_append(b, &r, sizeof r);
+    buffer_append(b, zeros, r.size);
+    mem_free(zeros);
+}
+
 static void fake_path(const struct raft_host *h, const char *name, char *path)
 {
     ASSERT(snprintf(path, LIMIT_PATH, "%s/%s", h->dir, name) < LIMIT_PATH);
@@ -130,6 +153,7 @@ static void fake_flush(struct env_deferred *d)
     h->in_flight = h->pending;
     h->pending = b;
     h->in_flight_upto = h->group->last;
+    fake_pad(&h->in_flight);
     h->writing = true;
     h->write.run = fake_flush_run;
     h->write.done = fake_flush_done;
@@ -363,14 +387,36 @@ enum err raft_host_create(struct raft_host *h,
     return status;
 }
 
+/* The end of what is whole: a write that a crash tore was the last one, and
+ * nobody was told of it. */
+static size_t fake_whole(const uint8_t *data, size_t size)
+{
+    struct fake_record r;
+    size_t at = 0;
+    size_t whole = 0;
+    while (at + sizeof r <= size) {
+        memcpy(&r, data + at, sizeof r);
+        if ((r.index == 0 && r.type != FAKE_PADDING) ||
+            r.size > size - at - sizeof r ||
+            (r.type != 0 && crc32c(0, data + at + sizeof r, r.size) != r.crc)) {
+            break;
+        }
+        at += sizeof r + r.size;
+        if (at % ENV_BLOCK_SIZE == 0) {
+            whole = at; /* writes are whole blocks */
+        }
+    }
+    return whole;
+}
+
 static void fake_recover(struct group *g, const uint8_t *data, size_t size)
 {
     struct fake_record r;
-    for (size_t at = 0; at + sizeof r <= size; at += r.size) {
+    for (size_t at = 0; at < size; at += r.size) {
         memcpy(&r, data + at, sizeof r);
         at += sizeof r;
-        if (r.size > size - at) {
-            break;
+        if (r.type == FAKE_PADDING) {
+            continue;
         }
         if (r.type == 0) {
             if (r.index <= g->last.v) {
@@ -425,8 +471,15 @@ enum err raft_host_open(struct raft_host *h, const struct group_id *id,
     fake_path(h, "wal", path);
     ASSERT(env_file_read_whole(h->env, path, (size_t)1 << 30, &data, &size) ==
            ERR_OK);
-    fake_recover(g, data, size);
-    h->wal_size = size;
+    h->wal_size = fake_whole(data, size);
+    /* what was read may be in the page cache only */
+    struct env_file *file;
+    ASSERT(env_file_open(h->env, path, ENV_FILE_WRITE, &file) == ERR_OK);
+    ASSERT(h->wal_size == size ||
+           env_file_truncate(file, h->wal_size) == ERR_OK);
+    ASSERT(env_file_sync(file) == ERR_OK);
+    env_file_close(file);
+    fake_recover(g, data, h->wal_size);
     mem_free(data);
     *out = g;
     return ERR_OK;

@@ -46,9 +46,9 @@ struct seen_group {
     struct seen_entry *entries;                   /* committed, by index */
     struct log_entry_seen **logs;
     uint64_t size;
-    int *leaders; /* by term: broker + 1 */
+    int *leaders;                  /* by term: broker + 1 */
     uint64_t n_terms, newest_term; /* newest: that anybody led */
-    int64_t watermark; /* the highest of any replica, ever */
+    int64_t watermark;             /* the highest of any replica, ever */
     struct seen_replica seen[BROKERS_MAX];
 };
 
