@@ -46,6 +46,7 @@ struct recover {
     uint32_t n_names;
     bool meta_found;
     bool meta_lost; /* it is there and cannot be read */
+    bool unmade; /* then: the last file is too short to hold anything */
     /* No valid flush lies at or behind it. */
     const struct wal_file *end_file;
     uint64_t end_at;
@@ -390,7 +391,12 @@ static enum err file_open(struct recover *r, uint32_t number, uint64_t bytes)
         return e == ERR_NOT_FOUND ? ERR_CORRUPT : e;
     }
     e = env_file_size(file, &size);
-    if (e == ERR_OK && size < bytes) {
+    if (e == ERR_OK && r->meta_lost && size < WAL_BLOCK) {
+        r->unmade = true; /* it was being made: as if it were not there */
+        env_file_close(file);
+        return ERR_OK;
+    }
+    if (e == ERR_OK && (size < bytes || r->unmade)) {
         log_error("wal", "log file %s has %llu bytes and should have %llu",
                   path, (unsigned long long)size, (unsigned long long)bytes);
         e = ERR_CORRUPT;
