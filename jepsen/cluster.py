@@ -34,8 +34,7 @@ class Broker:
         self.cluster, self.number, self.disk = cluster, number, disk
         self.process = None
         self.ready = threading.Event()
-        self.expected = True   # its end is somebody's doing
-        self.excuse = None     # ... or may come of this
+        self.excuse = None     # its end may come of this
         self.halted = False    # for good: it cannot prove its vote
         self.lock = threading.Lock()
         self.home = os.path.join(cluster.run_dir, "broker-%d" % number)
@@ -87,7 +86,6 @@ class Broker:
             if self.cluster.preload:
                 env["LD_PRELOAD"] = self.cluster.preload
             self.ready.clear()
-            self.expected = False
             self.starts += 1
             self.process = subprocess.Popen(
                 in_namespace(self.number, [self.cluster.binary, "server",
@@ -115,7 +113,7 @@ class Broker:
             log.write(stamp() + b"---- ended with %d\n" % status)
         if process is self.process:
             self.cluster.mark(self.number, "down", True)
-            if not self.expected:
+            if not getattr(process, "meant_to_end", False):
                 self.cluster.unexpected_end(self, status)
 
     def wait_ready(self, seconds=START_S):
@@ -130,11 +128,17 @@ class Broker:
     def alive(self):
         return self.process is not None and self.process.poll() is None
 
+    def expect_end(self):
+        """Its end is somebody's doing: this process's, as the next one may
+        start before the watcher looks."""
+        if self.process is not None:
+            self.process.meant_to_end = True
+
     def end(self, number):
         """A signal that is meant to end it; waits for that."""
-        self.expected = True
         if self.process is None:
             return
+        self.expect_end()
         self.cluster.mark(self.number, "down", True)
         try:
             self.process.send_signal(number)

@@ -321,7 +321,7 @@ class Power(Nemesis):
     def begin(self):
         kind, self.hit = self.choose()
         for b in self.hit:
-            b.expected = True
+            b.expect_end()
             self.cluster.mark(b.number, "down", True)
         at_once(self.hit, lambda b: b.disk.power_cut())
         at_once(self.hit, lambda b: b.kill())
@@ -355,7 +355,7 @@ class Steered(Power):
         self.pause(away, True)
         self.sleep(2.0, 4.0)
         self.hit = [victim]
-        victim.expected = True
+        victim.expect_end()
         victim.disk.power_cut()
         victim.kill()
         self.pause(rest, True)

@@ -46,7 +46,7 @@ struct recover {
     uint32_t n_names;
     bool meta_found;
     bool meta_lost; /* it is there and cannot be read */
-    bool unmade; /* then: the last file is too short to hold anything */
+    bool unmade;    /* then: the last file is too short to hold anything */
     /* No valid flush lies at or behind it. */
     const struct wal_file *end_file;
     uint64_t end_at;

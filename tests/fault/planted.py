@@ -44,20 +44,20 @@ def build():
 
 
 def violation(text):
-    found = re.search(r"VIOLATION (.*)|ASSERT.*|assert.*", text)
+    found = re.search(r"VIOLATION (.*)|ASSERT.*|assert.*|seed \d+: .*", text)
     return found.group(0)[:100] if found else "ended by a signal"
 
 
 def seed_run(mode, seed):
     """The violation; None: there is none."""
     command = [os.path.join(COPY, "build", "sim_main")]
-    command += ["raft"] if mode == "raft" else []
+    command += [mode] if mode != "whole" else []
     try:
         run = subprocess.run(command + [str(seed)], capture_output=True,
                              timeout=SEED_SECONDS, errors="replace")
     except subprocess.TimeoutExpired:
         return None
-    return None if run.returncode == 0 else violation(run.stderr)
+    return None if run.returncode == 0 else violation(run.stderr or run.stdout)
 
 
 def hunt(checks):

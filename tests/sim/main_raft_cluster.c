@@ -1112,6 +1112,13 @@ static void check_matches(struct cluster *c)
                 ? n->machines[k]->group
                 : NULL;
 
+        if (g != NULL && g->raft.state == RAFT_CANDIDATE &&
+            group_durable_index(n->machines[k]->group).v <
+                raft_last_index((struct raft *)(uintptr_t)&g->raft))
+            sim_fail(c->sim,
+                     "group %d: candidate %d advertises entries that are not "
+                     "durable",
+                     k, n->at);
         for (int p = 0;
              g != NULL && g->raft.state == RAFT_LEADER && p < g->n_peers; p++) {
             const struct group_peer *peer = &g->peers[p];

@@ -222,6 +222,39 @@ static void act(struct play *p, enum action action, bool final)
     }
 }
 
+/* What a leader counts is there: a follower of the same term has durably, up
+ * to where the leader believes it, the leader's own entries. */
+static void check_matches(struct lab *lab)
+{
+    for (int i = 0; i < lab->n; i++) {
+        const struct group *g =
+            lab->nodes[i].host != NULL ? lab->nodes[i].group : NULL;
+
+        if (g != NULL && g->raft.state == RAFT_CANDIDATE &&
+            group_durable_index(g).v <
+                raft_last_index((struct raft *)(uintptr_t)&g->raft) &&
+            lab->violation == NULL)
+            lab->violation = "a candidate advertises what is not durable";
+        for (int k = 0;
+             g != NULL && g->raft.state == RAFT_LEADER && k < g->n_peers; k++) {
+            const struct group_peer *peer = &g->peers[k];
+            const struct lab_node *n = &lab->nodes[peer->node];
+            const struct group *f = n->host != NULL ? n->group : NULL;
+            const struct entry_slot *ours, *theirs;
+
+            if (f == NULL || f->raft.current_term != g->raft.current_term)
+                continue;
+            ours = entry_table_at(&g->table, peer->match);
+            theirs = entry_table_at(&f->table, peer->match);
+            if (lab->violation == NULL &&
+                (group_durable_index(f).v < peer->match ||
+                 (ours != NULL && theirs != NULL &&
+                  ours->term != theirs->term)))
+                lab->violation = "a leader counts what a follower has not";
+        }
+    }
+}
+
 static bool converged(struct lab *lab)
 {
     int leader = lab_leader(lab);
@@ -261,8 +294,10 @@ struct raft_random_result raft_random_play(uint64_t seed, int n, int steps,
     weigh(&play);
     play.step_ms = 200 + 200 * (seed % 4);
     play.lab = lab_new(n, seed, guards);
-    for (int i = 0; i < steps && play.lab->violation == NULL; i++)
+    for (int i = 0; i < steps && play.lab->violation == NULL; i++) {
         act(&play, pick(&play), i > steps * 4 / 5);
+        check_matches(play.lab);
+    }
     if (play.lab->violation == NULL)
         heal(&play);
     result.violation = play.lab->violation;
