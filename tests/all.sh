@@ -38,8 +38,10 @@ part "unit tests" make --no-print-directory -s unit
 if [ -e make/sim.mk ]; then
     part "simulator" make --no-print-directory -s sim-seeds
 fi
-# the corpus only: what is found beyond it is found by hand, `make fuzz`
 part "fuzzing's corpus" make --no-print-directory -s fuzz-corpus
+# not broker, partition and wal: tests/fuzz/README.md
+part "fuzzing" make --no-print-directory -s fuzz TIME="${FUZZ_TIME:-10}" \
+    TARGET="batch codec config peer state"
 part "crash points" make --no-print-directory -s crash-points
 if [ -e net/broker.c ] && [ -e tests/conformance/kill_test.py ]; then
     part "kill test, short" make --no-print-directory -s kill-test ROUNDS=2 \
