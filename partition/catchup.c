@@ -282,7 +282,7 @@ static bool parse_segments(struct partition_transfer *t, const uint8_t *at,
            t->segments[0].base.v <= t->log_start.v;
 }
 
-static bool parse_manifest(struct partition_transfer *t,
+static bool parse_manifest(struct partition_transfer *t, raft_term_t term,
                            const uint8_t *manifest, size_t size)
 {
     if (size < MANIFEST_HEAD || get_u16(manifest) != MANIFEST_VERSION) {
@@ -290,7 +290,7 @@ static bool parse_manifest(struct partition_transfer *t,
     }
     uint32_t blob = get_u32(manifest + 4);
     return blob <= size - MANIFEST_HEAD &&
-           settled_decode(manifest + MANIFEST_HEAD, blob, &t->state,
+           settled_decode(manifest + MANIFEST_HEAD, blob, term, &t->state,
                           &t->log_start, &t->epochs) == ERR_OK &&
            parse_segments(t, manifest + MANIFEST_HEAD + blob,
                           size - MANIFEST_HEAD - blob);
@@ -458,7 +458,6 @@ static enum err receive_begin(void *sm, log_index index, raft_term_t term,
 {
     struct partition *p = sm;
     struct partition_transfer *t = mem_zalloc(sizeof *t);
-    (void)term;
     if (p->switching || p->n_retired > 0 || p->removals > 0) {
         mem_free(t);
         return ERR_NOT_READY; /* names are being given free */
@@ -467,7 +466,7 @@ static enum err receive_begin(void *sm, log_index index, raft_term_t term,
     t->state.index = index;
     t->generation =
         p->transfer != NULL ? p->transfer->generation : p->next_generation++;
-    if (!parse_manifest(t, manifest, size) ||
+    if (!parse_manifest(t, term, manifest, size) ||
         t->state.next.v < p->settled.next.v || !find_joint(p, t)) {
         transfer_free(t);
         return ERR_CORRUPT;

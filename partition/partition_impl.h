@@ -210,8 +210,10 @@ void settle_end(void *sm, struct settle_job *job);
 uint32_t settled_encode(const struct log_state *state, kafka_offset log_start,
                         const struct epochs *epochs,
                         uint8_t blob[SETTLE_BLOB_MAX]);
+/* Reads it, of a log that ends at state->index with `term`; ERR_CORRUPT when it
+ * cannot be of that one (what is out may be half filled then). */
 MUST_USE enum err settled_decode(const uint8_t *blob, uint32_t size,
-                                 struct log_state *state,
+                                 raft_term_t term, struct log_state *state,
                                  kafka_offset *log_start,
                                  struct epochs *epochs);
 

@@ -63,8 +63,26 @@ uint32_t settled_encode(const struct log_state *s, kafka_offset log_start,
     return (uint32_t)(to - blob);
 }
 
-enum err settled_decode(const uint8_t *blob, uint32_t size, struct log_state *s,
-                        kafka_offset *log_start, struct epochs *epochs)
+/* The table of epochs as it can be of a log that ends at (s->index, term). */
+static bool epochs_fit(const struct log_state *s, raft_term_t term,
+                       const struct epochs *epochs)
+{
+    for (uint32_t i = 0; i < epochs->count; i++) {
+        const struct epoch_start *e = &epochs->starts[i];
+        uint64_t index = i > 0 ? e[-1].index.v : 0;
+        int64_t offset = i > 0 ? e[-1].offset.v : 0;
+        if ((uint64_t)e->epoch > term.v || e->index.v <= index ||
+            e->index.v > s->index.v || e->offset.v < offset ||
+            e->offset.v > s->next.v) {
+            return false;
+        }
+    }
+    return true;
+}
+
+enum err settled_decode(const uint8_t *blob, uint32_t size, raft_term_t term,
+                        struct log_state *s, kafka_offset *log_start,
+                        struct epochs *epochs)
 {
     if (size < BLOB_HEAD) {
         return ERR_CORRUPT;
@@ -100,7 +118,8 @@ enum err settled_decode(const uint8_t *blob, uint32_t size, struct log_state *s,
     }
     if (log_start->v < 0 || s->next.v < log_start->v || s->base.v < 0 ||
         s->base.v > s->next.v || s->snapshot_slot > s->slots ||
-        (s->slots == 0 && s->next.v > log_start->v)) {
+        (s->slots == 0 && s->next.v > log_start->v) ||
+        !epochs_fit(s, term, epochs)) {
         return ERR_CORRUPT;
     }
     return ERR_OK;
@@ -360,12 +379,11 @@ enum err settled_restore(void *sm, log_index settled, raft_term_t term,
 {
     struct partition *p = sm;
     enum err status = ERR_OK;
-    (void)term;
     reset(p);
     p->settled.index = settled;
     if (size > 0) {
-        status =
-            settled_decode(blob, size, &p->settled, &p->log_start, &p->epochs);
+        status = settled_decode(blob, size, term, &p->settled, &p->log_start,
+                                &p->epochs);
         if (status == ERR_OK) {
             status = restore_files(p);
         }

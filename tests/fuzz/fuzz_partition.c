@@ -235,7 +235,11 @@ static void use(struct world *w)
     }
 }
 
-/* The fake host believes its checkpoint: 24 bytes of index and size, a blob. */
+/* Terms as small as those of real logs; samples may have none. */
+#define TERM_MAX 1000
+
+/* The fake host believes its checkpoint: 24 bytes of index, size and term, a
+ * blob. */
 static bool plausible(struct fuzz_disk *disk)
 {
     struct fuzz_file *f = fuzz_disk_file(disk, paths[0]);
@@ -245,6 +249,7 @@ static bool plausible(struct fuzz_disk *disk)
     }
     memcpy(head, f->data, sizeof head);
     head[1] = f->size - sizeof head;
+    head[2] = head[2] == 0 ? TERM_MAX : head[2] % TERM_MAX;
     memcpy(f->data, head, sizeof head);
     return head[0] > 0 && head[0] < 1000 && head[1] <= SETTLE_BLOB_MAX;
 }

@@ -31,6 +31,7 @@ struct group {
     void *sm;
     struct fake_entry *entries; /* [index - 1] */
     log_index last, durable, written, commit, settled, evicted;
+    raft_term_t settled_term, settle_term; /* of the job */
     struct group_role role;
     struct settle_job job;
     struct env_work settle_work;
@@ -260,7 +261,7 @@ static void fake_settle_run(struct env_work *work)
     struct group *g = h->group;
     struct settle_job *job = &g->job;
     struct buffer b = {0};
-    uint64_t head[3] = {job->upto.v, 0, 0};
+    uint64_t head[3] = {job->upto.v, 0, g->settle_term.v};
     char path[LIMIT_PATH];
     job->scratch = mem_alloc_aligned(ENV_BLOCK_SIZE, SETTLE_SCRATCH);
     job->status = job->run(job);
@@ -295,10 +296,17 @@ static void fake_settle_done(struct env_work *work)
     g->settling = false;
     if (g->job.status == ERR_OK) {
         g->settled = g->job.upto;
+        g->settled_term = g->settle_term;
     }
     h->settled_jobs++;
     h->settle_status = ERR_OK;
     g->ops->settled(g->sm, &g->job);
+}
+
+static raft_term_t fake_term_at(const struct group *g, log_index index)
+{
+    return index.v > g->settled.v ? g->entries[index.v - 1].entry.term
+                                  : g->settled_term;
 }
 
 static bool fake_settle(struct raft_host *h)
@@ -313,6 +321,7 @@ static bool fake_settle(struct raft_host *h)
         return false;
     }
     g->settling = true;
+    g->settle_term = fake_term_at(g, g->job.upto);
     g->settle_work.run = fake_settle_run;
     g->settle_work.done = fake_settle_done;
     g->settle_work.arg = h;
@@ -459,9 +468,10 @@ enum err raft_host_open(struct raft_host *h, const struct group_id *id,
         blob = (const uint8_t *)data + sizeof head;
         g->last.v = g->durable.v = g->commit.v = g->settled.v = g->evicted.v =
             head[0];
+        g->role.term.v = g->settled_term.v = head[2];
     }
     enum err restored =
-        ops->restore(sm, g->settled, (raft_term_t){0}, blob, (uint32_t)head[1]);
+        ops->restore(sm, g->settled, g->settled_term, blob, (uint32_t)head[1]);
     if (status == ERR_OK) {
         mem_free(data);
     }

@@ -1113,6 +1113,49 @@ START_TEST(test_partition__damage)
 }
 END_TEST
 
+static enum err decode_epochs(const struct epoch_start *starts, uint32_t n,
+                              uint64_t term)
+{
+    struct log_state state = {
+        .index = {20}, .next = {9}, .base = {0}, .slots = 1};
+    struct epochs in = {0}, out = {0};
+    uint8_t blob[SETTLE_BLOB_MAX];
+    kafka_offset log_start;
+    for (uint32_t i = 0; i < n; i++) {
+        epochs_append(&in, starts[i].epoch, starts[i].index, starts[i].offset);
+    }
+    uint32_t size = settled_encode(&state, (kafka_offset){0}, &in, blob);
+    state = (struct log_state){.index = {15}};
+    enum err e = settled_decode(blob, size, (raft_term_t){term}, &state,
+                                &log_start, &out);
+    epochs_free(&in);
+    epochs_free(&out);
+    return e;
+}
+
+/* The blob of a checkpoint is damaged when its epochs are not those of a log
+ * that ends with this index and term: entries behind it could have lower ones.
+ */
+START_TEST(test_partition__epochs_of_a_blob)
+{
+    const struct epoch_start good[] = {
+        {2, {2}, {0}}, {4, {7}, {5}}, {5, {15}, {9}}};
+    const struct epoch_start index_goes_back[] = {{2, {7}, {0}},
+                                                  {4, {7}, {5}}};
+    const struct epoch_start index_beyond[] = {{2, {2}, {0}}, {4, {16}, {5}}};
+    const struct epoch_start offset_goes_back[] = {{2, {2}, {5}},
+                                                   {4, {7}, {4}}};
+    const struct epoch_start offset_beyond[] = {{2, {2}, {0}}, {4, {7}, {10}}};
+    ck_assert_int_eq(decode_epochs(good, 3, 5), ERR_OK);
+    ck_assert_int_eq(decode_epochs(good, 3, 6), ERR_OK);
+    ck_assert_int_eq(decode_epochs(good, 3, 4), ERR_CORRUPT);
+    ck_assert_int_eq(decode_epochs(index_goes_back, 2, 5), ERR_CORRUPT);
+    ck_assert_int_eq(decode_epochs(index_beyond, 2, 5), ERR_CORRUPT);
+    ck_assert_int_eq(decode_epochs(offset_goes_back, 2, 5), ERR_CORRUPT);
+    ck_assert_int_eq(decode_epochs(offset_beyond, 2, 5), ERR_CORRUPT);
+}
+END_TEST
+
 /* Appending writes a file's last block again; when that is interrupted, what
  * was durable in it may be gone: a start puts it back from its copy. */
 START_TEST(test_partition__torn_tail)
@@ -1530,6 +1573,7 @@ int main(void)
     tcase_add_test(tc, test_partition__room);
     tcase_add_test(tc, test_partition__min_insync);
     tcase_add_test(tc, test_partition__damage);
+    tcase_add_test(tc, test_partition__epochs_of_a_blob);
     tcase_add_test(tc, test_partition__torn_tail);
     tcase_add_test(tc, test_partition__reads_are_bounded);
     tcase_add_test(tc, test_partition__settle_repeated);
