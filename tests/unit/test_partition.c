@@ -1140,8 +1140,7 @@ START_TEST(test_partition__epochs_of_a_blob)
 {
     const struct epoch_start good[] = {
         {2, {2}, {0}}, {4, {7}, {5}}, {5, {15}, {9}}};
-    const struct epoch_start index_goes_back[] = {{2, {7}, {0}},
-                                                  {4, {7}, {5}}};
+    const struct epoch_start index_goes_back[] = {{2, {7}, {0}}, {4, {7}, {5}}};
     const struct epoch_start index_beyond[] = {{2, {2}, {0}}, {4, {16}, {5}}};
     const struct epoch_start offset_goes_back[] = {{2, {2}, {5}},
                                                    {4, {7}, {4}}};
