@@ -34,6 +34,10 @@
  * answered REQUEST_TIMED_OUT, which clients try again. Their bytes are bounded
  * by the memory of requests. */
 #define LIMIT_PRODUCE_WAITING 256
+/* For so long after a produce request was turned away, those of the same client
+ * that were under way behind it are too: as long as clients take to find a new
+ * leader and to send again. */
+#define LIMIT_PRODUCE_GAP_MS 5000
 /* Records that the answer to one Produce names as refused, 100 bytes each:
  * as many as a client puts into a batch at its defaults. */
 #define LIMIT_RECORD_ERRORS 10000

@@ -31,6 +31,14 @@ void produce_fail(struct partition_produce *req, enum kafka_error error,
     produce_done(req);
 }
 
+void produce_turn_away(struct partition_produce *req, enum kafka_error error,
+                       const char *message)
+{
+    req->partition->turned_away = true;
+    req->partition->turned_away_ms = env_now_ms(req->partition->env);
+    produce_fail(req, error, message);
+}
+
 void produce_succeed(struct partition_produce *req)
 {
     req->error = KAFKA_NONE;
@@ -92,6 +100,17 @@ static void wait_for_entry(struct partition *p, struct partition_produce *req)
 }
 
 /* ---- decide -------------------------------------------------------------- */
+/* A client has several requests under way. When the first is turned away, those
+ * behind it may arrive when this broker takes records again: their gap is ours,
+ * and the client sends all of them again, in order, when the answer to each is
+ * one to be repeated. Told that its sequence is wrong, librdkafka would begin a
+ * new epoch for all partitions and write what was under way to them twice. */
+static bool gap_is_ours(const struct partition *p)
+{
+    return p->turned_away &&
+           env_now_ms(p->env) - p->turned_away_ms < LIMIT_PRODUCE_GAP_MS;
+}
+
 static bool enough_replicas(struct partition *p)
 {
     struct group_replica_state replicas[GROUP_REPLICAS_MAX];
@@ -111,12 +130,12 @@ static bool may_append(struct partition *p, struct partition_produce *req)
 {
     struct group_role role = partition_role(p);
     if (!role.is_leader || !role.ready) {
-        produce_fail(req, KAFKA_NOT_LEADER_OR_FOLLOWER, NULL);
+        produce_turn_away(req, KAFKA_NOT_LEADER_OR_FOLLOWER, NULL);
         return false;
     }
     if (req->acks == -1 && !enough_replicas(p)) {
-        produce_fail(req, KAFKA_NOT_ENOUGH_REPLICAS,
-                     "Fewer replicas are reachable than min.insync.replicas");
+        produce_turn_away(req, KAFKA_NOT_ENOUGH_REPLICAS,
+                  "Fewer replicas are reachable than min.insync.replicas");
         return false;
     }
     return true;
@@ -218,9 +237,9 @@ static void refuse(struct partition_produce *req, enum err status)
         produce_fail(req, KAFKA_MESSAGE_TOO_LARGE,
                      "Record batch is larger than the log takes");
     } else if (status == ERR_NOSPACE) {
-        produce_fail(req, KAFKA_REQUEST_TIMED_OUT, "The disk is full");
+        produce_turn_away(req, KAFKA_REQUEST_TIMED_OUT, "The disk is full");
     } else { /* ERR_NOT_LEADER, ERR_NOT_READY */
-        produce_fail(req, KAFKA_NOT_LEADER_OR_FOLLOWER, NULL);
+        produce_turn_away(req, KAFKA_NOT_LEADER_OR_FOLLOWER, NULL);
     }
 }
 
@@ -235,6 +254,13 @@ static bool append(struct partition *p, struct partition_produce *req)
     ASSERT(batch_header_read(req->batch, req->size, &h) == ERR_OK);
     if (h.producer_id >= 0) {
         enum kafka_error error = producers_check(p->producers, &h, &original);
+        bool gap = error == KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER ||
+                   (h.base_sequence > 0 &&
+                    !producers_known(p->producers, h.producer_id));
+        if (gap && gap_is_ours(p)) {
+            produce_fail(req, KAFKA_NOT_LEADER_OR_FOLLOWER, NULL);
+            return true;
+        }
         if (error == KAFKA_DUPLICATE_SEQUENCE_NUMBER) {
             answer_duplicate(p, req, &original);
             return true;
@@ -277,8 +303,8 @@ static void ask_for_room(struct partition *p)
 static void wait_for_room(struct partition *p, struct partition_produce *req)
 {
     if (p->n_wait_room == LIMIT_PRODUCE_WAITING) {
-        produce_fail(req, KAFKA_REQUEST_TIMED_OUT,
-                     "Too many requests wait for room in the log");
+        produce_turn_away(req, KAFKA_REQUEST_TIMED_OUT,
+                  "Too many requests wait for room in the log");
         return;
     }
     req->keeps = true;

@@ -82,7 +82,7 @@ static void fail_from(struct partition_link *list, log_index first)
         next = l->next;
         if (req->index.v >= first.v) {
             link_remove(l);
-            produce_fail(req, KAFKA_NOT_LEADER_OR_FOLLOWER, NULL);
+            produce_turn_away(req, KAFKA_NOT_LEADER_OR_FOLLOWER, NULL);
         }
     }
 }
@@ -170,7 +170,7 @@ static void fail_all(struct partition_link *list, enum kafka_error error)
         struct partition_produce *req =
             LINK_OF(struct partition_produce, link, list->next);
         link_remove(&req->link);
-        produce_fail(req, error, NULL);
+        produce_turn_away(req, error, NULL);
     }
 }
 

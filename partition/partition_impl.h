@@ -146,6 +146,8 @@ struct partition {
     struct partition_link wait_commit, wait_durable; /* by index */
     struct partition_link wait_room;
     uint32_t n_wait_room;
+    bool turned_away;              /* a request its client repeats, then: */
+    uint64_t turned_away_ms;
     struct partition_link done;    /* produce: to be called back */
     struct partition_link deletes; /* by index */
     struct partition_link deletes_done;
@@ -190,6 +192,9 @@ void partition_tell_damage(struct partition *p, kafka_offset offset);
 /* append.c */
 void produce_fail(struct partition_produce *req, enum kafka_error error,
                   const char *message);
+/* The same for what its client sends again, and notes when. */
+void produce_turn_away(struct partition_produce *req, enum kafka_error error,
+                       const char *message);
 void produce_succeed(struct partition_produce *req);
 /* A partition in the host's queue for room; outlives it if it must. */
 struct produce_room {

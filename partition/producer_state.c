@@ -97,14 +97,19 @@ static const struct producer_batch *state_duplicate(
     return NULL;
 }
 
+bool producers_known(const struct producers *ps, int64_t producer_id)
+{
+    const struct producer *p = producer_find(ps, producer_id);
+    return p != NULL && (p->pending > 0 || p->known);
+}
+
 enum kafka_error producers_check(const struct producers *ps,
                                  const struct batch_header *h,
                                  struct producer_batch *original)
 {
     const struct producer *p = producer_find(ps, h->producer_id);
-    if (h->producer_id < 0 || p == NULL || (p->pending == 0 && !p->known)) {
-        return KAFKA_NONE; /* KIP-360: whoever is not known may begin anywhere
-                            */
+    if (h->producer_id < 0 || !producers_known(ps, h->producer_id)) {
+        return KAFKA_NONE; /* KIP-360: the unknown may begin anywhere */
     }
     const struct state *s = producer_newest(p);
     const struct producer_batch *same = state_duplicate(s, h);

@@ -26,6 +26,9 @@ struct producers *producers_new(void);
 void producers_free(struct producers *ps);
 size_t producers_count(const struct producers *ps);
 
+/* Has this producer anything in the log, appended or applied? */
+bool producers_known(const struct producers *ps, int64_t producer_id);
+
 /* Decides on a batch with a producer id, against everything appended.
  * KAFKA_NONE: may be appended; KAFKA_DUPLICATE_SEQUENCE_NUMBER: it is
  * `*original`, sent again; INVALID_PRODUCER_EPOCH, OUT_OF_ORDER_SEQUENCE_NUMBER

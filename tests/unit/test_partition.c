@@ -620,6 +620,48 @@ START_TEST(test_partition__deposed_leader)
 }
 END_TEST
 
+static void call_follow(struct env *env, void *arg)
+{
+    (void)env;
+    (void)arg;
+    fake_lead(w.host, false);
+}
+
+static void call_lead(struct env *env, void *arg)
+{
+    (void)env;
+    (void)arg;
+    fake_lead(w.host, true);
+}
+
+/* The first of several requests comes before this broker leads, those behind it
+ * after: the gap is no fault of the producer's, and so it is not called one. */
+START_TEST(test_partition__gap_behind_one_turned_away)
+{
+    world_begin(8);
+    (void)produce_as(9, 0, 0, 1, KAFKA_NONE);
+    sim_node_call(w.node, 0, call_follow, NULL);
+    run();
+    (void)produce_as(9, 0, 1, 1, KAFKA_NOT_LEADER_OR_FOLLOWER);
+    (void)produce_as(11, 0, 0, 1, KAFKA_NOT_LEADER_OR_FOLLOWER);
+    sim_node_call(w.node, 0, call_lead, NULL);
+    run();
+    (void)produce_as(9, 0, 2, 1, KAFKA_NOT_LEADER_OR_FOLLOWER);
+    /* one that is not known yet would be let begin in the middle */
+    (void)produce_as(11, 0, 1, 1, KAFKA_NOT_LEADER_OR_FOLLOWER);
+    (void)produce_as(9, 0, 1, 1, KAFKA_NONE);
+    (void)produce_as(11, 0, 0, 1, KAFKA_NONE);
+    (void)produce_as(9, 0, 2, 1, KAFKA_NONE);
+    (void)produce_as(11, 0, 1, 1, KAFKA_NONE);
+    /* for ever it is not taken for ours */
+    (void)produce_as(9, 0, 9, 1, KAFKA_NOT_LEADER_OR_FOLLOWER);
+    sim_run_for(w.sim, LIMIT_PRODUCE_GAP_MS * SIM_MS);
+    (void)produce_as(9, 0, 9, 1, KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER);
+    (void)produce_as(12, 0, 5, 1, KAFKA_NONE);
+    world_end();
+}
+END_TEST
+
 /* A duplicate of a batch that is not committed waits for the original; when
  * that is truncated, it may be produced again. */
 START_TEST(test_partition__duplicate_and_truncation)
@@ -647,7 +689,7 @@ START_TEST(test_partition__duplicate_and_truncation)
     batch_free(original);
     batch_free(again);
     batch_free(next);
-    (void)produce_as(9, 0, 3, 1, KAFKA_OUT_OF_ORDER_SEQUENCE_NUMBER);
+    (void)produce_as(9, 0, 3, 1, KAFKA_NOT_LEADER_OR_FOLLOWER);
     ck_assert_int_eq(produce_as(9, 0, 1, 2, KAFKA_NONE), 1);
     w.host->hold_commit = true;
     struct produced *d = batch_new(1, 1000, 20, 9, 0, 3);
@@ -667,20 +709,6 @@ START_TEST(test_partition__duplicate_and_truncation)
     world_end();
 }
 END_TEST
-
-static void call_follow(struct env *env, void *arg)
-{
-    (void)env;
-    (void)arg;
-    fake_lead(w.host, false);
-}
-
-static void call_lead(struct env *env, void *arg)
-{
-    (void)env;
-    (void)arg;
-    fake_lead(w.host, true);
-}
 
 /* A term of which nothing is left after a truncation is no epoch. */
 START_TEST(test_partition__truncated_epoch)
@@ -1560,6 +1588,7 @@ int main(void)
     tcase_add_test(tc, test_partition__restart);
     tcase_add_test(tc, test_partition__idempotence);
     tcase_add_test(tc, test_partition__deposed_leader);
+    tcase_add_test(tc, test_partition__gap_behind_one_turned_away);
     tcase_add_test(tc, test_partition__duplicate_and_truncation);
     tcase_add_test(tc, test_partition__truncated_epoch);
     tcase_add_test(tc, test_partition__delete_while_settling);
