@@ -24,6 +24,7 @@ import rows as rows_of  # noqa: E402
 import systems  # noqa: E402
 
 TICKS = os.sysconf("SC_CLK_TCK")
+WARM_UP = 500000  # records of 1 KiB
 SETTLED = 4  # seconds after a load until its CPU and bytes are read
 
 
@@ -114,6 +115,18 @@ class Bench:
             self.note(row, cluster, row.clients[0],
                       {"first_ack": time.monotonic() - begun})
 
+    def warm_up(self, cluster):
+        """A load that is not measured, written and read: a JVM compiles what
+        it runs often, and everybody's first files and memory are dear."""
+        load = rows_of.Row("warm-up", "produce",
+                           records=int(WARM_UP * self.options.scale))
+        topic = self.driver.make_topic(cluster, load.partitions)
+        client = "nats" if cluster.wire == "nats" else "java"
+        getattr(self.driver, "produce_" + client)(cluster, topic, load)
+        if client == "java":
+            self.driver.consume_java(cluster, topic, load)
+        self.driver.delete_topic(cluster, topic)
+
     def turn(self, system, rows):
         mine = [r for r in rows if system.name in r.systems]
         if not mine:
@@ -122,6 +135,8 @@ class Bench:
         try:
             self.start(cluster, next((r for r in mine if r.kind == "start"),
                                      None))
+            if any(r.kind != "start" for r in mine):
+                self.warm_up(cluster)
             # the one that kills a broker comes last
             for row in sorted(mine, key=lambda r: r.kind == "kill"):
                 if row.kind != "start":
