@@ -134,8 +134,9 @@ static bool may_append(struct partition *p, struct partition_produce *req)
         return false;
     }
     if (req->acks == -1 && !enough_replicas(p)) {
-        produce_turn_away(req, KAFKA_NOT_ENOUGH_REPLICAS,
-                  "Fewer replicas are reachable than min.insync.replicas");
+        produce_turn_away(
+            req, KAFKA_NOT_ENOUGH_REPLICAS,
+            "Fewer replicas are reachable than min.insync.replicas");
         return false;
     }
     return true;
@@ -304,7 +305,7 @@ static void wait_for_room(struct partition *p, struct partition_produce *req)
 {
     if (p->n_wait_room == LIMIT_PRODUCE_WAITING) {
         produce_turn_away(req, KAFKA_REQUEST_TIMED_OUT,
-                  "Too many requests wait for room in the log");
+                          "Too many requests wait for room in the log");
         return;
     }
     req->keeps = true;

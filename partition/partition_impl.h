@@ -146,7 +146,7 @@ struct partition {
     struct partition_link wait_commit, wait_durable; /* by index */
     struct partition_link wait_room;
     uint32_t n_wait_room;
-    bool turned_away;              /* a request its client repeats, then: */
+    bool turned_away; /* a request its client repeats, then: */
     uint64_t turned_away_ms;
     struct partition_link done;    /* produce: to be called back */
     struct partition_link deletes; /* by index */
