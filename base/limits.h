@@ -74,6 +74,10 @@
 #define LIMIT_TOPIC_PARTITIONS 10000
 /* Configuration overrides of one topic: there are fewer keys than that. */
 #define LIMIT_TOPIC_CONFIGS 256
+/* Groups and clients that something is set for: each broker holds a few
+ * hundred bytes of each, and clients of one kind share what is set for the
+ * default one. */
+#define LIMIT_CONFIG_RESOURCES 20000
 /* Topics, partitions or resources named by one admin request. */
 #define LIMIT_METADATA_ITEMS 10000
 /* Answers of changes remembered so that a change repeated after a lost answer

@@ -274,6 +274,7 @@ static bool change_fits(const struct change *c)
                 break;
             case CHANGE_ALTER_CONFIGS:
                 fits = text_fits(c->u.configs[i].topic) &&
+                       text_fits(c->u.configs[i].resource) &&
                        c->u.configs[i].n_configs <= LIMIT_METADATA_ITEMS &&
                        configs_fit(c->u.configs[i].configs,
                                    c->u.configs[i].n_configs);

@@ -58,6 +58,8 @@ static void put_items(struct buffer *b, const struct change *c)
                 break;
             case CHANGE_ALTER_CONFIGS:
                 codec_put_text(b, c->u.configs[i].topic);
+                codec_put_text(b, c->u.configs[i].resource);
+                codec_put_u8(b, (uint8_t)c->u.configs[i].scope);
                 codec_put_i32(b, c->u.configs[i].node);
                 put_configs(b, c->u.configs[i].n_configs,
                             c->u.configs[i].configs);
@@ -161,7 +163,7 @@ static size_t item_bytes_min(enum change_kind kind)
         case CHANGE_CREATE_PARTITIONS:
             return 10;
         case CHANGE_ALTER_CONFIGS:
-            return 10;
+            return 13;
         case CHANGE_PRODUCER_IDS:
         case CHANGE_REGISTER:
         case CHANGE_SYNC:
@@ -169,6 +171,16 @@ static size_t item_bytes_min(enum change_kind kind)
             break;
     }
     return 0;
+}
+
+static enum config_scope get_scope(struct reader *r)
+{
+    uint8_t scope = codec_get_u8(r);
+    if (scope > CONFIG_CLIENT) {
+        r->bad = true;
+        scope = CONFIG_TOPIC;
+    }
+    return (enum config_scope)scope;
 }
 
 static void get_items(struct reader *r, struct change *c)
@@ -209,6 +221,8 @@ static void get_items(struct reader *r, struct change *c)
                 mem_zalloc(n * sizeof *items);
             for (size_t i = 0; i < n; i++) {
                 items[i].topic = text_copy(codec_get_text_or_null(r));
+                items[i].resource = text_copy(codec_get_text_or_null(r));
+                items[i].scope = get_scope(r);
                 items[i].node = codec_get_i32(r);
                 items[i].configs = get_configs(r, &items[i].n_configs);
             }
@@ -325,6 +339,7 @@ void change_free(struct change *c)
                 break;
             case CHANGE_ALTER_CONFIGS:
                 drop(c->u.configs[i].topic);
+                drop(c->u.configs[i].resource);
                 drop_configs(c->u.configs[i].n_configs,
                              c->u.configs[i].configs);
                 break;

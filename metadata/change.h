@@ -8,7 +8,7 @@
 #include "metadata/codec.h"
 #include "metadata/metadata.h"
 
-#define CHANGE_FORMAT 1
+#define CHANGE_FORMAT 2
 
 enum change_kind {
     CHANGE_CREATE_TOPICS = 1,

@@ -1,4 +1,5 @@
-/* Configuration: overrides of topics, of one broker, of all brokers. */
+/* Configuration: overrides of topics, groups and clients, of one broker, of all
+ * brokers. */
 #include "base/limits.h"
 #include "base/mem.h"
 #include "metadata/config_keys.h"
@@ -17,8 +18,7 @@ static enum err refuse_unknown(enum config_scope scope, const char *name,
                   near == NULL ? "Unknown %s config name: %.100s%s"
                                : "Unknown %s config name: %.100s; did you "
                                  "mean %s?",
-                  scope == CONFIG_TOPIC ? "topic" : "broker", name,
-                  near == NULL ? "" : near);
+                  config_scope_name(scope), name, near == NULL ? "" : near);
     return ERR_INVALID;
 }
 
@@ -43,8 +43,9 @@ static enum err check_one(enum config_scope scope,
     }
     if (config_value_check(key, config->value, why, sizeof why) != ERR_OK) {
         decide_refuse(result,
-                      scope == CONFIG_TOPIC ? KAFKA_INVALID_CONFIG
-                                            : KAFKA_INVALID_REQUEST,
+                      scope == CONFIG_TOPIC || scope == CONFIG_GROUP
+                          ? KAFKA_INVALID_CONFIG
+                          : KAFKA_INVALID_REQUEST,
                       "Invalid value %.40s for configuration %s: %s",
                       config->value, key->name, why);
         return ERR_INVALID;
@@ -74,7 +75,22 @@ enum err decide_check_topic_configs(const struct image_config *configs, int n,
     return ERR_OK;
 }
 
-static enum err check_resource(const struct decide *d,
+static enum config_scope scope_of(const struct metadata_config_change *c)
+{
+    return c->topic != NULL      ? CONFIG_TOPIC
+           : c->resource != NULL ? c->scope
+                                 : CONFIG_BROKER;
+}
+
+/* How many groups and clients something is set for. */
+static int resources_known(const struct image *image)
+{
+    const struct image_resource *all;
+    return image_resources(image, CONFIG_GROUP, &all) +
+           image_resources(image, CONFIG_CLIENT, &all);
+}
+
+static enum err check_resource(struct decide *d,
                                const struct metadata_config_change *c,
                                const struct image_topic *topic,
                                struct metadata_topic_result *result)
@@ -84,8 +100,23 @@ static enum err check_resource(const struct decide *d,
                       "The topic '%.200s' does not exist.", c->topic);
         return ERR_INVALID;
     }
-    if (c->topic == NULL && c->node != -1 &&
-        image_broker(d->image, c->node) == NULL) {
+    if (c->resource != NULL && c->topic == NULL) {
+        if ((c->scope != CONFIG_GROUP && c->scope != CONFIG_CLIENT) ||
+            c->resource[0] == '\0') {
+            decide_refuse(result, KAFKA_INVALID_REQUEST,
+                          "The resource needs a name.");
+            return ERR_INVALID;
+        }
+        if (image_resource(d->image, c->scope, c->resource) == NULL &&
+            d->n_new_resources++ + resources_known(d->image) >=
+                LIMIT_CONFIG_RESOURCES) {
+            decide_refuse(result, KAFKA_POLICY_VIOLATION,
+                          "More than %d groups and clients have settings.",
+                          LIMIT_CONFIG_RESOURCES);
+            return ERR_INVALID;
+        }
+    } else if (c->topic == NULL && c->node != -1 &&
+               image_broker(d->image, c->node) == NULL) {
         decide_refuse(result, KAFKA_INVALID_REQUEST,
                       "No broker with id %d is registered.", c->node);
         return ERR_INVALID;
@@ -101,7 +132,7 @@ static enum err check_resource(const struct decide *d,
 static enum err check_all(const struct metadata_config_change *c,
                           struct metadata_topic_result *result)
 {
-    enum config_scope scope = c->topic != NULL ? CONFIG_TOPIC : CONFIG_BROKER;
+    enum config_scope scope = scope_of(c);
     for (int i = 0; i < c->n_configs; i++) {
         const struct image_config *config = &c->configs[i];
         if (check_one(scope, config, result) != ERR_OK) {
@@ -122,8 +153,7 @@ static enum err check_all(const struct metadata_config_change *c,
 static bool is_known(const struct metadata_config_change *c,
                      const struct image_config *config)
 {
-    return config_key_find(c->topic != NULL ? CONFIG_TOPIC : CONFIG_BROKER,
-                           config->name) != NULL;
+    return config_key_find(scope_of(c), config->name) != NULL;
 }
 
 void decide_alter_configs(struct decide *d, const struct change *change)
@@ -147,6 +177,9 @@ void decide_alter_configs(struct decide *d, const struct change *change)
             if (topic != NULL) {
                 record_put_topic_config(decide_records(d), &topic->id,
                                         config->name, config->value);
+            } else if (c->resource != NULL) {
+                record_put_config(decide_records(d), c->scope, c->resource,
+                                  config->name, config->value);
             } else {
                 record_put_broker_config(decide_records(d), c->node,
                                          config->name, config->value);

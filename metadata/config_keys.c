@@ -13,12 +13,36 @@
 
 int config_keys(enum config_scope scope, const struct config_key **out)
 {
-    if (scope == CONFIG_TOPIC) {
-        *out = config_topic_table;
-        return config_topic_table_size;
+    switch (scope) {
+        case CONFIG_TOPIC:
+            *out = config_topic_table;
+            return config_topic_table_size;
+        case CONFIG_BROKER:
+            *out = config_broker_table;
+            return config_broker_table_size;
+        case CONFIG_GROUP:
+            *out = config_group_table;
+            return config_group_table_size;
+        case CONFIG_CLIENT:
+            *out = config_client_table;
+            return config_client_table_size;
     }
-    *out = config_broker_table;
-    return config_broker_table_size;
+    UNREACHABLE("scope of a configuration");
+}
+
+const char *config_scope_name(enum config_scope scope)
+{
+    switch (scope) {
+        case CONFIG_TOPIC:
+            return "topic";
+        case CONFIG_BROKER:
+            return "broker";
+        case CONFIG_GROUP:
+            return "group";
+        case CONFIG_CLIENT:
+            return "client";
+    }
+    UNREACHABLE("scope of a configuration");
 }
 
 static int key_compare(const void *name, const void *key)
@@ -95,7 +119,11 @@ static bool value_is_one_of(const char *value, size_t n, const char *values)
 {
     while (*values != '\0') {
         size_t len = strcspn(values, "|");
-        if (len == n && memcmp(values, value, n) == 0) {
+        /* "*" at an end: with anything behind it */
+        bool open = len > 0 && values[len - 1] == '*';
+        size_t fixed = open ? len - 1 : len;
+        if ((open ? n > fixed : n == fixed) &&
+            memcmp(values, value, fixed) == 0) {
             return true;
         }
         values += len + (values[len] == '|');
@@ -165,6 +193,9 @@ static enum err double_check(const struct config_key *key, const char *value,
     double v = strtod(value, &end);
     if (end == value || *end != '\0' || errno != 0 || v != v) {
         return say(why, why_size, key->name, value, "a number");
+    }
+    if (key->scope == CONFIG_CLIENT && !(v > 0)) {
+        return say(why, why_size, key->name, value, "greater than 0");
     }
     if (key->max != INT64_MAX &&
         (v < (double)key->min || v > (double)key->max)) {

@@ -18,18 +18,18 @@ enum config_type { /* numbers of DescribeConfigs */
                    CONFIG_CLASS = 8,
                    CONFIG_PASSWORD = 9
 };
-enum config_scope { CONFIG_TOPIC, CONFIG_BROKER };
 
 struct config_key {
     const char *name;
     enum config_scope scope;
     enum config_type type;
     const char *default_value; /* NULL: null */
-    const char *synonym; /* topic keys: the broker key that gives its default */
+    const char *synonym; /* of topics, groups: the broker key that gives its
+                          * default */
     bool no_op;          /* accepted, means nothing here */
     bool read_only;      /* broker keys that need a restart */
     int64_t min, max;    /* of numbers */
-    const char *values;  /* "a|b|c" allowed, NULL: any */
+    const char *values;  /* "a|b|c*" allowed, NULL: any */
     const char *doc;
 };
 /* Longest name of a key and longest value that is taken, with NUL: Kafka's own
@@ -40,6 +40,8 @@ const struct config_key *config_key_find(enum config_scope scope,
                                          const char *name);
 int config_keys(enum config_scope scope,
                 const struct config_key **out); /* sorted by name */
+/* What people call something of this scope: "topic", "broker", ... */
+const char *config_scope_name(enum config_scope scope);
 /* A topic key that Kafka 4 knows no more: taken from older tools, told of only
  * where it is set. */
 bool config_key_is_gone(const struct config_key *key);

@@ -15,6 +15,18 @@
         name, CONFIG_TOPIC, CONFIG_##type, value, synonym, ignored, false, \
             min, max, values, doc                                          \
     }
+/* What is set for one group. */
+#define GROUP(name, type, value, synonym, min, max, values, doc)             \
+    {                                                                        \
+        name, CONFIG_GROUP, CONFIG_##type, value, synonym, true, false, min, \
+            max, values, doc                                                 \
+    }
+/* A quota of clients. */
+#define CLIENT(name, type, doc)                                              \
+    {                                                                        \
+        name, CONFIG_CLIENT, CONFIG_##type, NULL, NULL, false, false, 1,     \
+            INT64_MAX, NULL, doc                                             \
+    }
 /* A broker key that is read at start; one that can be changed while it runs. */
 #define STATIC(name, type, value, min, max, values, doc)                   \
     {                                                                      \
@@ -141,6 +153,78 @@ const struct config_key config_topic_table[] = {
 const int config_topic_table_size =
     (int)(sizeof config_topic_table / sizeof config_topic_table[0]);
 
+/* Ranges are those that Kafka's brokers have at their defaults; groups of the
+ * protocols that these are about do not exist here yet. */
+const struct config_key config_group_table[] = {
+    GROUP("consumer.assignment.interval.ms", INT, "1000",
+        "group.consumer.assignment.interval.ms", 0, 15000, NULL,
+        "Least time between two assignments of a consumer group."),
+    GROUP("consumer.heartbeat.interval.ms", INT, "5000",
+        "group.consumer.heartbeat.interval.ms", 5000, 15000, NULL,
+        "Heartbeat interval of a consumer group's members."),
+    GROUP("consumer.session.timeout.ms", INT, "45000",
+        "group.consumer.session.timeout.ms", 45000, 60000, NULL,
+        "Silence after which a consumer group's member is removed."),
+    GROUP("share.assignment.interval.ms", INT, "1000",
+        "group.share.assignment.interval.ms", 0, 15000, NULL,
+        "Least time between two assignments of a share group."),
+    GROUP("share.auto.offset.reset", STRING, "latest", NULL, INT64_MIN,
+        INT64_MAX, "latest|earliest|by_duration:*",
+        "Where a share group begins to read."),
+    GROUP("share.delivery.count.limit", INT, "5",
+        "group.share.delivery.count.limit", 2, 10, NULL,
+        "How often a share group is given a record before it is given up."),
+    GROUP("share.heartbeat.interval.ms", INT, "5000",
+        "group.share.heartbeat.interval.ms", 5000, 15000, NULL,
+        "Heartbeat interval of a share group's members."),
+    GROUP("share.isolation.level", STRING, "read_uncommitted", NULL, INT64_MIN,
+        INT64_MAX, "read_committed|read_uncommitted",
+        "Which transactional records a share group reads."),
+    GROUP("share.partition.max.record.locks", INT, "2000",
+        "group.share.partition.max.record.locks", 100, 10000, NULL,
+        "Most records of a partition that a share group has under way."),
+    GROUP("share.record.lock.duration.ms", INT, "30000",
+        "group.share.record.lock.duration.ms", 15000, 60000, NULL,
+        "How long a record is given to one member of a share group."),
+    GROUP("share.renew.acknowledge.enable", BOOLEAN, "true", NULL, INT64_MIN,
+        INT64_MAX, NULL,
+        "Whether members of a share group may keep a record longer."),
+    GROUP("share.session.timeout.ms", INT, "45000",
+        "group.share.session.timeout.ms", 45000, 60000, NULL,
+        "Silence after which a share group's member is removed."),
+    GROUP("streams.assignment.interval.ms", INT, "1000",
+        "group.streams.assignment.interval.ms", 0, 15000, NULL,
+        "Least time between two assignments of a streams group."),
+    GROUP("streams.heartbeat.interval.ms", INT, "5000",
+        "group.streams.heartbeat.interval.ms", 5000, 15000, NULL,
+        "Heartbeat interval of a streams group's members."),
+    GROUP("streams.initial.rebalance.delay.ms", INT, "3000",
+        "group.streams.initial.rebalance.delay.ms", 0, INT32_MAX, NULL,
+        "How long a new streams group waits for more members."),
+    GROUP("streams.num.standby.replicas", INT, "0",
+        "group.streams.num.standby.replicas", 0, 2, NULL,
+        "Standby replicas of a streams group's tasks."),
+    GROUP("streams.session.timeout.ms", INT, "45000",
+        "group.streams.session.timeout.ms", 45000, 60000, NULL,
+        "Silence after which a streams group's member is removed."),
+};
+const int config_group_table_size =
+    (int)(sizeof config_group_table / sizeof config_group_table[0]);
+
+const struct config_key config_client_table[] = {
+    CLIENT("consumer_byte_rate", LONG,
+        "Bytes a second that a broker sends to these clients at most."),
+    CLIENT("controller_mutation_rate", DOUBLE,
+        "Partitions a second that these clients may create and delete."),
+    CLIENT("producer_byte_rate", LONG,
+        "Bytes a second that a broker takes from these clients at most."),
+    CLIENT("request_percentage", DOUBLE,
+        "Percent of one thread's time that a broker spends for these "
+        "clients at most."),
+};
+const int config_client_table_size =
+    (int)(sizeof config_client_table / sizeof config_client_table[0]);
+
 const struct config_key config_broker_table[] = {
     STATIC("advertised.listeners", LIST, NULL, INT64_MIN, INT64_MAX, NULL,
         "Addresses clients are told to use, NAME://HOST:PORT; by default "
@@ -214,10 +298,11 @@ const struct config_key config_broker_table[] = {
         INT32_MAX, NULL, NOTHING),
     NO_OP("controller.quorum.voters", LIST, "", true, INT64_MIN, INT64_MAX,
         NULL, "The cluster forms from seeds."),
-    NO_OP("controller.quota.window.num", INT, "11", true, INT64_MIN, INT32_MAX,
-        NULL, NOTHING),
-    NO_OP("controller.quota.window.size.seconds", INT, "1", true, INT64_MIN,
-        INT32_MAX, NULL, NOTHING),
+    STATIC("controller.quota.window.num", INT, "11", 1, 1000, NULL,
+        "Windows of controller.quota.window.size.seconds that clients may "
+        "save up of their controller_mutation_rate."),
+    STATIC("controller.quota.window.size.seconds", INT, "1", 1, 3600, NULL,
+        "Length of such a window."),
     NO_OP("controller.socket.timeout.ms", INT, "30000", true, INT64_MIN,
         INT32_MAX, NULL, NOTHING),
     NO_OP("create.topic.policy.class.name", CLASS, NULL, true, INT64_MIN,
@@ -486,10 +571,11 @@ const struct config_key config_broker_table[] = {
         INT64_MIN, INT32_MAX, NULL, NOTHING),
     NO_OP("queued.max.requests", INT, "500", true, 1, INT32_MAX, NULL,
         "Accepted; memory of requests is bounded in bytes."),
-    NO_OP("quota.window.num", INT, "11", true, INT64_MIN, INT32_MAX, NULL,
-        NOTHING),
-    NO_OP("quota.window.size.seconds", INT, "1", true, INT64_MIN, INT32_MAX,
-        NULL, NOTHING),
+    STATIC("quota.window.num", INT, "11", 1, 1000, NULL,
+        "Windows of quota.window.size.seconds over which the rates of clients "
+        "with quotas are measured."),
+    STATIC("quota.window.size.seconds", INT, "1", 1, 3600, NULL,
+        "Length of such a window."),
     STATIC("raft.election.timeout.ms", INT, "2500", 100, 600000, NULL,
         "An election begins when a leader was not heard of for this long."),
     STATIC("raft.heartbeat.interval.ms", INT, "500", 10, 60000, NULL,

@@ -21,6 +21,7 @@ struct decide {
     int n_brokers;
     bool (*usable)(void *arg, const struct image_broker *broker);
     void *usable_arg;
+    int n_new_resources; /* groups and clients new in this change */
     /* out */
     struct buffer records; /* a batch; empty: nothing changes */
     struct change_answer answer;

@@ -49,6 +49,8 @@ struct image {
     int n_brokers, brokers_capacity;
     struct node_configs *configs; /* sorted by node */
     int n_configs;
+    struct image_resource *resources; /* sorted by scope and name */
+    int n_resources;
     uint64_t next_replica;
     uint64_t next_producer;
     struct request *requests;
@@ -117,6 +119,18 @@ static void node_configs_clear(struct image *image)
     image->n_configs = 0;
 }
 
+static void resources_clear(struct image *image)
+{
+    for (int i = 0; i < image->n_resources; i++) {
+        configs_free(image->resources[i].configs,
+                     image->resources[i].n_configs);
+        mem_free(image->resources[i].name);
+    }
+    mem_free(image->resources);
+    image->resources = NULL;
+    image->n_resources = 0;
+}
+
 void image_free(struct image *image)
 {
     if (image == NULL) {
@@ -138,6 +152,7 @@ void image_free(struct image *image)
     }
     requests_clear(image);
     node_configs_clear(image);
+    resources_clear(image);
     mem_free(image->topics);
     mem_free(image->brokers);
     mem_free(image);
@@ -275,6 +290,70 @@ int image_broker_configs(const struct image *image, node_id node,
     const struct node_configs *of = node_configs_find(image, node);
     *out = of == NULL ? NULL : of->configs;
     return of == NULL ? 0 : of->n_configs;
+}
+
+/* Place of a resource among all, or where it belongs; *found tells. A NULL
+ * name is in front of all of the scope. */
+static int resource_place(const struct image *image, enum config_scope scope,
+                          struct text name, bool *found)
+{
+    int low = 0;
+    int high = image->n_resources;
+    *found = false;
+    while (low < high) {
+        int mid = low + (high - low) / 2;
+        const struct image_resource *r = &image->resources[mid];
+        int order = (r->scope > scope) - (r->scope < scope);
+        if (order == 0) {
+            order = name.s == NULL ? 1 : strncmp(r->name, name.s, name.size);
+        }
+        if (order == 0 && r->name[name.size] != '\0') {
+            order = 1;
+        }
+        if (order == 0) {
+            *found = true;
+            return mid;
+        }
+        if (order < 0) {
+            low = mid + 1;
+        } else {
+            high = mid;
+        }
+    }
+    return low;
+}
+
+int image_resources(const struct image *image, enum config_scope scope,
+                    const struct image_resource **out)
+{
+    const struct text none = {NULL, 0};
+    bool found;
+    int first = resource_place(image, scope, none, &found);
+    int n = 0;
+    while (first + n < image->n_resources &&
+           image->resources[first + n].scope == scope) {
+        n++;
+    }
+    *out = n == 0 ? NULL : &image->resources[first];
+    return n;
+}
+
+const struct image_resource *image_resource(const struct image *image,
+                                            enum config_scope scope,
+                                            const char *name)
+{
+    const struct text text = {name, (uint32_t)strlen(name)};
+    bool found;
+    int at = resource_place(image, scope, text, &found);
+    return found ? &image->resources[at] : NULL;
+}
+
+const char *image_resource_config(const struct image *image,
+                                  enum config_scope scope, const char *name,
+                                  const char *key)
+{
+    const struct image_resource *r = image_resource(image, scope, name);
+    return r == NULL ? NULL : config_value(r->configs, r->n_configs, key);
 }
 
 replica_id image_next_replica(const struct image *image)
@@ -621,6 +700,40 @@ static void apply_broker_config(const struct applying *a,
     changed(a, IMAGE_BROKER_CONFIG, image_broker(a->image, node), NULL, -1);
 }
 
+/* One that nothing is set for any more is gone. */
+static void apply_config(const struct applying *a, const struct record *r)
+{
+    struct image *image = a->image;
+    bool found;
+    int at =
+        resource_place(image, r->u.config.scope, r->u.config.resource, &found);
+    if (!found && (r->u.config.value.s == NULL ||
+                   image->n_resources >= LIMIT_CONFIG_RESOURCES)) {
+        return;
+    }
+    if (!found) {
+        image->resources =
+            mem_realloc(image->resources, (size_t)(image->n_resources + 1) *
+                                              sizeof *image->resources);
+        memmove(&image->resources[at + 1], &image->resources[at],
+                (size_t)(image->n_resources - at) * sizeof *image->resources);
+        image->n_resources++;
+        image->resources[at] =
+            (struct image_resource){.scope = r->u.config.scope,
+                                    .name = text_copy(r->u.config.resource)};
+    }
+    struct image_resource *of = &image->resources[at];
+    configs_change(&of->configs, &of->n_configs, r->u.config.name,
+                   r->u.config.value);
+    if (of->n_configs == 0) {
+        configs_free(of->configs, 0);
+        mem_free(of->name);
+        image->n_resources--;
+        memmove(&image->resources[at], &image->resources[at + 1],
+                (size_t)(image->n_resources - at) * sizeof *image->resources);
+    }
+}
+
 static void apply_leader(const struct applying *a, const struct record *r)
 {
     struct topic_node *node = topic_by_id(a->image, &r->u.leader.topic);
@@ -681,6 +794,7 @@ static void apply_dump_begin(struct image *image)
         broker_find(image, image->brokers[i]->node)->stale = true;
     }
     node_configs_clear(image);
+    resources_clear(image);
     requests_clear(image);
 }
 
@@ -741,6 +855,9 @@ static void apply_record(const struct applying *a, struct record *r)
             break;
         case RECORD_BROKER_CONFIG:
             apply_broker_config(a, r);
+            break;
+        case RECORD_CONFIG:
+            apply_config(a, r);
             break;
         case RECORD_LEADER:
             apply_leader(a, r);
@@ -874,6 +991,18 @@ static void dump_configs(const struct image *image, struct dumping *d)
     }
 }
 
+static void dump_resources(const struct image *image, struct dumping *d)
+{
+    for (int i = 0; i < image->n_resources; i++) {
+        const struct image_resource *of = &image->resources[i];
+        for (int k = 0; k < of->n_configs; k++) {
+            record_put_config(dump_next(d), of->scope, of->name,
+                              of->configs[k].name, of->configs[k].value);
+            dump_emit(d);
+        }
+    }
+}
+
 static void dump_requests(const struct image *image, struct dumping *d)
 {
     struct request *at, *next;
@@ -906,6 +1035,7 @@ void image_dump(const struct image *image,
         dump_emit(&d);
     }
     dump_configs(image, &d);
+    dump_resources(image, &d);
     for (int i = 0; i < image->n_topics; i++) {
         record_put_topic(dump_next(&d), image->topics[i]);
         dump_emit(&d);

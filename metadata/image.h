@@ -39,6 +39,18 @@ struct image_config {
     char *value;
 };
 
+/* What a configuration is of. */
+enum config_scope { CONFIG_TOPIC, CONFIG_BROKER, CONFIG_GROUP, CONFIG_CLIENT };
+
+/* A group, or clients (metadata/quota.h says how they are named), that
+ * something is set for. */
+struct image_resource {
+    enum config_scope scope; /* CONFIG_GROUP, CONFIG_CLIENT */
+    char *name;
+    int n_configs;
+    struct image_config *configs; /* at least one, sorted by name */
+};
+
 struct image_topic {
     struct uuid id;
     char *name;
@@ -110,6 +122,17 @@ const char *image_broker_config(const struct image *image, node_id node,
  * sorted. How many there are. */
 int image_broker_configs(const struct image *image, node_id node,
                          const struct image_config **out);
+/* All of one scope (CONFIG_GROUP, CONFIG_CLIENT), sorted by name; how many. */
+int image_resources(const struct image *image, enum config_scope scope,
+                    const struct image_resource **out);
+/* One of them; NULL: nothing is set for it. */
+const struct image_resource *image_resource(const struct image *image,
+                                            enum config_scope scope,
+                                            const char *name);
+/* What is set for it; NULL: nothing. */
+const char *image_resource_config(const struct image *image,
+                                  enum config_scope scope, const char *name,
+                                  const char *key);
 /* The next replica id to give out; ids below were given, even if their topic
  * is gone. */
 replica_id image_next_replica(const struct image *image);

@@ -168,10 +168,13 @@ void metadata_create_partitions(struct metadata *m,
                                 const struct metadata_more_partitions *topics,
                                 int n, bool validate_only, uint32_t timeout_ms,
                                 struct metadata_call *call);
-/* Sets (value) or removes (NULL) overrides; resource: a topic, or a broker
- * (node >= 0, -1 the cluster-wide default) when topic is NULL. */
+/* Sets (value) or removes (NULL) overrides of a topic, else of a group or
+ * clients (`resource` of `scope`), else of a broker (node >= 0, -1 the
+ * cluster-wide default). */
 struct metadata_config_change {
     const char *topic;
+    const char *resource;
+    enum config_scope scope; /* with a resource: CONFIG_GROUP, CONFIG_CLIENT */
     node_id node;
     int n_configs;
     const struct image_config *configs;

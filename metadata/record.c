@@ -182,6 +182,18 @@ void record_put_broker_config(struct buffer *b, node_id node, const char *name,
     record_end(b, body);
 }
 
+void record_put_config(struct buffer *b, enum config_scope scope,
+                       const char *resource, const char *name,
+                       const char *value)
+{
+    size_t body = record_begin(b, RECORD_CONFIG);
+    codec_put_u8(b, (uint8_t)scope);
+    codec_put_text(b, resource);
+    codec_put_text(b, name);
+    codec_put_text(b, value);
+    record_end(b, body);
+}
+
 void record_put_leader(struct buffer *b, const struct uuid *topic,
                        int32_t partition, node_id leader, int32_t epoch)
 {
@@ -334,6 +346,18 @@ static void get_leader(struct reader *r, struct record *out)
     }
 }
 
+static void get_config(struct reader *r, struct record *out)
+{
+    uint8_t scope = codec_get_u8(r);
+    out->u.config.scope = (enum config_scope)scope;
+    out->u.config.resource = codec_get_text(r);
+    out->u.config.name = codec_get_text(r);
+    out->u.config.value = codec_get_text_or_null(r);
+    if (scope != CONFIG_GROUP && scope != CONFIG_CLIENT) {
+        r->bad = true;
+    }
+}
+
 static void get_body(struct reader *r, struct record *out)
 {
     switch (out->type) {
@@ -378,6 +402,9 @@ static void get_body(struct reader *r, struct record *out)
             r->bad = r->bad || out->u.config.node < -1;
             out->u.config.name = codec_get_text(r);
             out->u.config.value = codec_get_text_or_null(r);
+            break;
+        case RECORD_CONFIG:
+            get_config(r, out);
             break;
         case RECORD_LEADER:
             get_leader(r, out);

@@ -22,6 +22,8 @@
  * 13 DUMP_END      -
  * 14 BROKER_LISTENERS i32 node, text listeners; behind its BROKER
  * 15 BROKER_GONE   i32 node, u64 epoch; only of that epoch
+ * 16 CONFIG        u8 scope (2 group, 3 client), text resource, text name,
+ *                  text value (null: removed)
  *
  * partitions: u32 count; each: u8 count of replicas, each u64 id and i32
  * node; i32 leader, i32 epoch. configs: u32 count; each text name, text value.
@@ -52,7 +54,8 @@ enum record_type {
     RECORD_DUMP_BEGIN = 12,
     RECORD_DUMP_END = 13,
     RECORD_BROKER_LISTENERS = 14,
-    RECORD_BROKER_GONE = 15
+    RECORD_BROKER_GONE = 15,
+    RECORD_CONFIG = 16
 };
 
 struct record_config {
@@ -90,6 +93,8 @@ struct record {
         struct {
             struct uuid topic;
             node_id node;
+            enum config_scope scope;    /* CONFIG alone has it, */
+            struct text resource;       /* and this */
             struct text name, value;
         } config;
         struct {
@@ -130,6 +135,9 @@ void record_put_topic_config(struct buffer *b, const struct uuid *id,
                              const char *name, const char *value);
 void record_put_broker_config(struct buffer *b, node_id node, const char *name,
                               const char *value);
+void record_put_config(struct buffer *b, enum config_scope scope,
+                       const char *resource, const char *name,
+                       const char *value);
 void record_put_leader(struct buffer *b, const struct uuid *topic,
                        int32_t partition, node_id leader, int32_t epoch);
 void record_put_counters(struct buffer *b, uint64_t next_replica,

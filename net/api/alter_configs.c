@@ -165,6 +165,13 @@ static void refuse_twice(struct alter_call *call)
     }
 }
 
+static enum config_scope scope_of(const struct metadata_config_change *c)
+{
+    return c->topic != NULL      ? CONFIG_TOPIC
+           : c->resource != NULL ? c->scope
+                                 : CONFIG_BROKER;
+}
+
 /* Finds what the resource is; NULL after refusing it. */
 static struct metadata_config_change *change_for(struct alter_call *call,
                                                  struct alter_one *a)
@@ -195,9 +202,17 @@ static struct metadata_config_change *change_for(struct alter_call *call,
             return NULL;
         }
         c->node = (node_id)id;
+    } else if (a->type == API_RESOURCE_GROUP) {
+        if (a->name.n <= 0) {
+            refuse(a, KAFKA_INVALID_REQUEST,
+                   "Default group resources are not allowed.");
+            return NULL;
+        }
+        c->resource = name;
+        c->scope = CONFIG_GROUP;
     } else {
         refuse(a, KAFKA_INVALID_REQUEST,
-               "Only topics and brokers have configurations here.");
+               "Only topics, brokers and groups have configurations here.");
         return NULL;
     }
     a->sent = call->n_changes++;
@@ -209,6 +224,9 @@ static const char *current_value(struct alter_call *call,
                                  const char *key)
 {
     struct broker_shard *s = call->rq->shard;
+    if (c->resource != NULL) {
+        return image_resource_config(s->image, c->scope, c->resource, key);
+    }
     if (c->topic == NULL) {
         const char *value = image_broker_config(s->image, c->node, key);
         const struct config_key *k = config_key_find(CONFIG_BROKER, key);
@@ -279,8 +297,8 @@ static void alter_incremental_one(
         configs[i].value = in->configs[i].value.n < 0 || op == OP_DELETE
                                ? NULL
                                : api_cstr(rq, in->configs[i].value);
-        const struct config_key *k = config_key_find(
-            c->topic != NULL ? CONFIG_TOPIC : CONFIG_BROKER, configs[i].name);
+        const struct config_key *k =
+            config_key_find(scope_of(c), configs[i].name);
         bool list_op = op == OP_APPEND || op == OP_SUBTRACT;
         if (op < OP_SET || op > OP_SUBTRACT) {
             refuse(a, KAFKA_INVALID_REQUEST, "Unknown operation.");
@@ -351,6 +369,21 @@ void api_incremental_alter_configs(struct request *rq)
     call_go(call);
 }
 
+/* What is set for the resource itself; NULL: nothing. */
+static const char *set_value(const struct image *image,
+                             const struct metadata_config_change *c,
+                             const char *key)
+{
+    if (c->topic != NULL) {
+        const struct image_topic *t =
+            image_topic(image, c->topic, strlen(c->topic));
+        return t == NULL ? NULL : image_topic_config(t, key);
+    }
+    return c->resource != NULL
+               ? image_resource_config(image, c->scope, c->resource, key)
+               : image_broker_config(image, c->node, key);
+}
+
 /* Everything that is overridden now and not named becomes default. */
 static void alter_whole_one(struct alter_call *call, struct alter_one *a,
                             const struct alter_configs_request_resource *in)
@@ -361,12 +394,7 @@ static void alter_whole_one(struct alter_call *call, struct alter_one *a,
         return;
     }
     const struct config_key *keys = NULL;
-    int n_keys =
-        config_keys(c->topic != NULL ? CONFIG_TOPIC : CONFIG_BROKER, &keys);
-    const struct image_topic *t =
-        c->topic == NULL
-            ? NULL
-            : image_topic(rq->shard->image, c->topic, strlen(c->topic));
+    int n_keys = config_keys(scope_of(c), &keys);
     struct image_config *configs =
         api_alloc(rq, (size_t)(in->n_configs + n_keys), sizeof *configs);
     int n = 0;
@@ -377,10 +405,7 @@ static void alter_whole_one(struct alter_call *call, struct alter_one *a,
                                  : api_cstr(rq, in->configs[i].value);
     }
     for (int i = 0; i < n_keys; i++) {
-        const char *set =
-            t != NULL
-                ? image_topic_config(t, keys[i].name)
-                : image_broker_config(rq->shard->image, c->node, keys[i].name);
+        const char *set = set_value(rq->shard->image, c, keys[i].name);
         bool named = false;
         for (int k = 0; k < in->n_configs; k++) {
             named = named || wire_str_is(in->configs[k].name, keys[i].name);

@@ -1,5 +1,5 @@
-/* DescribeConfigs for topics and brokers: effective values with their source
- * and synonyms. A broker's configuration is asked of that broker. */
+/* DescribeConfigs for topics, groups and brokers: effective values with their
+ * source and synonyms. A broker's configuration is asked of that broker. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -11,7 +11,8 @@ enum {
     SOURCE_DYNAMIC_BROKER = 2,
     SOURCE_DYNAMIC_DEFAULT = 3,
     SOURCE_STATIC = 4,
-    SOURCE_DEFAULT = 5
+    SOURCE_DEFAULT = 5,
+    SOURCE_GROUP = 8
 };
 
 struct describe {
@@ -73,6 +74,26 @@ static void broker_synonyms(struct describe *d, const char *key,
     }
 }
 
+/* The group's own value, and the broker's or the key's default. */
+static void group_synonyms(struct describe *d, const struct config_key *key,
+                           struct describe_configs_response_config *c)
+{
+    struct request *rq = d->rq;
+    const char *group = api_cstr(rq, d->resource->resource_name);
+    const char *v =
+        image_resource_config(rq->shard->image, CONFIG_GROUP, group, key->name);
+    if (v != NULL) {
+        add_synonym(c, rq, key->name, v, SOURCE_GROUP);
+    }
+    if (key->synonym != NULL &&
+        config_key_find(CONFIG_BROKER, key->synonym) != NULL) {
+        broker_synonyms(d, key->synonym, c);
+        return;
+    }
+    add_synonym(c, rq, key->synonym == NULL ? key->name : key->synonym,
+                key->default_value, SOURCE_DEFAULT);
+}
+
 static void describe_key(struct describe *d, const struct config_key *key,
                          const struct image_topic *topic)
 {
@@ -106,7 +127,11 @@ static void describe_key(struct describe *d, const struct config_key *key,
         c->value = api_copy(rq, value);
         c->config_source = (int8_t)source;
     } else {
-        broker_synonyms(d, key->name, c);
+        if (key->scope == CONFIG_GROUP) {
+            group_synonyms(d, key, c);
+        } else {
+            broker_synonyms(d, key->name, c);
+        }
         if (c->n_synonyms > 0) {
             c->value = c->synonyms[0].value;
             c->config_source = c->synonyms[0].source;
@@ -205,36 +230,6 @@ static void describe_topic(struct describe *d)
     describe_all(d, CONFIG_TOPIC, topic);
 }
 
-/* A group's configuration is that of the broker; nothing of it is set for one
- * group. */
-static const struct group_key {
-    const char *name, *broker_key;
-} group_keys[] = {
-    {"consumer.heartbeat.interval.ms", "group.consumer.heartbeat.interval.ms"},
-    {"consumer.session.timeout.ms", "group.consumer.session.timeout.ms"},
-};
-#define N_GROUP_KEYS (sizeof group_keys / sizeof group_keys[0])
-
-static void describe_group_key(struct describe *d, const struct group_key *k)
-{
-    struct request *rq = d->rq;
-    struct describe_configs_response_config *c =
-        &d->out->configs[d->out->n_configs++];
-    c->name = wire_str_of(k->name);
-    c->config_source = SOURCE_DEFAULT;
-    c->config_type = CONFIG_INT;
-    c->documentation = WIRE_NULL_STR;
-    c->synonyms = api_alloc(rq, 6, sizeof *c->synonyms);
-    broker_synonyms(d, k->broker_key, c);
-    if (c->n_synonyms > 0) {
-        c->value = c->synonyms[0].value;
-        c->config_source = c->synonyms[0].source;
-    }
-    if (!d->in->include_synonyms) {
-        c->n_synonyms = 0;
-    }
-}
-
 /* Groups and client metrics: any name will do. Of the latter there are none. */
 static void describe_named(struct describe *d)
 {
@@ -243,14 +238,8 @@ static void describe_named(struct describe *d)
                        WIRE_STR("The resource needs a name."));
         return;
     }
-    if (d->resource->resource_type != API_RESOURCE_GROUP) {
-        return;
-    }
-    d->out->configs = api_alloc(d->rq, N_GROUP_KEYS, sizeof *d->out->configs);
-    for (size_t i = 0; i < N_GROUP_KEYS; i++) {
-        if (asked_for(d->resource, group_keys[i].name)) {
-            describe_group_key(d, &group_keys[i]);
-        }
+    if (d->resource->resource_type == API_RESOURCE_GROUP) {
+        describe_all(d, CONFIG_GROUP, NULL);
     }
 }
 

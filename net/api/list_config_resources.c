@@ -56,12 +56,24 @@ static void add_brokers(struct request *rq,
     }
 }
 
+/* Groups that something is set for. */
+static void add_groups(struct request *rq,
+                       struct list_config_resources_response *out)
+{
+    const struct image_resource *groups = NULL;
+    int n = image_resources(rq->shard->image, CONFIG_GROUP, &groups);
+    for (int i = 0; i < n; i++) {
+        add(out, wire_str_of(groups[i].name), API_RESOURCE_GROUP);
+    }
+}
+
 void api_list_config_resources(struct request *rq)
 {
     struct list_config_resources_request in;
     struct list_config_resources_response out;
     const struct image_topic *const *topics = NULL;
     const struct image_broker *const *brokers = NULL;
+    const struct image_resource *groups = NULL;
     if (!request_decode(rq, &list_config_resources_request_message, &in)) {
         return;
     }
@@ -74,7 +86,8 @@ void api_list_config_resources(struct request *rq)
         }
     }
     int n = image_topics(rq->shard->image, &topics) +
-            2 * image_brokers(rq->shard->image, &brokers);
+            2 * image_brokers(rq->shard->image, &brokers) +
+            image_resources(rq->shard->image, CONFIG_GROUP, &groups);
     out.config_resources =
         api_alloc(rq, (size_t)n, sizeof *out.config_resources);
     if (rq->api_version > 0 && wanted(&in, API_RESOURCE_TOPIC)) {
@@ -85,6 +98,9 @@ void api_list_config_resources(struct request *rq)
     }
     if (rq->api_version > 0 && wanted(&in, API_RESOURCE_BROKER_LOGGER)) {
         add_brokers(rq, &out, API_RESOURCE_BROKER_LOGGER);
+    }
+    if (rq->api_version > 0 && wanted(&in, API_RESOURCE_GROUP)) {
+        add_groups(rq, &out);
     }
     request_respond(rq, &list_config_resources_response_message, &out);
 }

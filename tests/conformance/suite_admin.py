@@ -19,6 +19,7 @@ class Admin:
         check = self.java.report.check
         check("TopicCommand: partitions, reasons of refusals", self.topics)
         check("ConfigCommand", self.configs)
+        check("ConfigCommand: groups", self.group_configs)
         check("LogDirsCommand", self.log_dirs)
         check("MetadataQuorumCommand", self.quorum)
         check("DeleteRecordsCommand", self.delete_records)
@@ -75,9 +76,32 @@ class Admin:
                "DYNAMIC_BROKER_CONFIG" in out, out)
         self.config("--alter", "--delete-config", "message.max.bytes", *node)
 
-    def config(self, *args):
+    def config(self, *args, **more):
         return self.java.main("kafka.admin.ConfigCommand",
-                              "--bootstrap-server", self.b, *args).decode()
+                              "--bootstrap-server", self.b, *args,
+                              **more).decode()
+
+    def group_configs(self):
+        name = "group-" + self.topic
+        what = "--entity-type", "groups", "--entity-name", name
+        key = "consumer.session.timeout.ms"
+        self.config("--alter", "--add-config", key + "=50000,"
+                    "streams.num.standby.replicas=1", *what)
+        out = self.config("--describe", *what)
+        expect("DYNAMIC_GROUP_CONFIG:%s=50000, DEFAULT_CONFIG:group.%s=45000"
+               % (key, key) in out and
+               "streams.num.standby.replicas=1" in out, out)
+        out = self.config("--describe", "--entity-type", "groups")
+        expect(name in out, out)
+        out = self.config("--describe", "--all", *what)
+        expect(out.count("sensitive=false") == 17 and
+               "share.auto.offset.reset=latest" in out, out)
+        for wrong in (key + "=10", "nothing.known=1"):
+            self.config("--alter", "--add-config", wrong, *what, status=1)
+        self.config("--alter", "--delete-config", key + ","
+                    "streams.num.standby.replicas", *what)
+        out = self.config("--describe", *what)
+        expect(key not in out, out)
 
     def log_dirs(self):
         out = self.tool("LogDirsCommand", "--describe", "--topic-list",

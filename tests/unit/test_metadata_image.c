@@ -93,6 +93,10 @@ static struct image *sample(void)
     put_orders(&b, DIRECTORY, "a.first");
     record_put_broker_config(&b, -1, "log.retention.ms", "7");
     record_put_broker_config(&b, 2, "x", "y");
+    record_put_config(&b, CONFIG_GROUP, "g", "k", "1");
+    record_put_config(&b, CONFIG_CLIENT, "client-id=c", "k", "2");
+    record_put_config(&b, CONFIG_GROUP, "ga", "k", "3");
+    record_put_config(&b, CONFIG_GROUP, "b", "k", "4");
     record_put_leader(&b, &ORDERS, 1, 2, 3);
     record_put_counters(&b, 0, 1000);
     apply(image, 6, &b, NULL);

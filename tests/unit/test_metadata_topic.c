@@ -396,6 +396,83 @@ START_TEST(test_alter_configs)
 }
 END_TEST
 
+/* Groups and clients have a configuration as soon as something is set. */
+START_TEST(test_alter_configs__of_groups_and_clients)
+{
+    char key[] = "consumer.session.timeout.ms", value[] = "50000", low[] = "10",
+         rate[] = "producer_byte_rate", half[] = "1.5",
+         percent[] = "request_percentage", zero[] = "0";
+    const struct image_config set = {key, value}, remove = {key, NULL},
+                              bad = {key, low}, quota = {rate, value},
+                              broken = {rate, half}, share = {percent, half},
+                              none = {percent, zero};
+    const struct metadata_config_change all[] = {{.resource = "g",
+                                                  .scope = CONFIG_GROUP,
+                                                  .n_configs = 1,
+                                                  .configs = &set},
+                                                 {.resource = "g",
+                                                  .scope = CONFIG_GROUP,
+                                                  .n_configs = 1,
+                                                  .configs = &bad},
+                                                 {.resource = "g",
+                                                  .scope = CONFIG_GROUP,
+                                                  .n_configs = 1,
+                                                  .configs = &quota},
+                                                 {.resource = "",
+                                                  .scope = CONFIG_GROUP,
+                                                  .n_configs = 1,
+                                                  .configs = &set},
+                                                 {.resource = "client-id=",
+                                                  .scope = CONFIG_CLIENT,
+                                                  .n_configs = 1,
+                                                  .configs = &quota},
+                                                 {.resource = "client-id=",
+                                                  .scope = CONFIG_CLIENT,
+                                                  .n_configs = 1,
+                                                  .configs = &broken},
+                                                 {.resource = "client-id=a",
+                                                  .scope = CONFIG_CLIENT,
+                                                  .n_configs = 1,
+                                                  .configs = &share},
+                                                 {.resource = "client-id=b",
+                                                  .scope = CONFIG_CLIENT,
+                                                  .n_configs = 1,
+                                                  .configs = &none}};
+    const enum kafka_error want[] = {
+        KAFKA_NONE,           KAFKA_INVALID_CONFIG,
+        KAFKA_INVALID_CONFIG, KAFKA_INVALID_REQUEST,
+        KAFKA_NONE,           KAFKA_INVALID_REQUEST,
+        KAFKA_NONE,           KAFKA_INVALID_REQUEST};
+    struct change c = {.kind = CHANGE_ALTER_CONFIGS, .n = 8, .u.configs = all};
+    struct buffer b = {0};
+    change_encode(&b, &c);
+    struct change sent;
+    ck_assert_int_eq(change_decode(b.data, b.size, &sent), ERR_OK);
+    struct metadata_topic_result *r = run(&sent);
+    for (int i = 0; i < 8; i++) {
+        ck_assert_msg(r[i].error == want[i], "%d: %s", i, r[i].message);
+    }
+    change_free(&sent);
+    buffer_free(&b);
+    ck_assert_str_eq(image_resource_config(image, CONFIG_GROUP, "g", key),
+                     value);
+    ck_assert_ptr_null(image_resource(image, CONFIG_CLIENT, "g"));
+    const struct image_resource *found = NULL;
+    ck_assert_int_eq(image_resources(image, CONFIG_CLIENT, &found), 2);
+    ck_assert_str_eq(found[0].name, "client-id=");
+    ck_assert_str_eq(found[1].name, "client-id=a");
+    const struct metadata_config_change back = {.resource = "g",
+                                                .scope = CONFIG_GROUP,
+                                                .n_configs = 1,
+                                                .configs = &remove};
+    c.n = 1;
+    c.u.configs = &back;
+    run(&c);
+    ck_assert_int_eq(image_resources(image, CONFIG_GROUP, &found), 0);
+    ck_assert_ptr_null(image_resource(image, CONFIG_GROUP, "g"));
+}
+END_TEST
+
 START_TEST(test_register)
 {
     char host[] = "new", peer[] = "new:1";
@@ -500,6 +577,7 @@ int main(void)
     tcase_add_test(c, test_unregister);
     tcase_add_test(c, test_more_partitions);
     tcase_add_test(c, test_alter_configs);
+    tcase_add_test(c, test_alter_configs__of_groups_and_clients);
     tcase_add_test(c, test_register);
     tcase_add_test(c, test_producer_ids);
     tcase_add_test(c, test_leadership__reported_until_recorded);
