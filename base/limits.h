@@ -175,6 +175,12 @@
  * connection: 256 kbit/s is what every client can do. */
 #define LIMIT_FRAME_PROGRESS ((size_t)64 << 10)
 #define LIMIT_FRAME_STALL_MS 2000
+/* A connection that has taken so much of its answers reads them: it is more
+ * than the kernel's buffers hold for one that does not. */
+#define LIMIT_TAKER_BYTES ((uint64_t)4 << 20)
+/* Bytes answered in one turn of the loop, beyond which requests that may be
+ * answered with much wait for the next: some 10 ms of work. */
+#define LIMIT_TURN_ANSWERS ((size_t)1 << 20)
 /* Connections of one shard; beyond it new ones are closed at once. Each costs
  * about 1 KiB here and as much in the loop. */
 #define LIMIT_CONNECTIONS 100000

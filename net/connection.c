@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "net/connection_impl.h"
 #include "net/frame.h"
+#include "schema/apis.h"
 
 /* From this many missing bytes on, a frame is read straight to its place;
  * below, copying costs less than one more read for the frames behind it. */
@@ -27,6 +28,7 @@
 static void wake_soon(struct connections *all)
 {
     if (all->starved != NULL) {
+        all->woken_before = all->tickets;
         env_defer(all->env, &all->wake);
     }
 }
@@ -40,19 +42,15 @@ void connections_return_memory(struct connections *all, size_t size)
     }
 }
 
-size_t connections_answers_max(const struct connection *c)
+static void starve(struct connection *c, enum want want, size_t bytes)
 {
-    size_t half = c->all->options.memory_max / 2;
-    return c->out_bytes > 0 ? half - half / 2 : half;
-}
-
-void connections_return_answer(struct connections *all, size_t size)
-{
-    size_t most = all->options.memory_max / 2;
-    ASSERT(all->answers >= size);
-    all->answers -= size;
-    if (size > 0 && all->answers < most) {
-        wake_soon(all);
+    if (!c->starved) {
+        c->starved = true;
+        c->ticket = c->all->tickets++;
+        c->want = want;
+        c->want_bytes = bytes;
+        c->all->n_short += want != WANT_TURN;
+        DL_APPEND2(c->all->starved, c, starved_prev, starved_next);
     }
 }
 
@@ -60,38 +58,8 @@ static void unstarve(struct connection *c)
 {
     if (c->starved) {
         DL_DELETE2(c->all->starved, c, starved_prev, starved_next);
+        c->all->n_short -= c->want != WANT_TURN;
         c->starved = false;
-    }
-}
-
-/* Enough of the frame came to keep its memory while others wait. */
-static void frame_progressed(struct connection *c)
-{
-    c->progress_ms = env_now_ms(c->all->env);
-    c->progress_have = c->frame_have;
-}
-
-/* Everybody who waits asks again, in the order of waiting. */
-static void wake(struct env_deferred *d)
-{
-    struct connections *all = d->arg;
-    struct connection *c = all->starved;
-    all->starved = NULL;
-    while (c != NULL) {
-        struct connection *next = c->starved_next;
-        c->starved = false;
-        frame_progressed(c);
-        connection_turn_soon(c);
-        env_stream_resume(c->stream);
-        c = next;
-    }
-}
-
-void connection_starve(struct connection *c)
-{
-    if (!c->starved) {
-        c->starved = true;
-        DL_APPEND2(c->all->starved, c, starved_prev, starved_next);
     }
 }
 
@@ -108,22 +76,181 @@ static bool is_scarce(const struct connections *all)
     return all->memory >= middle_max(all);
 }
 
+/* Answers about as long as their requests, whatever there is in the cluster.
+ * (What a Fetch answers with has bounds of its own.) */
+static bool is_answered_shortly(const struct request *rq)
+{
+    switch (rq->api_key) {
+        case API_PRODUCE:
+        case API_FETCH:
+        case API_LIST_OFFSETS:
+        case API_OFFSET_COMMIT:
+        case API_FIND_COORDINATOR:
+        case API_HEARTBEAT:
+        case API_LEAVE_GROUP:
+        case API_API_VERSIONS:
+        case API_INIT_PRODUCER_ID:
+        case API_OFFSET_FOR_LEADER_EPOCH:
+            return true;
+        default:
+            return false;
+    }
+}
+
+/* Has it shown that it takes what it asks for, and has no answer to take? */
+static bool is_taker(const struct connection *c)
+{
+    return c->out_bytes == 0 && c->taken_bytes >= LIMIT_TAKER_BYTES;
+}
+
+/* Bytes of answers that are not taken, from which on `c` has to wait: half of
+ * all memory, and a sixteenth more where the answer is short. Where it may be
+ * long, that is less for connections with answers of their own among them, and
+ * for those of which nobody knows that they take what they ask for: clients
+ * that take nothing wait for each other, and the others pass them. */
+static size_t answers_max(const struct connection *c)
+{
+    size_t half = c->all->options.memory_max / 2;
+    if (is_answered_shortly(&c->waiting->rq)) {
+        return half + half / 8;
+    }
+    return is_taker(c) ? half : c->out_bytes > 0 ? half / 2 : half - half / 4;
+}
+
+/* Whether there is memory for the next answer. */
+static bool is_answer_room(const struct connection *c)
+{
+    const struct connections *all = c->all;
+    if (all->answers >= answers_max(c)) {
+        return false;
+    }
+    if (is_answered_shortly(&c->waiting->rq)) {
+        return true;
+    }
+    /* the last eighth is left to takers; a sixteenth is always for answers,
+     * or waiting requests that hold the rest would never get on */
+    return all->memory <
+               (is_taker(c) ? all->options.memory_max : middle_max(all)) ||
+           all->answers < all->options.memory_max / 16;
+}
+
+/* Whether there is time for it: what may be long waits for the next turn when
+ * much was answered in this one, or else many that ask for much at once would
+ * stop the loop for everybody. */
+static bool is_turn_room(const struct connection *c)
+{
+    const struct connections *all = c->all;
+    return all->turn_bytes < LIMIT_TURN_ANSWERS ||
+           all->turn_ms != env_now_ms(all->env) ||
+           is_answered_shortly(&c->waiting->rq);
+}
+
+bool connection_may_answer(struct connection *c)
+{
+    if (!is_answer_room(c)) {
+        starve(c, WANT_ANSWER, 0);
+        return false;
+    }
+    if (!is_turn_room(c)) {
+        starve(c, WANT_TURN, 0);
+        env_timer_start(&c->all->next_turn, 0);
+        return false;
+    }
+    return true;
+}
+
+void connections_answered(struct connections *all, size_t size)
+{
+    uint64_t now = env_now_ms(all->env);
+    if (now != all->turn_ms) {
+        all->turn_ms = now;
+        all->turn_bytes = 0;
+    }
+    all->turn_bytes += size;
+    all->answers += size;
+}
+
+void connections_return_answer(struct connections *all, size_t size)
+{
+    ASSERT(all->answers >= size);
+    all->answers -= size;
+    if (size > 0) {
+        wake_soon(all);
+    }
+}
+
+/* Enough of the frame came to keep its memory while others wait. */
+static void frame_progressed(struct connection *c)
+{
+    c->progress_ms = env_now_ms(c->all->env);
+    c->progress_have = c->frame_have;
+}
+
+/* Is there so much, for one that is, or is not, in the middle of a frame? Nor
+ * does the last eighth serve those whose requests hold some already. */
+static bool is_room(const struct connection *c, size_t size)
+{
+    const struct connections *all = c->all;
+    size_t most = c->frame != NULL || c->n_slots > 0 ? middle_max(all)
+                                                     : all->options.memory_max;
+    return size <= most && all->memory <= most - size;
+}
+
+static bool may_hold(const struct connection *c)
+{
+    return c->frame != NULL && (c->all->holder == NULL || c->all->holder == c);
+}
+
 /* Whether `c` may take memory; otherwise it waits until there is some. Of those
  * in the middle of a frame one may go on beyond the limit, or else halves of
  * frames could hold all memory with none able to get whole. */
 static bool may_take(struct connection *c, size_t size)
 {
-    struct connections *all = c->all;
-    size_t most = c->frame != NULL ? middle_max(all) : all->options.memory_max;
-    if (size <= most && all->memory <= most - size) {
+    if (is_room(c, size)) {
         return true;
     }
-    if (c->frame != NULL && (all->holder == NULL || all->holder == c)) {
-        all->holder = c;
+    if (may_hold(c)) {
+        c->all->holder = c;
         return true;
     }
-    connection_starve(c);
+    starve(c, WANT_READ, size);
     return false;
+}
+
+/* Might one that waits get on now? */
+static bool is_worth_waking(const struct connection *c)
+{
+    if (c->want == WANT_READ && (may_hold(c) || is_room(c, c->want_bytes))) {
+        return true;
+    }
+    return c->waiting != NULL && is_answer_room(c) && is_turn_room(c);
+}
+
+/* Those that wait ask again, in the order of waiting, as far as there is
+ * something for them. */
+static void wake(struct env_deferred *d)
+{
+    struct connections *all = d->arg;
+    struct connection *c = NULL, *next = NULL;
+    DL_FOREACH_SAFE2(all->starved, c, next, starved_next)
+    {
+        if (c->ticket >= all->woken_before) {
+            return; /* it asked after this began */
+        }
+        if (is_worth_waking(c)) {
+            unstarve(c);
+            frame_progressed(c);
+            connection_turn_soon(c);
+            env_stream_resume(c->stream);
+        }
+    }
+}
+
+static void next_turn(struct env_timer *timer)
+{
+    struct connections *all = timer->arg;
+    all->turn_bytes = 0;
+    wake_soon(all);
 }
 
 static void release_holder(struct connection *c)
@@ -434,7 +561,7 @@ void connections_adopt(struct connections *all, struct env_stream *stream,
  * what others wait for. */
 static bool has_stalled(const struct connection *c, uint64_t now)
 {
-    return c->all->starved != NULL && c->frame != NULL && !c->starved &&
+    return c->all->n_short > 0 && c->frame != NULL && !c->starved &&
            now - c->progress_ms >= LIMIT_FRAME_STALL_MS;
 }
 
@@ -463,8 +590,8 @@ static void tick(struct env_timer *timer)
     uint64_t now = env_now_ms(all->env);
     struct connection *c, *tmp;
     bool wanted =
-        all->starved != NULL || (all->options.is_short != NULL &&
-                                 all->options.is_short(all->options.shard));
+        all->n_short > 0 || (all->options.is_short != NULL &&
+                             all->options.is_short(all->options.shard));
     DL_FOREACH_SAFE(all->list, c, tmp)
     {
         if (c->ended) {
@@ -518,6 +645,7 @@ struct connections *connections_new_with(
     all->wake = (struct env_deferred){.cb = wake, .arg = all};
     all->finish = (struct env_deferred){.cb = finish, .arg = all};
     env_timer_init(all->env, &all->stop_timer, stop_now, all);
+    env_timer_init(all->env, &all->next_turn, next_turn, all);
     env_timer_init(all->env, &all->tick, tick, all);
     env_timer_start(&all->tick, 1);
     return all;
@@ -546,6 +674,7 @@ void connections_free(struct connections *all)
 {
     ASSERT(all->list == NULL && all->memory == 0);
     env_timer_stop(&all->tick);
+    env_timer_stop(&all->next_turn);
     env_timer_stop(&all->stop_timer);
     mem_free(all);
 }

@@ -13,6 +13,13 @@ enum slot_state {
     SLOT_CLOSING,  /* when it is its turn the connection is closed: `why` */
 };
 
+/* What a connection waits for. */
+enum want {
+    WANT_READ,   /* memory to read to */
+    WANT_ANSWER, /* memory of answers */
+    WANT_TURN,   /* enough was answered in this turn of the loop */
+};
+
 /* One request from its frame to the end of its answer's writing. */
 struct slot {
     struct request rq;
@@ -51,6 +58,7 @@ struct connection {
     unsigned n_slots;     /* in `slots` and `sent` */
     unsigned n_begun;     /* of these, with a handler */
     size_t out_bytes;     /* of answers not yet written */
+    uint64_t taken_bytes; /* of answers, up to now */
     struct env_write write;
     bool writing;
     /* when LIMIT_FRAME_PROGRESS of the answers had been taken again, and how
@@ -62,6 +70,9 @@ struct connection {
 
     bool paused;  /* at a bound of its own: not read */
     bool starved; /* waits for memory: not read */
+    uint64_t ticket; /* its number among those that waited */
+    enum want want;  /* what it waits for */
+    size_t want_bytes;
     bool doomed;  /* nothing more is read */
     bool no_more; /* nothing more is begun */
     bool ended;   /* the stream is being closed */
@@ -77,9 +88,15 @@ struct connections {
     size_t memory;
     size_t answers;             /* of it, answers not yet written */
     struct connection *starved; /* in order of waiting */
+    unsigned n_short;           /* of them, for memory */
+    uint64_t tickets;           /* given out */
+    uint64_t woken_before;      /* tickets before it are being woken */
+    uint64_t turn_ms;           /* the turn of the loop, and */
+    size_t turn_bytes;          /* how much was answered in it */
     struct connection *holder;  /* may read its frame to the end beyond the
                                  * limit, so that somebody gets on */
     struct env_deferred wake;
+    struct env_timer next_turn;
     struct env_timer tick;
     struct env_timer stop_timer;
     struct env_deferred finish;
@@ -96,12 +113,13 @@ struct connections {
 void connection_end(struct connection *c);
 /* Lets go of the memory when nothing refers to it any more. */
 void connection_maybe_free(struct connection *c);
-/* A request of `c` is begun only while fewer bytes of all answers are not yet
- * taken; half of that when answers of `c` itself are among them. */
-size_t connections_answers_max(const struct connection *c);
+/* Whether the first request of `c` that waits may be begun, as far as answers
+ * go that others have to take, or that were made in this turn of the loop;
+ * else `c` waits. */
+bool connection_may_answer(struct connection *c);
+/* So many bytes of an answer were made. */
+void connections_answered(struct connections *all, size_t size);
 void connections_return_answer(struct connections *all, size_t size);
-/* Waits for memory: connection_turn and reading are tried again then. */
-void connection_starve(struct connection *c);
 /* Reads again when a bound of the connection's own held it up. */
 void connection_maybe_resume(struct connection *c);
 void connections_return_memory(struct connections *all, size_t size);

@@ -99,8 +99,7 @@ void connection_begin_requests(struct connection *c)
     while (c->waiting != NULL && may_begin(c, c->waiting)) {
         struct slot *s = c->waiting;
         /* nobody can say how long an answer will be */
-        if (all->answers >= connections_answers_max(c)) {
-            connection_starve(c);
+        if (!connection_may_answer(c)) {
             return;
         }
         /* only such that wait for their turn can follow one that waits */
@@ -140,13 +139,13 @@ static void slot_deliver(struct request *rq, struct wire_writer *frame,
         c->out_bytes += s->out.size;
         s->charged += s->out.cap_own;
         c->all->memory += s->out.cap_own;
-        c->all->answers += s->out.cap_own;
+        connections_answered(c->all, s->out.cap_own);
     }
     if (c->ended) {
         if (!c->ending) {
             connection_turn_soon(c); /* dropped there */
         }
-    } else if (s == c->slots) {
+    } else {
         connection_turn_soon(c);
     }
 }
@@ -171,12 +170,31 @@ void connection_drop_requests(struct connection *c)
 }
 
 /* ---- writing ------------------------------------------------------------ */
+/* An answer without references needs nothing any more of what it was made
+ * from: until it is taken it holds its own bytes alone. */
+static void slot_shrink(struct slot *s)
+{
+    if (s->state != SLOT_ANSWERED || s->rq.release != NULL ||
+        s->out.n_refs > 0 || s->frame == NULL) {
+        return;
+    }
+    size_t keeps = sizeof *s + s->out.cap_own;
+    arena_free(&s->rq.arena);
+    mem_free(s->frame);
+    s->frame = NULL;
+    s->rq.body = NULL;
+    s->rq.client_id = (struct wire_str){0};
+    connections_return_memory(s->c->all, s->charged - keeps);
+    s->charged = keeps;
+}
+
 static void free_sent(struct connection *c)
 {
     struct slot *s, *tmp;
     DL_FOREACH_SAFE(c->sent, s, tmp)
     {
         DL_DELETE(c->sent, s);
+        c->taken_bytes += s->out.size;
         slot_free(s);
     }
 }
@@ -281,6 +299,15 @@ void connection_turn(struct env_deferred *d)
     }
     if (!c->writing) {
         flush(c);
+    }
+    struct slot *s;
+    DL_FOREACH(c->slots, s)
+    {
+        slot_shrink(s);
+    }
+    DL_FOREACH(c->sent, s)
+    {
+        slot_shrink(s);
     }
     if (!c->ended) {
         connection_begin_requests(c);

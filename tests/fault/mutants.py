@@ -1,25 +1,38 @@
 #!/usr/bin/env python3
 """Builds the program with one defect at a time (mutants.txt) and sees which
-check kills it: a unit test's program, seeds of the simulator, crash points.
-Prints `killed NAME by CHECK in S s` or `survived NAME`, then `K of M killed`;
-fails below 90 %, and when a defect cannot be planted any more.
+check kills it: a unit test's program, crash points, seeds of the simulator,
+chaos. Prints `killed NAME by CHECK in S s: how` or `survived NAME`, then
+`K of M killed`; fails below 90 %, and when a defect cannot be planted any more.
 
-The tree is copied to build-mutants/, so that the one that is worked on stays as
-it is; what is built there is kept for the next run."""
+As a rule the cheapest check goes first and the first kill ends it; with
+--matrix each kind of check has its say, and --write FILE keeps the table.
+Seconds are those of the processor, so that load does not change them.
+
+Copies of the tree are in build-mutants/, so that the one that is worked on
+stays as it is; what is built there is kept for the next run."""
 import argparse
 import os
+import queue
 import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
-COPY = os.path.join(ROOT, "build-mutants")
+COPIES = os.path.join(ROOT, "build-mutants")
 FOLDERS = ("base", "raft", "partition", "metadata", "coordinator", "net",
            "tools", "tests", "make", "jepsen")
 PERCENT = 90
+KINDS = ("unit", "crash", "sim", "chaos")
+# What a kind of check does where the defect names none of it.
+USUAL = {"crash": ["crash:1000"], "sim": ["raft:10", "whole:2"]}
+CHAOS_S = 600  # of real time, for a run that hangs
 
 
 class Mutant:
@@ -33,6 +46,22 @@ class Mutant:
         self.file = fields["file"]
         self.checks = fields["checks"].split()
         self.why = fields["why"]
+        self.equivalent = fields.get("equivalent")
+        self.verdicts = {}  # kind -> Verdict
+
+    def checks_of(self, kind):
+        """Those it names, else what is usual for the kind."""
+        return [c for c in self.checks if kind_of(c) == kind] or \
+            USUAL.get(kind, [])
+
+
+class Verdict:
+    def __init__(self, check, result, seconds, how=""):
+        self.check, self.result = check, result
+        self.seconds, self.how = seconds, how
+
+    def killed(self):
+        return self.result in ("fails", "hangs")
 
 
 def mutants_read(path):
@@ -41,13 +70,24 @@ def mutants_read(path):
     return [Mutant(p) for p in parts]
 
 
-def copy_tree():
-    """Brings the copy up to date; files that are the same keep their times."""
+# ---- copies of the tree
+
+def copy_tree(to):
+    """Brings a copy up to date; files that are the same keep their times, and
+    a new copy gets what is built already."""
+    fresh = not os.path.isdir(to)
+    os.makedirs(to, exist_ok=True)
     for folder in FOLDERS:
         source = os.path.join(ROOT, folder)
         if os.path.isdir(source):
-            copy_folder(source, os.path.join(COPY, folder))
-    copy_file(os.path.join(ROOT, "Makefile"), os.path.join(COPY, "Makefile"))
+            copy_folder(source, os.path.join(to, folder))
+    copy_file(os.path.join(ROOT, "Makefile"), os.path.join(to, "Makefile"))
+    built = os.path.join(ROOT, "build")
+    if fresh and os.path.isdir(built):
+        for part in FOLDERS + ("gen",):
+            if os.path.isdir(os.path.join(built, part)):
+                shutil.copytree(os.path.join(built, part),
+                                os.path.join(to, "build", part))
 
 
 def copy_folder(source, target):
@@ -73,123 +113,254 @@ def copy_file(source, target):
         with open(target, "rb") as f:
             if f.read() == data:
                 return
-    with open(target, "wb") as f:
-        f.write(data)
-    shutil.copymode(source, target)
+    shutil.copy2(source, target)
 
 
-def program_of(check):
-    kind = check.split(":")[0]
-    if kind in ("raft", "whole"):
-        return "build/sim_main"
-    return "build/unit/" + ("test_crash_points" if kind == "crash" else kind)
+# ---- checks
+
+def kind_of(check):
+    name = check.split(":")[0]
+    return {"raft": "sim", "whole": "sim", "crash": "crash",
+            "chaos": "chaos"}.get(name, "unit")
+
+
+def programs_of(check):
+    kind = kind_of(check)
+    if kind == "sim":
+        return ["build/sim_main"]
+    if kind == "chaos":
+        return ["build/flotilla", "build/jepsen-worker", "build/jepsen-check",
+                "build/jepsen-nosync.so"]
+    return ["build/unit/" + ("test_crash_points" if kind == "crash"
+                             else check)]
 
 
 def command_of(check):
-    kind, _, n = check.partition(":")
-    env = dict(os.environ, CK_FORK="yes")
-    if kind == "raft":
+    name, _, n = check.partition(":")
+    env = dict(os.environ, CK_FORK="yes", CK_TIMEOUT_MULTIPLIER="10")
+    if name == "raft":
         return ["build/sim_main", "raft", "1", n], env
-    if kind == "whole":
+    if name == "whole":
         return ["build/sim_main", "1", n], env
-    if kind == "crash":
+    if name == "chaos":
+        return [sys.executable, "jepsen/run.py", "--time", "30", "--seed", "1",
+                "--pace", "fast", "--nemesis", n], env
+    if name == "crash":
         env["N"] = n
-    return [program_of(check)], env
+    return [programs_of(check)[0]], env
 
 
-def build(check, jobs):
-    """False: it does not compile or link."""
-    done = subprocess.run(["make", "-j%d" % jobs, "-s", program_of(check)],
-                          cwd=COPY, stdout=subprocess.PIPE,
+def build(tree, check):
+    """What is wrong; None: it compiles and links."""
+    env = dict(os.environ, CCACHE_NOHASHDIR="1")
+    done = subprocess.run(["make", "-s"] + programs_of(check), cwd=tree,
+                          env=env, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
-    return done.returncode == 0, done.stdout.decode("utf-8", "replace")
+    return None if done.returncode == 0 else \
+        done.stdout.decode("utf-8", "replace")
 
 
-def result_of(check, timeout):
-    """passes, fails or hangs"""
+def how_of(text):
+    """What a check that fails says first."""
+    for pattern in (r"^\S+:[FE]:[^:]*:(\w+):", r"VIOLATION (.*)",
+                    r"(assertion failed.*)", r"^PROBLEM +(.*)",
+                    r"^  ([\w-]+: \d+) - "):
+        found = re.search(pattern, text, re.M)
+        if found:
+            return found.group(1)[:100]
+    return ""
+
+
+def run(tree, check, cpu_max):
+    """A check against what is built in the tree: a Verdict. Too much of the
+    processor's time, or of real time with nothing done, is a hang."""
     command, env = command_of(check)
-    try:
-        done = subprocess.run(command, cwd=COPY, env=env, timeout=timeout,
-                              stdout=subprocess.DEVNULL,
-                              stderr=subprocess.DEVNULL)
-        return "passes" if done.returncode == 0 else "fails"
-    except subprocess.TimeoutExpired:
-        return "hangs"
+    wall_max = CHAOS_S if kind_of(check) == "chaos" else 120 + 20 * cpu_max
+
+    def limit():
+        if kind_of(check) != "chaos":
+            seconds = int(cpu_max) + 1
+            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
+    with tempfile.TemporaryFile() as out:
+        p = subprocess.Popen(command, cwd=tree, env=env, stdout=out,
+                             stderr=subprocess.STDOUT, preexec_fn=limit,
+                             start_new_session=True)
+        clock = threading.Timer(wall_max, os.killpg, (p.pid, signal.SIGKILL))
+        clock.start()
+        _, status, usage = os.wait4(p.pid, 0)
+        late = not clock.is_alive()
+        clock.cancel()
+        p.returncode = os.waitstatus_to_exitcode(status)
+        out.seek(0)
+        text = out.read().decode("utf-8", "replace")
+    seconds = usage.ru_utime + usage.ru_stime
+    if late or p.returncode == -signal.SIGXCPU or "Killed by signal 24" in \
+            text or "signal 24 " in text:
+        return Verdict(check, "hangs", seconds)
+    if p.returncode == 2 and kind_of(check) == "chaos":
+        return Verdict(check, "impossible", seconds)
+    if p.returncode == 0:
+        return Verdict(check, "passes", seconds)
+    return Verdict(check, "fails", seconds, how_of(text))
 
 
 class Baseline:
-    """How long a check takes without a defect, where it must pass; None: it
-    does not. Asked when the tree is as it should be."""
+    """What a check takes without a defect, where it must pass; one that does
+    not is left out."""
 
-    def __init__(self, jobs):
-        self.jobs, self.seconds = jobs, {}
+    def __init__(self):
+        self.seconds = {}
 
-    def measure(self, check):
-        if check in self.seconds:
-            return
-        ok, text = build(check, self.jobs)
-        if not ok:
-            sys.exit("%s does not build without a defect:\n%s" % (
-                check, text[-2000:]))
-        begun = time.monotonic()
-        good = result_of(check, 600) == "passes"
-        self.seconds[check] = time.monotonic() - begun if good else None
-        if not good:
-            print("error: %s fails without a defect; it is left out" % check,
-                  flush=True)
+    def measure(self, tree, checks):
+        for check in checks:
+            wrong = build(tree, check)
+            if wrong is not None:
+                sys.exit("%s does not build without a defect:\n%s" %
+                         (check, wrong[-2000:]))
+            if kind_of(check) == "chaos":
+                self.seconds[check] = 60
+                continue
+            verdict = run(tree, check, 600)
+            if verdict.result == "passes":
+                self.seconds[check] = verdict.seconds
+            else:
+                print("error: %s %s without a defect: %s; it is left out" % (
+                    check, verdict.result, verdict.how), flush=True)
+
+    def order(self, checks):
+        return sorted((c for c in checks if c in self.seconds),
+                      key=lambda c: self.seconds[c])
 
 
-def try_mutant(m, baseline, args):
-    path = os.path.join(COPY, m.file)
+# ---- the defects
+
+def try_checks(tree, checks, baseline):
+    """The first that kills, else the last that did not; a text: it does not
+    compile."""
+    verdict = None
+    for check in checks:
+        wrong = build(tree, check)
+        if wrong is not None:
+            return wrong[-600:]
+        verdict = run(tree, check, 10 + 4 * baseline.seconds[check])
+        if verdict.killed():
+            break
+    return verdict
+
+
+def try_mutant(m, tree, baseline, kinds, matrix):
+    """The line to print."""
+    path = os.path.join(tree, m.file)
     with open(path) as f:
         text = f.read()
     if text.count(m.old) != 1:
         return "error %s: its text is there %d times in %s" % (
             m.name, text.count(m.old), m.file)
-    begun = time.monotonic()
-    for check in m.checks:
-        baseline.measure(check)
-        seconds = baseline.seconds[check]
-        if seconds is None:
-            continue
+    groups = [(k, baseline.order(m.checks_of(k))) for k in kinds] if matrix \
+        else [(None, baseline.order(m.checks))]
+    try:
+        with open(path, "w") as f:
+            f.write(text.replace(m.old, m.new))
+        for kind, checks in groups:
+            verdict = try_checks(tree, checks, baseline)
+            if isinstance(verdict, str):
+                return "error %s: does not compile: %s" % (m.name, verdict)
+            if verdict is not None:
+                m.verdicts[kind or kind_of(verdict.check)] = verdict
+    finally:
+        with open(path, "w") as f:
+            f.write(text)
+    kills = [v for v in m.verdicts.values() if v.killed()]
+    if not kills:
+        return "survived %s (%s)%s" % (
+            m.name, m.why, " - explained: " + m.equivalent if m.equivalent
+            else "")
+    return "killed %s by %s" % (m.name, ", ".join(
+        "%s in %.1f s%s" % (v.check, v.seconds, ": " + v.how if v.how else
+                            " (hangs)" if v.result == "hangs" else "")
+        for v in kills))
+
+
+def table(mutants):
+    text = "| defect | %s |\n|%s\n" % (" | ".join(KINDS),
+                                       " --- |" * (1 + len(KINDS)))
+    for m in mutants:
+        cells = []
+        for kind in KINDS:
+            v = m.verdicts.get(kind)
+            cells.append("" if v is None else "-" if not v.killed() else
+                         "%s, %.1f s%s" % (
+                             v.check if kind != "crash" else "yes", v.seconds,
+                             ", hangs" if v.result == "hangs" else ""))
+        text += "| %s | %s |\n" % (m.name, " | ".join(cells))
+    return text
+
+
+def work(jobs, tree, baseline, args, lines):
+    while True:
         try:
-            with open(path, "w") as f:
-                f.write(text.replace(m.old, m.new))
-            ok, out = build(check, args.jobs)
-            if not ok:
-                return "error %s: does not compile: %s" % (m.name, out[-600:])
-            since = time.monotonic()
-            result = result_of(check, 20 + 6 * seconds)
-            if result != "passes":
-                return "killed %s by %s in %.1f s%s" % (
-                    m.name, check, time.monotonic() - since,
-                    " (hangs)" if result == "hangs" else "")
-        finally:
-            with open(path, "w") as f:
-                f.write(text)
-    return "survived %s (%s) after %.0f s" % (m.name, m.why,
-                                              time.monotonic() - begun)
+            m = jobs.get_nowait()
+        except queue.Empty:
+            return
+        begun = time.monotonic()
+        line = try_mutant(m, tree, baseline, args.kinds, args.matrix)
+        lines.append((m, line))
+        print("%s [%.0f s]" % (line, time.monotonic() - begun), flush=True)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--only", help="names that contain this")
+    parser.add_argument("--only", help="names that contain this; with commas")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    parser.add_argument("--matrix", action="store_true")
+    parser.add_argument("--kinds", default=",".join(KINDS),
+                        help="of checks, with commas")
+    parser.add_argument("--write", help="the table goes to this file")
     args = parser.parse_args()
+    args.kinds = args.kinds.split(",")
     chosen = [m for m in mutants_read(os.path.join(
         os.path.dirname(os.path.abspath(__file__)), "mutants.txt"))
-        if not args.only or args.only in m.name]
-    copy_tree()
-    baseline = Baseline(args.jobs)
-    killed, errors = 0, 0
+        if not args.only or any(o in m.name for o in args.only.split(","))]
     for m in chosen:
-        line = try_mutant(m, baseline, args)
-        killed += line.startswith("killed")
-        errors += line.startswith("error")
-        print(line, flush=True)
+        m.checks = [c for c in m.checks if kind_of(c) in args.kinds]
+    trees = [os.path.join(COPIES, str(i)) for i in range(args.jobs)]
+    for tree in trees:
+        copy_tree(tree)
+    baseline = Baseline()
+    checks = sorted({c for m in chosen for k in args.kinds
+                     for c in (m.checks_of(k) if args.matrix else m.checks)})
+    parts = [threading.Thread(target=baseline.measure,
+                              args=(t, checks[i::args.jobs]))
+             for i, t in enumerate(trees)]
+    for t in parts:
+        t.start()
+    for t in parts:
+        t.join()
+    jobs, lines = queue.Queue(), []
+    for m in chosen:
+        jobs.put(m)
+    workers = [threading.Thread(target=work, args=(jobs, t, baseline, args,
+                                                   lines)) for t in trees]
+    for t in workers:
+        t.start()
+    for t in workers:
+        t.join()
+    return judge(chosen, lines, args)
+
+
+def judge(chosen, lines, args):
+    killed = sum(line.startswith("killed") for _, line in lines)
+    errors = sum(line.startswith("error") for _, line in lines)
+    lost = sum(line.startswith("survived") and m.equivalent is None
+               for m, line in lines)
+    if args.write:
+        with open(args.write, "w") as f:
+            f.write(table(chosen))
     print("%d of %d killed" % (killed, len(chosen)), flush=True)
-    failed = errors or killed * 100 < PERCENT * len(chosen)
-    print("%d passed, %d failed" % (killed, len(chosen) - killed))
+    failed = errors or len(lines) < len(chosen) or \
+        killed * 100 < PERCENT * len(chosen)
+    print("%d passed, %d failed" % (len(chosen) - lost - errors,
+                                    lost + errors))
     return 1 if failed or not chosen else 0
 
 

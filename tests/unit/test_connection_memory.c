@@ -17,6 +17,7 @@
 #define MEMORY_MAX 4000000
 #define BAD 100
 #define GROUPS 100
+#define GROUP_NAME 500
 
 static struct sim *sim;
 static struct sim_node *server, *host;
@@ -27,7 +28,7 @@ static bool is_short;
 static void handle(struct request *rq)
 {
     if (rq->api_key == API_LIST_GROUPS) {
-        static char name[500];
+        static char name[GROUP_NAME];
         struct list_groups_response a;
         list_groups_response_init(&a);
         memset(name, 'x', sizeof name);
@@ -85,7 +86,7 @@ struct client {
     bool deaf, gone;
     int32_t n_sent;
     uint64_t asked_ms, longest_ms;
-    size_t n_read;
+    size_t n_read, asked_bytes; /* of the answer */
     uint8_t piece[4096];
 };
 static struct client bad[BAD], good;
@@ -140,11 +141,24 @@ static void act_deaf(struct client *c)
         send_request(c, API_LIST_GROUPS);
     }
 }
+/* The same with no more than it may ask for. */
+static void act_few(struct client *c)
+{
+    for (int i = 0; i < 10; i++) {
+        send_request(c, API_LIST_GROUPS);
+    }
+}
 /* Asks for little, one after the other. */
 static void act_good(struct client *c)
 {
     c->asked_ms = env_now_ms(c->env);
     send_request(c, API_HEARTBEAT);
+}
+/* Asks for much, and takes it. */
+static void act_greedy(struct client *c)
+{
+    c->asked_ms = env_now_ms(c->env);
+    send_request(c, API_LIST_GROUPS);
 }
 
 static void on_timer(struct env_timer *timer)
@@ -173,8 +187,9 @@ static void on_read(struct env_stream *s, size_t size, enum err status)
         return;
     }
     c->n_read += size;
-    if (c == &good) {
+    if (c == &good && c->n_read >= c->asked_bytes) {
         uint64_t ms = env_now_ms(c->env) - c->asked_ms;
+        c->n_read = 0;
         c->longest_ms = ms > c->longest_ms ? ms : c->longest_ms;
         env_timer_start(&c->timer, 20);
     }
@@ -194,7 +209,8 @@ static void open_client(struct env *env, struct client *c,
     memset(c, 0, sizeof *c);
     c->env = env;
     c->act = act;
-    c->deaf = act == act_deaf;
+    c->deaf = act == act_deaf || act == act_few;
+    c->asked_bytes = act == act_greedy ? GROUPS * GROUP_NAME : 1;
     env_timer_init(env, &c->timer, on_timer, c);
     c->stream = env_stream_connect(env, "server:9092", &client_ops, c);
 }
@@ -216,6 +232,26 @@ static void boot_deaf(struct env *env, void *arg)
     for (int i = 0; i < BAD; i++) {
         open_client(env, &bad[i], act_deaf);
     }
+}
+static void on_come(struct env_timer *timer)
+{
+    struct client *c = timer->arg;
+    for (int i = 0; i < BAD; i++) {
+        open_client(c->env, &bad[i], act_deaf);
+    }
+}
+static void boot_greedy_then_deaf(struct env *env, void *arg)
+{
+    static struct env_timer come;
+    (void)arg;
+    open_client(env, &good, act_greedy);
+    env_timer_init(env, &come, on_come, &good);
+    env_timer_start(&come, 5000);
+}
+static void boot_few(struct env *env, void *arg)
+{
+    boot_good(env, arg);
+    open_client(env, &bad[0], act_few);
 }
 
 static void start_world(sim_boot boot)
@@ -271,9 +307,32 @@ START_TEST(test_memory__answers_that_nobody_takes)
     ck_assert_uint_le(run_ms(60000), MEMORY_MAX + (128 << 10));
     ck_assert(!good.gone);
     ck_assert_int_gt(good.n_sent, 300);
-    /* (waves of those that came first) */
-    ck_assert_uint_lt(good.longest_ms, 20000);
-    ck_assert_uint_gt(n_gone(), 0);
+    ck_assert_uint_lt(good.longest_ms, 100);
+    /* (those who wait for the others' memory stay) */
+    ck_assert_uint_lt(connections_count(all), BAD);
+    sim_free(sim);
+}
+END_TEST
+
+START_TEST(test_memory__long_answers_for_who_takes_them)
+{
+    start_world(boot_greedy_then_deaf);
+    ck_assert_uint_le(run_ms(60000), MEMORY_MAX + (128 << 10));
+    ck_assert(!good.gone);
+    ck_assert_int_gt(good.n_sent, 300);
+    ck_assert_uint_lt(good.longest_ms, 1000);
+    sim_free(sim);
+}
+END_TEST
+
+/* What an answer was made of is let go while the answer waits. */
+START_TEST(test_memory__answers_hold_their_own_bytes)
+{
+    start_world(boot_few);
+    size_t most = run_ms(1000);
+    ck_assert_uint_gt(most, 256 << 10);
+    ck_assert_uint_lt(connections_memory(all),
+                      10 * (GROUPS * GROUP_NAME * 4 / 3 + 2000));
     sim_free(sim);
 }
 END_TEST
@@ -282,15 +341,12 @@ END_TEST
  * only then. */
 START_TEST(test_memory__wanted_elsewhere)
 {
-    start_world(boot_good);
-    static struct client *one = &bad[0];
-    sim_run_for(sim, 10 * SIM_MS);
-    sim_node_crash(host, SIM_KILL);
-    sim_node_start(host, boot_deaf, NULL);
-    run_ms(5);
-    is_short = true;
+    start_world(boot_few);
     run_ms(15000);
-    ck_assert(one->gone);
+    ck_assert_uint_eq(connections_count(all), 2);
+    is_short = true;
+    run_ms(5000);
+    ck_assert_uint_eq(connections_count(all), 1);
     ck_assert(!good.gone);
     sim_free(sim);
 }
@@ -303,6 +359,8 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc, test_memory__halves_stop_nobody);
     tcase_add_test(tc, test_memory__answers_that_nobody_takes);
+    tcase_add_test(tc, test_memory__long_answers_for_who_takes_them);
+    tcase_add_test(tc, test_memory__answers_hold_their_own_bytes);
     tcase_add_test(tc, test_memory__wanted_elsewhere);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
