@@ -131,12 +131,14 @@ static void do_stop(struct env *env, void *arg)
     broker_stop(b->broker);
 }
 
-void broker_stop_cleanly(struct whole_broker *b)
+bool broker_stop_cleanly(struct whole_broker *b)
 {
-    if (sim_node_up(b->node) && b->ready && !b->stopping) {
-        b->stopping = true;
-        sim_node_call(b->node, 0, do_stop, b);
+    if (!sim_node_up(b->node) || !b->ready || b->stopping) {
+        return false;
     }
+    b->stopping = true;
+    sim_node_call(b->node, 0, do_stop, b);
+    return true;
 }
 
 /* env_fatal: right after a planted fault, and wrong otherwise. */

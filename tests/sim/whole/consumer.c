@@ -26,6 +26,7 @@ struct consumer {
     int at;
     struct in_part parts[PARTS_MAX];
     int fetching[BROKERS_MAX];
+    uint64_t not_before_ns[BROKERS_MAX]; /* after it did not answer */
     struct env_timer timer;
 };
 
@@ -210,6 +211,9 @@ static void fetch_done(void *arg, const struct answer *a)
             }
         }
     } else {
+        c->not_before_ns[rq->broker] =
+            sim_now_ns(c->client.world->sim) +
+            prng_between(&c->client.prng, 20, 500) * SIM_MS;
         client_refresh(&c->client);
     }
     mem_free(rq);
@@ -260,7 +264,7 @@ static void fetch_from(struct consumer *c, int broker)
         return;
     }
     fetch_request_init(&q);
-    q.max_wait_ms = (int32_t)prng_between(&c->client.prng, 0, 800);
+    q.max_wait_ms = (int32_t)prng_between(&c->client.prng, 0, w->plan.fetch_ms);
     q.min_bytes = 1;
     q.max_bytes = (int32_t)prng_between(&c->client.prng, 1, 4 << 20);
     q.topics = topics;
@@ -287,7 +291,7 @@ static void fetch_all(struct consumer *c)
         }
     }
     for (int b = 0; b < w->plan.n_brokers; b++) {
-        if (c->fetching[b] == 0) {
+        if (c->fetching[b] == 0 && c->not_before_ns[b] <= sim_now_ns(w->sim)) {
             fetch_from(c, b);
         }
     }

@@ -51,15 +51,20 @@ struct plan {
     uint32_t faults;                     /* mask of fault_kind */
     uint64_t fault_ms_min, fault_ms_max; /* between two */
     uint64_t chaos_ns;
-    int records_max;       /* in one batch */
-    int value_max;         /* bytes of one */
-    uint64_t produce_ms;   /* a producer's pace, at most */
-    int in_flight;         /* of idempotent producers */
-    uint64_t quiet_s;      /* all idle after so many seconds of each minute */
-    uint64_t delay_ns;     /* of the network, mean */
-    uint32_t request_ms;   /* clients wait for an answer */
-    uint64_t memory_max;   /* bytes that a broker may hold */
-    char properties[2048]; /* of every broker */
+    /* Faults come in storms, with calm between them. */
+    int n_storms, storm_faults; /* of each */
+    bool heals_after;           /* cuts end with their storm */
+    uint64_t n_records;         /* producers make so many in storms, at most */
+    bool drizzle;               /* and a few in calm */
+    int records_max;            /* in one batch */
+    int value_max;              /* bytes of one */
+    uint64_t produce_ms;        /* a producer's pace, at most */
+    int in_flight;              /* of idempotent producers */
+    uint64_t fetch_ms;          /* consumers wait for records, at most */
+    uint64_t delay_ns;          /* of the network, mean */
+    uint32_t request_ms;        /* clients wait for an answer */
+    uint64_t memory_max;        /* bytes that a broker may hold */
+    char properties[2048];      /* of every broker */
 };
 void plan_make(struct plan *plan, const struct whole_options *options);
 void plan_print(const struct plan *plan);
@@ -80,7 +85,8 @@ void broker_add(struct world *w, int at);
 void broker_crash(struct whole_broker *b, enum sim_crash how);
 void broker_restart_later(struct whole_broker *b, uint64_t ns);
 void broker_restart_now(struct whole_broker *b);
-void broker_stop_cleanly(struct whole_broker *b);
+/* False: it is not up, or stopping already. */
+bool broker_stop_cleanly(struct whole_broker *b);
 void broker_on_fatal(void *arg, struct sim_node *node, const char *line);
 bool brokers_ready(void *world);
 
@@ -206,6 +212,9 @@ void consumer_print(const struct consumer *c);
 struct sim_node *actor_node(const struct world *w, int n);
 void nemesis_start(struct world *w);
 void nemesis_heal(struct world *w);
+/* Whether producers are to work: a storm blows, or ended just now and did not
+ * have its share of records. */
+bool nemesis_load(const struct world *w);
 
 /* ---- looking inside: probe.c --------------------------------------------- */
 struct probe;
@@ -235,6 +244,11 @@ struct world {
     int n_producers;
     struct consumer *consumers[CONSUMERS_MAX];
     int n_consumers;
+    struct storm {
+        int n, faults_left;       /* begun; of this one */
+        uint64_t began_ns, to_ns; /* of chaos; load goes on until then */
+        uint64_t n_records;       /* made so far */
+    } storm;
     struct client setup;
     int n_created; /* topics */
     struct whole_result result;

@@ -30,24 +30,30 @@ static uint64_t some_ns(struct world *w, uint64_t low_ms, uint64_t high_ms)
     return prng_between(&w->prng, low_ms, high_ms) * SIM_MS;
 }
 
-static void crash_one(struct world *w, struct whole_broker *b)
+static bool crash_one(struct world *w, struct whole_broker *b)
 {
-    if (sim_node_up(b->node)) {
-        broker_crash(b, any_crash(w));
-        broker_restart_later(b, prng_chance(&w->prng, 1, 6)
-                                    ? some_ns(w, 5000, 20000)
-                                    : some_ns(w, 10, 4000));
+    if (!sim_node_up(b->node)) {
+        return false;
     }
+    broker_crash(b, any_crash(w));
+    broker_restart_later(b, prng_chance(&w->prng, 1, 6)
+                                ? some_ns(w, 5000, 20000)
+                                : some_ns(w, 10, 4000));
+    return true;
 }
 
-static void crash_all(struct world *w)
+static bool crash_all(struct world *w)
 {
     enum sim_crash how = any_crash(w);
+    if (!prng_chance(&w->prng, 1, 3)) {
+        return false;
+    }
     for (int i = 0; i < w->plan.n_brokers; i++) {
         struct whole_broker *b = &w->brokers[i];
         broker_crash(b, prng_chance(&w->prng, 1, 2) ? how : any_crash(w));
         broker_restart_later(b, some_ns(w, 10, 3000));
     }
+    return true;
 }
 
 static void isolate(struct world *w, struct whole_broker *b)
@@ -100,96 +106,155 @@ static void fail_disk(struct world *w, struct whole_broker *b)
                       prng_between(&w->prng, 1, 50));
 }
 
-static void strike_with(struct world *w, enum fault_kind kind)
+/* False: it had no effect. */
+static bool strike_with(struct world *w, enum fault_kind kind)
 {
     struct whole_broker *b = any_broker(w);
+    struct sim_node *other = NULL;
     uint64_t now = sim_now_ns(w->sim);
     switch (kind) {
         case FAULT_CRASH:
-            crash_one(w, b);
-            break;
+            return crash_one(w, b);
         case FAULT_CRASH_ALL:
-            if (prng_chance(&w->prng, 1, 3)) {
-                crash_all(w);
-            }
-            break;
+            return crash_all(w);
         case FAULT_CUT_ONE:
-            sim_net_cut(w->sim, any_node(w), any_broker(w)->node);
-            break;
+            other = any_node(w);
+            sim_net_cut(w->sim, other, b->node);
+            return other != b->node;
         case FAULT_CUT_BOTH:
-            sim_net_cut_both(w->sim, any_node(w), b->node);
-            break;
+            other = any_node(w);
+            sim_net_cut_both(w->sim, other, b->node);
+            return other != b->node;
         case FAULT_ISOLATE:
             isolate(w, b);
-            break;
+            return true;
         case FAULT_RESET:
-            sim_net_reset(w->sim, any_node(w), b->node);
-            break;
+            other = any_node(w);
+            if (sim_net_connections(w->sim, other, b->node) == 0) {
+                return false;
+            }
+            sim_net_reset(w->sim, other, b->node);
+            return true;
         case FAULT_DELAY:
             sim_net_delay(w->sim, NULL, NULL, some_ns(w, 0, 30),
                           some_ns(w, 10, 100));
             sim_at(w->sim, now + some_ns(w, 100, 10000), calm_network, w);
-            break;
+            return true;
         case FAULT_PAUSE:
-            if (sim_node_up(b->node)) {
-                sim_node_pause(b->node, now + some_ns(w, 50, 8000));
+            if (!sim_node_up(b->node)) {
+                return false;
             }
-            break;
+            sim_node_pause(b->node, now + some_ns(w, 50, 8000));
+            return true;
         case FAULT_STALL:
             sim_disk_stall(b->node, now + some_ns(w, 10, 5000));
-            break;
+            return true;
         case FAULT_SLOW_DISK:
             sim_disk_latency(b->node, some_ns(w, 1, 20), some_ns(w, 1, 20),
                              some_ns(w, 1, 100));
             sim_at(w->sim, now + some_ns(w, 1000, 20000), calm_disk, b);
-            break;
+            return true;
         case FAULT_DISK_FULL:
             fill_disk(w, b);
-            break;
+            return true;
         case FAULT_DISK_ERROR:
-            if (sim_node_up(b->node)) {
-                fail_disk(w, b);
+            if (!sim_node_up(b->node)) {
+                return false;
             }
-            break;
+            fail_disk(w, b);
+            return true;
         case FAULT_CLOCK:
             sim_node_set_wall_offset_ms(
                 b->node, (int64_t)prng_between(&w->prng, 0, 7200000) - 3600000);
-            break;
+            return true;
         case FAULT_STOP:
-            broker_stop_cleanly(b);
-            break;
+            return broker_stop_cleanly(b);
         case FAULT_HEAL:
             sim_net_heal_all(w->sim);
-            return; /* no fault */
+            return false; /* no fault */
         case FAULT_KINDS:
-            return;
+            return false;
     }
-    w->result.faults++;
+    return false;
+}
+
+/* ---- storms -------------------------------------------------------------- */
+#define LOAD_AFTER_NS (15 * SIM_S) /* at most, behind the last fault */
+
+static void storm_begin(void *arg);
+
+/* Each storm has its share of the time of chaos; one that took longer makes
+ * the next one follow at once. */
+static void storm_next(struct world *w)
+{
+    uint64_t share = w->plan.chaos_ns / (uint64_t)w->plan.n_storms;
+    uint64_t now = sim_now_ns(w->sim);
+    uint64_t at = w->storm.began_ns + (uint64_t)w->storm.n * share +
+                  prng_below(&w->prng, share / 4 + 1);
+    if (w->storm.n < w->plan.n_storms) {
+        sim_at(w->sim, at > now ? at : now + SIM_S, storm_begin, w);
+    }
+}
+
+static enum fault_kind any_fault(struct world *w)
+{
+    for (;;) {
+        uint64_t kind = prng_below(&w->prng, FAULT_KINDS);
+        if (w->plan.faults & UINT32_C(1) << kind) {
+            return (enum fault_kind)kind;
+        }
+    }
 }
 
 static void strike(void *arg)
 {
     struct world *w = arg;
+    uint64_t now = sim_now_ns(w->sim);
     if (w->phase != PHASE_CHAOS) {
         return;
     }
-    uint64_t kind = prng_below(&w->prng, FAULT_KINDS);
-    if (w->plan.faults & UINT32_C(1) << kind) {
-        sim_note(w->sim, "fault %d", (int)kind);
-        strike_with(w, (enum fault_kind)kind);
+    if (w->storm.faults_left == 0) {
+        if (w->plan.heals_after) {
+            sim_net_heal_all(w->sim);
+        }
+        w->storm.to_ns = now + LOAD_AFTER_NS;
+        storm_next(w);
+        return;
+    }
+    enum fault_kind kind = any_fault(w);
+    sim_note(w->sim, "fault %d", (int)kind);
+    if (strike_with(w, kind)) {
+        w->storm.faults_left--;
+        w->result.faults++;
     }
     if (prng_chance(&w->prng, 1, 4)) {
         sim_net_heal_all(w->sim);
     }
-    sim_at(w->sim,
-           sim_now_ns(w->sim) +
-               some_ns(w, w->plan.fault_ms_min, w->plan.fault_ms_max),
+    sim_at(w->sim, now + some_ns(w, w->plan.fault_ms_min, w->plan.fault_ms_max),
            strike, w);
+}
+
+static void storm_begin(void *arg)
+{
+    struct world *w = arg;
+    w->storm.n++;
+    w->storm.faults_left = w->plan.storm_faults;
+    w->storm.to_ns = UINT64_MAX;
+    strike(w);
+}
+
+bool nemesis_load(const struct world *w)
+{
+    uint64_t share =
+        w->plan.n_records * (uint64_t)w->storm.n / (uint64_t)w->plan.n_storms;
+    return w->phase == PHASE_CHAOS && sim_now_ns(w->sim) < w->storm.to_ns &&
+           w->storm.n_records < share;
 }
 
 void nemesis_start(struct world *w)
 {
-    sim_at(w->sim, sim_now_ns(w->sim) + 100 * SIM_MS, strike, w);
+    w->storm.began_ns = sim_now_ns(w->sim);
+    storm_next(w);
 }
 
 /* From here on everything works. */

@@ -76,6 +76,10 @@ static void draw_faults(struct plan *p, struct prng *rng)
     p->faults |= UINT32_C(1) << FAULT_HEAL;
     p->fault_ms_max = one_of(rng, paces, 4);
     p->fault_ms_min = p->fault_ms_max / 10;
+    p->storm_faults = (int)ONE_OF(rng, 3, 8, 20);
+    p->n_storms = (int)prng_between(rng, 100, 160) / p->storm_faults + 1;
+    p->heals_after = prng_chance(rng, 2, 3);
+    p->chaos_ns = ONE_OF(rng, 600, 900, 1200) * SIM_S;
 }
 
 void plan_make(struct plan *p, const struct whole_options *o)
@@ -89,15 +93,16 @@ void plan_make(struct plan *p, const struct whole_options *o)
     p->n_idempotent = (int)prng_between(&rng, 1, 3);
     p->n_plain = (int)prng_between(&rng, 0, 1);
     p->n_consumers = (int)prng_between(&rng, 1, 3);
-    p->chaos_ns = ONE_OF(&rng, 120, 300, 900) * SIM_S;
     p->records_max = (int)ONE_OF(&rng, 1, 5, 20, 50);
     p->value_max = (int)ONE_OF(&rng, 40, 1000, 20000);
     if (p->records_max * p->value_max > 200000) {
         p->value_max = 200000 / p->records_max; /* of one batch */
     }
-    p->produce_ms = ONE_OF(&rng, 100, 500, 2000);
+    p->produce_ms = ONE_OF(&rng, 20, 100, 500);
+    p->n_records = ONE_OF(&rng, 3000, 6000, 12000);
+    p->drizzle = prng_chance(&rng, 1, 2);
     p->in_flight = (int)ONE_OF(&rng, 1, 3, 5, 5);
-    p->quiet_s = ONE_OF(&rng, 0, 30, 10);
+    p->fetch_ms = ONE_OF(&rng, 300, 800, 1500);
     p->delay_ns = ONE_OF(&rng, 100, 200, 1000, 5000) * SIM_US;
     p->request_ms = (uint32_t)ONE_OF(&rng, 2000, 5000, 30000);
     draw_faults(p, &rng);
@@ -120,10 +125,12 @@ void plan_print(const struct plan *p)
     for (int i = 0; i < p->n_topics; i++) {
         printf(" %dx%d", p->n_partitions[i], p->replication[i]);
     }
-    printf(", %d+%d producers, %d consumers, %llu s, faults every %llu ms:",
-           p->n_idempotent, p->n_plain, p->n_consumers,
-           (unsigned long long)(p->chaos_ns / SIM_S),
-           (unsigned long long)p->fault_ms_max);
+    printf(
+        ", %d+%d producers, %d consumers, %llu s, %d storms of %d faults "
+        "every %llu ms:",
+        p->n_idempotent, p->n_plain, p->n_consumers,
+        (unsigned long long)(p->chaos_ns / SIM_S), p->n_storms, p->storm_faults,
+        (unsigned long long)p->fault_ms_max);
     for (int k = 0; k < FAULT_KINDS; k++) {
         if (p->faults & UINT32_C(1) << k) {
             printf(" %s", fault_names[k]);

@@ -338,26 +338,30 @@ static void make_batch(struct producer *p, int part)
     memcpy(o->bytes, bytes, size);
     batch_builder_free(&b);
     out->next_r += (uint64_t)n;
+    w->storm.n_records += (uint64_t)n;
     out->next_sequence = sequence_add(out->next_sequence, n);
     *out->last = o;
     out->last = &o->next;
     out->n_queued++;
 }
 
-static bool is_quiet(const struct world *w)
+/* How many batches are to be made now. */
+static uint64_t some_batches(struct producer *p)
 {
-    uint64_t second = (sim_now_ns(w->sim) - SIM_EPOCH_NS) / SIM_S % 60;
-    return w->plan.quiet_s != 0 && second >= w->plan.quiet_s;
+    struct world *w = p->client.world;
+    if (w->phase != PHASE_CHAOS || (p->idempotent && p->producer_id < 0)) {
+        return 0;
+    }
+    if (nemesis_load(w)) {
+        return prng_between(&p->client.prng, 1, 4);
+    }
+    return w->plan.drizzle && prng_chance(&p->client.prng, 1, 8);
 }
 
 static void make_some(struct producer *p)
 {
     struct world *w = p->client.world;
-    if (w->phase != PHASE_CHAOS || is_quiet(w) ||
-        (p->idempotent && p->producer_id < 0)) {
-        return;
-    }
-    for (uint64_t k = prng_between(&p->client.prng, 1, 4); k > 0; k--) {
+    for (uint64_t k = some_batches(p); k > 0; k--) {
         int topic =
             (int)prng_below(&p->client.prng, (uint64_t)w->plan.n_topics);
         int part = part_of(
@@ -375,8 +379,8 @@ static void tick(struct env_timer *timer)
     uint64_t ms = p->client.world->plan.produce_ms;
     make_some(p);
     produce(p);
-    if (is_quiet(p->client.world) || p->client.world->phase != PHASE_CHAOS) {
-        ms = 100; /* only what is left is to be sent */
+    if (!nemesis_load(p->client.world)) {
+        ms = producer_done(p) ? 2000 : 100; /* what is left is to be sent */
     }
     env_timer_start(timer, prng_between(&p->client.prng, 1, ms));
 }
