@@ -79,6 +79,8 @@ size_t ends_read(const char *path, int64_t *keys, int64_t *ends, size_t max);
  * read (`ends`); false when it was not. */
 bool wire_run(struct worker *w);
 bool wire_final(struct worker *w);
+/* Sends to the partition of `steady` that has its number. */
+bool wire_probe(struct worker *w);
 /* Prints "KEY END" of each key that `ends` has. */
 bool wire_ask(struct worker *w);
 bool rdkafka_run(struct worker *w, bool subscribes);

@@ -18,7 +18,6 @@ READY_S = 15  # others may be in force that keep a broker from it
 
 class Nemesis:
     touches = {"process"}
-    default = True  # part of "all"
 
     def __init__(self, cluster, network, rng):
         self.cluster, self.network, self.rng = cluster, network, rng
@@ -506,15 +505,14 @@ class SyncSlow(Strace):
 
 
 class Flip(Nemesis):
-    """bits flipped in files of a minority, the same brokers in a whole run,
-    while they are down"""
+    """bits flipped in files of a minority of the replicas, the same brokers
+    in a whole run, while they are down"""
     name, touches = "flip", {"process", "disk"}
-    default = False  # until damage is repaired from the other replicas
 
     def __init__(self, *args):
         super().__init__(*args)
-        n = len(self.brokers)
-        self.victims = self.rng.sample(self.brokers, (n - 1) // 2)
+        self.victims = self.rng.sample(self.brokers,
+                                       (self.cluster.replicas - 1) // 2)
 
     def begin(self):
         self.hit = self.rng.choice(self.victims)
@@ -597,12 +595,12 @@ class Schedule(threading.Thread):
 
 
 def nemeses_of(text, cluster, network, seed):
-    """By their names; "all" are those that are on by default."""
+    """By their names, or "all"."""
     kinds = {k.name: k for k in KINDS}
     chosen = []
     for name in text.split(","):
         if name == "all":
-            chosen += [k for k in KINDS if k.default]
+            chosen += KINDS
         elif name == "none":
             pass
         elif name in kinds:

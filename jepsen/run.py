@@ -22,6 +22,7 @@ import time
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, os.path.join(ROOT, "jepsen"))
 
+import causes  # noqa: E402
 import nemesis  # noqa: E402
 from cluster import Cluster  # noqa: E402
 from world import Impossible, Network, command, copy_sparse  # noqa: E402
@@ -30,7 +31,7 @@ INSIDE = "JEPSEN_INSIDE"
 KEY_STEADY = 1000000
 SETTLE_S = 5        # all is healed, clients go on
 ASK_S = 90          # until every partition answers again
-READ_S = 300        # until all is read
+READ_S = 300        # until all is read, and a sixth of the run's time
 PACES = {"normal": ((2.0, 8.0), (1.0, 4.0)), "fast": ((0.1, 0.8), (1.5, 3.0)),
          "calm": ((5.0, 15.0), (10.0, 15.0))}
 SUSPECT = re.compile(
@@ -237,7 +238,9 @@ class Run:
         self.clients = [Client(self, ["--wire", o.clients, "--steady-keys",
                                       o.partitions], 0),
                         Client(self, ["--steady", o.partitions, "--rate",
-                                      o.rate], 1000)]
+                                      o.rate], 1000),
+                        Client(self, ["--probe", o.partitions],
+                               causes.PROBE)]
         self.clients += [Client(self, ["--rdkafka", 1 + i % 2], 2000 + 1000 * i)
                          for i in range(o.clients)]
         watch = threading.Thread(target=self.watch_clients, daemon=True)
@@ -319,7 +322,8 @@ class Run:
         path = os.path.join(self.dir, "ends")
         with open(path, "w") as f:
             f.write(ends)
-        status, out = self.work("--ends", path, process=91000, seconds=READ_S)
+        status, out = self.work("--ends", path, process=91000,
+                                seconds=READ_S + self.o.time // 6)
         if status != 0:
             self.cluster.problem("not all was read: status %d\n%s" %
                                  (status, out[-2000:]))
@@ -393,6 +397,8 @@ class Run:
             text += "no turn       %s (a longer TIME has them all)\n" % \
                 ", ".join(missing)
         text += done.stdout
+        if not self.o.control:
+            text += causes.told(history, windows)[0]
         text += "after the last fault every partition answered within %.1f s\n" \
             % self.answered_s
         for line in c.remarks:

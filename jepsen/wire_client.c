@@ -16,12 +16,12 @@
 #include "jepsen/history.h"
 #include "schema/header.h"
 
-#define CONNECT_MS 1000
 #define ANSWER_MAX (16 << 20)
 
 void wire_client_init(struct wire_client *c, const char *bootstrap)
 {
-    *c = (struct wire_client){0};
+    *c = (struct wire_client){.timeout_ms = WIRE_TIMEOUT_MS,
+                              .connect_ms = WIRE_CONNECT_MS};
     while (*bootstrap != '\0' && c->n_bootstrap < WIRE_BROKERS_MAX) {
         struct wire_broker *b = &c->bootstrap[c->n_bootstrap];
         size_t n = strcspn(bootstrap, ",");
@@ -86,7 +86,7 @@ static bool ready(int fd, short events, int64_t until_ns)
     return left > 0 && poll(&p, 1, (int)left) == 1;
 }
 
-static bool broker_connect(struct wire_broker *b)
+static bool broker_connect(struct wire_broker *b, int connect_ms)
 {
     struct sockaddr_in to = {.sin_family = AF_INET,
                              .sin_port = htons((uint16_t)b->port)};
@@ -103,7 +103,7 @@ static bool broker_connect(struct wire_broker *b)
     setsockopt(b->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
     if (connect(b->fd, (struct sockaddr *)&to, sizeof to) != 0 &&
         (errno != EINPROGRESS ||
-         !ready(b->fd, POLLOUT, now_ns() + (int64_t)CONNECT_MS * 1000000) ||
+         !ready(b->fd, POLLOUT, now_ns() + (int64_t)connect_ms * 1000000) ||
          getsockopt(b->fd, SOL_SOCKET, SO_ERROR, &error, &n) != 0 ||
          error != 0)) {
         disconnect(b);
@@ -206,12 +206,12 @@ enum wire_outcome wire_call(struct wire_client *c, struct wire_broker *b,
                             struct arena *a, void *response)
 {
     const struct codec_api *api = codec_api_find(key);
-    int64_t until_ns = now_ns() + (int64_t)WIRE_TIMEOUT_MS * 1000000;
+    int64_t until_ns = now_ns() + (int64_t)c->timeout_ms * 1000000;
     int32_t correlation = ++c->correlation;
     size_t size;
     uint8_t *frame = frame_of(correlation, api, version, request, a, &size);
 
-    if (!broker_connect(b))
+    if (!broker_connect(b, c->connect_ms))
         return WIRE_UNSENT;
     if (!send_all(b->fd, frame, size, until_ns) ||
         !answer_read(b->fd, correlation, api, version, a, response, until_ns)) {

@@ -11,7 +11,9 @@
 #include "base/wire.h"
 
 #define WIRE_BROKERS_MAX 16
+/* How long an answer is waited for, unless a client says otherwise. */
 #define WIRE_TIMEOUT_MS 3000
+#define WIRE_CONNECT_MS 1000
 
 enum wire_outcome {
     WIRE_ANSWERED,
@@ -32,6 +34,7 @@ struct wire_client {
     struct wire_broker bootstrap[WIRE_BROKERS_MAX];
     int n_bootstrap;
     int32_t correlation;
+    int timeout_ms, connect_ms;
 };
 
 void wire_client_init(struct wire_client *c, const char *bootstrap);

@@ -3,6 +3,7 @@
  *   jepsen-worker --bootstrap LIST --dir DIR --start NS --seed N
  *     [--wire THREADS] [--rdkafka 1: assigns, 2: subscribes]
  *     [--steady PARTITIONS --rate N] [--steady-keys PARTITIONS: only read]
+ *     [--probe PARTITIONS: a thread for each of `steady`, nothing else]
  *     [--retire SECONDS] [--crash SECONDS] [--process BASE]
  *   jepsen-worker ... --ends FILE    reads all keys to their ends, once by
  *                                    each client; lines "KEY END"
@@ -33,6 +34,7 @@ enum kind {
     KIND_WIRE_FINAL,
     KIND_RDKAFKA_FINAL,
     KIND_ASK,
+    KIND_PROBE,
 };
 
 struct thread {
@@ -83,6 +85,9 @@ static void *thread_run(void *arg)
         case KIND_ASK:
             t->ok = wire_ask(w);
             break;
+        case KIND_PROBE:
+            t->ok = wire_probe(w);
+            break;
     }
     return NULL;
 }
@@ -101,7 +106,7 @@ static void thread_add(enum kind kind, int processes)
     n_processes += processes;
 }
 
-static void options(int argc, char **argv, int *wire, int *rdkafka)
+static void options(int argc, char **argv, int *wire, int *rdkafka, int *probe)
 {
     static const struct option known[] = {
         {"bootstrap", 1, NULL, 'b'}, {"dir", 1, NULL, 'd'},
@@ -111,7 +116,7 @@ static void options(int argc, char **argv, int *wire, int *rdkafka)
         {"retire", 1, NULL, 'e'},    {"crash", 1, NULL, 'c'},
         {"process", 1, NULL, 'p'},   {"ends", 1, NULL, 'n'},
         {"ask", 1, NULL, 'k'},       {"steady-keys", 1, NULL, 'Y'},
-        {NULL, 0, NULL, 0},
+        {"probe", 1, NULL, 'P'},     {NULL, 0, NULL, 0},
     };
     int o;
 
@@ -130,6 +135,8 @@ static void options(int argc, char **argv, int *wire, int *rdkafka)
             *wire = (int)n;
         else if (o == 'r')
             *rdkafka = (int)n;
+        else if (o == 'P')
+            *probe = (int)n;
         else if (o == 'y')
             load.steady = (int)n;
         else if (o == 'Y')
@@ -158,15 +165,17 @@ static void options(int argc, char **argv, int *wire, int *rdkafka)
 
 int main(int argc, char **argv)
 {
-    int wire = 0, rdkafka = 0, status = 0;
+    int wire = 0, rdkafka = 0, probe = 0, status = 0;
 
     load = (struct load){.retire_ns = 6000000000, .crash_ns = 20000000000};
     load.start_ns = now_ns();
-    options(argc, argv, &wire, &rdkafka);
+    options(argc, argv, &wire, &rdkafka, &probe);
     load.threads = wire;
     signal(SIGTERM, on_signal);
     signal(SIGINT, on_signal);
     signal(SIGPIPE, SIG_IGN);
+    for (int i = 0; i < probe; i++)
+        thread_add(KIND_PROBE, 1);
     for (int i = 0; load.ends == NULL && i < wire; i++)
         thread_add(KIND_WIRE, 1);
     if (load.ends == NULL && rdkafka > 0)

@@ -33,6 +33,7 @@
 #define FETCH_WAIT_MS 100
 #define FETCH_BYTES 65536
 #define LATEST (-1)
+#define SENDS_MAX 8 /* values of one operation */
 
 struct place { /* a partition that is read */
     int64_t key;
@@ -56,6 +57,13 @@ struct wire {
 static void note(struct wire *x, const char *what, const char *text)
 {
     snprintf(x->more, sizeof x->more, ", :error [:%s \"%s\"]", what, text);
+}
+
+static void note_leader(struct wire *x, int32_t id)
+{
+    size_t n = strlen(x->more);
+
+    snprintf(x->more + n, sizeof x->more - n, ", :leader %" PRId32, id);
 }
 
 /* ---- finding brokers --------------------------------------------------------
@@ -84,16 +92,23 @@ static struct wire_broker *leader_of(struct wire *x, int64_t key)
     request.n_topics = 1;
     request.allow_auto_topic_creation = key < KEY_STEADY;
     if (wire_call(&x->c, any_broker(x), API_METADATA, METADATA_VERSION,
-                  &request, &x->arena, &r) != WIRE_ANSWERED)
+                  &request, &x->arena, &r) != WIRE_ANSWERED) {
+        note(x, "net", "no metadata");
         return NULL;
+    }
     for (int i = 0; i < r.n_brokers; i++)
         wire_client_learn(&x->c, r.brokers[i].node_id, r.brokers[i].host,
                           r.brokers[i].port);
     for (int i = 0; i < r.n_topics; i++) {
         for (int j = 0; j < r.topics[i].n_partitions; j++) {
-            if (r.topics[i].partitions[j].partition_index == partition)
-                return wire_client_broker(&x->c,
-                                          r.topics[i].partitions[j].leader_id);
+            struct wire_broker *b;
+
+            if (r.topics[i].partitions[j].partition_index != partition)
+                continue;
+            b = wire_client_broker(&x->c, r.topics[i].partitions[j].leader_id);
+            if (b == NULL)
+                note(x, "metadata", "no leader");
+            return b;
         }
     }
     return NULL;
@@ -210,8 +225,9 @@ static bool is_definite(int16_t code)
     }
 }
 
-static enum wire_outcome produce(struct wire *x, int64_t key, int16_t *code,
-                                 int64_t *offset)
+/* `b` is the leader, as far as one is known. */
+static enum wire_outcome produce(struct wire *x, struct wire_broker *b,
+                                 int64_t key, int16_t *code, int64_t *offset)
 {
     char name[TOPIC_MAX];
     struct produce_request_partition p = {0};
@@ -219,7 +235,6 @@ static enum wire_outcome produce(struct wire *x, int64_t key, int16_t *code,
                                       .n_partition_data = 1};
     struct produce_request request;
     struct produce_response r;
-    struct wire_broker *b = leader_of(x, key);
     enum wire_outcome outcome;
 
     if (b == NULL)
@@ -230,7 +245,7 @@ static enum wire_outcome produce(struct wire *x, int64_t key, int16_t *code,
         (struct wire_records){.p = x->batch.data, .n = (int32_t)x->batch.size};
     produce_request_init(&request);
     request.acks = -1;
-    request.timeout_ms = WIRE_TIMEOUT_MS;
+    request.timeout_ms = x->c.timeout_ms;
     request.topic_data = &t;
     request.n_topic_data = 1;
     outcome = wire_call(&x->c, b, API_PRODUCE, PRODUCE_VERSION, &request,
@@ -260,12 +275,14 @@ static void put_sends(struct wire *x, int64_t key, const int64_t *values,
     history_put(&x->h, "]");
 }
 
-static void op_send(struct wire *x)
+/* Sends `n` new values, at most SENDS_MAX, to `key`; gives the type of the outcome. */
+static const char *send_values(struct wire *x, int64_t key, size_t n,
+                               struct wire_broker *(*leader)(struct wire *x,
+                                                             int64_t key))
 {
-    int64_t values[8], offset = -1;
-    size_t n = 1 + prng_below(&x->w->prng, 8);
-    int64_t key = worker_key(x->w);
+    int64_t values[SENDS_MAX] = {0}, offset = -1;
     int16_t code = 0;
+    struct wire_broker *b;
     enum wire_outcome outcome;
     const char *type;
 
@@ -274,7 +291,8 @@ static void op_send(struct wire *x)
     batch_of_values(&x->batch, key, values, n);
     put_sends(x, key, values, n, -1);
     history_op(&x->h, x->w->process, "invoke", "send", "");
-    outcome = produce(x, key, &code, &offset);
+    b = leader(x, key);
+    outcome = produce(x, b, key, &code, &offset);
     type = outcome == WIRE_UNSENT    ? "fail"
            : outcome == WIRE_UNKNOWN ? "info"
            : code == 0               ? "ok"
@@ -282,12 +300,23 @@ static void op_send(struct wire *x)
                                      : "info";
     if (outcome == WIRE_ANSWERED && code != 0)
         note(x, "code", kafka_error_name(code));
-    else if (outcome != WIRE_ANSWERED)
-        note(x, "net", outcome == WIRE_UNSENT ? "unsent" : "unknown");
+    else if (outcome == WIRE_UNKNOWN)
+        note(x, "net", "no answer");
+    else if (outcome == WIRE_UNSENT && b != NULL)
+        note(x, "net", "no connection");
+    if (b != NULL)
+        note_leader(x, b->id);
     if (code == 0 && outcome == WIRE_ANSWERED)
         put_sends(x, key, values, n, offset);
     history_op(&x->h, x->w->process, type, "send", x->more);
-    if (strcmp(type, "info") == 0)
+    return type;
+}
+
+static void op_send(struct wire *x)
+{
+    size_t n = 1 + prng_below(&x->w->prng, SENDS_MAX);
+
+    if (strcmp(send_values(x, worker_key(x->w), n, leader_of), "info") == 0)
         new_process(x);
 }
 
@@ -699,6 +728,53 @@ bool wire_run(struct worker *w)
     while (!atomic_load(&w->load->stop)) {
         op_any(&x);
         usleep(1000 * (unsigned)prng_below(&w->prng, 10));
+    }
+    wire_end(&x);
+    return true;
+}
+
+/* ---- the probe: one record after the other to one partition of `steady`, with
+ * little patience, so that a time without acknowledgements can be told from a
+ * client's own waiting. */
+#define PROBE_EVERY_MS 200
+#define PROBE_ASK_MS 300 /* connect, ask who leads */
+#define PROBE_ANSWER_MS 1500
+
+/* The one that was found, until it fails. */
+static struct wire_broker *probe_leader(struct wire *x, int64_t key)
+{
+    struct wire_broker *b = wire_client_broker(&x->c, x->places[0].leader);
+
+    if (b != NULL)
+        return b;
+    x->c.timeout_ms = PROBE_ASK_MS;
+    b = leader_of(x, key);
+    x->c.timeout_ms = PROBE_ANSWER_MS;
+    if (b != NULL)
+        x->places[0].leader = b->id;
+    return b;
+}
+
+bool wire_probe(struct worker *w)
+{
+    int64_t key = KEY_STEADY + w->number;
+    struct wire x;
+
+    if (!wire_begin(&x, w))
+        return false;
+    x.c.connect_ms = PROBE_ASK_MS;
+    x.c.timeout_ms = PROBE_ANSWER_MS;
+    x.places[0].leader = -1;
+    while (!atomic_load(&w->load->stop)) {
+        const char *type;
+
+        op_begin(&x);
+        type = send_values(&x, key, 1, probe_leader);
+        if (strcmp(type, "ok") != 0)
+            x.places[0].leader = -1;
+        if (strcmp(type, "info") == 0)
+            w->process += PROCESS_STRIDE;
+        usleep(1000 * PROBE_EVERY_MS);
     }
     wire_end(&x);
     return true;
