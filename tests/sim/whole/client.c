@@ -430,6 +430,12 @@ static void draw_versions(struct client *c)
         if (c->version[API_FETCH] > 12) {
             c->version[API_FETCH] = 12;
         }
+        if (c->version[API_OFFSET_COMMIT] > 9) {
+            c->version[API_OFFSET_COMMIT] = 9;
+        }
+        if (c->version[API_OFFSET_FETCH] > 9) {
+            c->version[API_OFFSET_FETCH] = 9;
+        }
     }
 }
 
@@ -466,6 +472,19 @@ void client_add(struct world *w, struct client *c, const char *name,
     c->boot = b;
     c->node = sim_node_add(w->sim, name, 1);
     sim_node_start(c->node, client_boots, b);
+}
+
+void client_share(struct client *c, const struct client *owner)
+{
+    memset(c, 0, sizeof *c);
+    c->world = owner->world;
+    c->node = owner->node;
+    c->env = owner->env;
+    c->request_ms = owner->request_ms;
+    snprintf(c->name, sizeof c->name, "%s", owner->name);
+    memcpy(c->version, owner->version, sizeof c->version);
+    prng_seed(&c->prng, prng_next(sim_prng(c->world->sim)));
+    env_timer_init(c->env, &c->refresh_timer, refresh_now, c);
 }
 
 void client_drop(struct client *c)

@@ -1,6 +1,7 @@
 /* A consumer by assign: every partition from the beginning, with long polls,
  * to the very end. Each record is checked against the oracle, each answer
- * against its high watermark. */
+ * against its high watermark. Members of groups read by it too: what they are
+ * given, from where they say. */
 #include <stdio.h>
 #include <string.h>
 
@@ -9,7 +10,12 @@
 #include "schema/fetch.h"
 #include "tests/sim/whole/impl.h"
 
+/* The next record of a producer is not known: somebody else read before. */
+#define ANY_RECORD UINT64_MAX
+
 struct in_part {
+    bool assigned;
+    unsigned claim; /* a new number with every assignment */
     int64_t position;
     int32_t epoch; /* of the newest batch */
     bool in_flight;
@@ -23,7 +29,8 @@ struct in_part {
 
 struct consumer {
     struct client client;
-    int at;
+    const struct reader *reader; /* NULL: reads everything by itself */
+    void *actor;
     struct in_part parts[PARTS_MAX];
     int fetching[BROKERS_MAX];
     uint64_t not_before_ns[BROKERS_MAX]; /* after it did not answer */
@@ -35,6 +42,7 @@ struct in_request {
     int broker;
     int n;
     int parts[PARTS_MAX];
+    unsigned claims[PARTS_MAX];
 };
 
 static void read_record(struct consumer *c, int part, int64_t offset,
@@ -61,13 +69,17 @@ static void read_record(struct consumer *c, int part, int64_t offset,
     oracle_read(w, part, offset, id);
     int producer = record_producer(id);
     uint64_t *next = &c->parts[part].next_r[producer];
-    if (producer_is_idempotent(w, producer) && record_r(id) != *next) {
+    if (producer_is_idempotent(w, producer) && *next != ANY_RECORD &&
+        record_r(id) != *next) {
         sim_fail(w->sim, "%s: t%d-%d offset %lld: record %llu of p%d, not %llu",
                  c->client.name, part_topic(part), part_index(part),
                  (long long)offset, (unsigned long long)record_r(id), producer,
                  (unsigned long long)*next);
     }
     *next = record_r(id) + 1;
+    if (c->reader != NULL) {
+        c->reader->read(c->actor, part, offset);
+    }
 }
 
 static void read_batch(struct consumer *c, int part, const uint8_t *batch,
@@ -182,13 +194,27 @@ static void take_partition(struct consumer *c, int part,
 
 static void fetch_all(struct consumer *c);
 
+/* Still the assignment for which it was asked. */
+static bool is_claimed(const struct in_request *rq, int part)
+{
+    const struct in_part *in = &rq->consumer->parts[part];
+    for (int i = 0; i < rq->n; i++) {
+        if (rq->parts[i] == part) {
+            return in->assigned && in->claim == rq->claims[i];
+        }
+    }
+    return false;
+}
+
 static void fetch_done(void *arg, const struct answer *a)
 {
     struct in_request *rq = arg;
     struct consumer *c = rq->consumer;
     c->fetching[rq->broker]--;
     for (int i = 0; i < rq->n; i++) {
-        c->parts[rq->parts[i]].in_flight = false;
+        if (c->parts[rq->parts[i]].claim == rq->claims[i]) {
+            c->parts[rq->parts[i]].in_flight = false;
+        }
     }
     if (a->fate == FATE_ANSWERED) {
         const struct fetch_response *in = a->response;
@@ -203,11 +229,12 @@ static void fetch_done(void *arg, const struct answer *a)
                     : topic_find(in->responses[t].topic);
             for (int k = 0; topic >= 0 && k < in->responses[t].n_partitions;
                  k++) {
-                take_partition(
-                    c,
-                    part_of(topic,
-                            in->responses[t].partitions[k].partition_index),
-                    &in->responses[t].partitions[k], a);
+                const struct fetch_response_partition *from =
+                    &in->responses[t].partitions[k];
+                int part = part_of(topic, from->partition_index);
+                if (is_claimed(rq, part)) {
+                    take_partition(c, part, from, a);
+                }
             }
         }
     } else {
@@ -235,7 +262,8 @@ static void fetch_from(struct consumer *c, int broker)
         for (int k = 0; k < w->n_parts_of[t]; k++) {
             int part = part_of(t, k);
             struct in_part *in = &c->parts[part];
-            if (in->in_flight || c->client.parts[part].leader != broker ||
+            if (!in->assigned || in->in_flight ||
+                c->client.parts[part].leader != broker ||
                 in->not_before_ns > sim_now_ns(w->sim)) {
                 continue;
             }
@@ -256,6 +284,7 @@ static void fetch_from(struct consumer *c, int broker)
                                              .partitions = &parts[rq->n],
                                              .n_partitions = 1};
             in->in_flight = true;
+            rq->claims[rq->n] = in->claim;
             rq->parts[rq->n++] = part;
         }
     }
@@ -311,24 +340,67 @@ static void boot(struct env *env, void *arg)
     env_timer_init(env, &c->timer, tick, c);
     env_timer_start(&c->timer, 1);
     client_refresh(client);
+    if (c->reader != NULL) {
+        c->reader->boot(env, c->actor);
+    }
+}
+
+/* ---- what is read -------------------------------------------------------- */
+struct consumer *consumer_new(struct world *w, const char *name,
+                              const struct reader *reader, void *actor)
+{
+    struct consumer *c = calloc(1, sizeof *c);
+    c->reader = reader;
+    c->actor = actor;
+    client_add(w, &c->client, name, boot, c);
+    return c;
 }
 
 void consumer_add(struct world *w, int at)
 {
-    struct consumer *c = calloc(1, sizeof *c);
     char name[16];
     snprintf(name, sizeof name, "c%d", at);
-    c->at = at;
-    w->consumers[at] = c;
+    w->consumers[at] = consumer_new(w, name, NULL, NULL);
     w->n_consumers = at + 1;
-    client_add(w, &c->client, name, boot, c);
+    for (int i = 0; i < PARTS_MAX; i++) {
+        w->consumers[at]->parts[i].assigned = true;
+    }
+}
+
+void consumer_assign(struct consumer *c, int part, int64_t position)
+{
+    struct in_part *in = &c->parts[part];
+    in->assigned = true;
+    in->claim++;
+    in->in_flight = false;
+    in->position = position;
+    in->epoch = 0;
+    for (int i = 0; i < PRODUCERS_MAX; i++) {
+        in->next_r[i] = ANY_RECORD;
+    }
+}
+
+void consumer_revoke(struct consumer *c, int part)
+{
+    c->parts[part].assigned = false;
+}
+
+int64_t consumer_position(const struct consumer *c, int part)
+{
+    return c->parts[part].position;
+}
+
+struct client *consumer_client(struct consumer *c)
+{
+    return &c->client;
 }
 
 bool consumer_done(const struct consumer *c)
 {
     const struct world *w = c->client.world;
     for (int i = 0; i < PARTS_MAX; i++) {
-        if (c->parts[i].position < (int64_t)w->oracle.parts[i].seen_end) {
+        if (c->parts[i].assigned &&
+            c->parts[i].position < (int64_t)w->oracle.parts[i].seen_end) {
             return false;
         }
     }
@@ -339,10 +411,10 @@ void consumer_print(const struct consumer *c)
 {
     const struct world *w = c->client.world;
     for (int i = 0; i < PARTS_MAX; i++) {
-        if (c->parts[i].position < (int64_t)w->oracle.parts[i].seen_end) {
-            fprintf(stderr,
-                    "c%d t%d-%d: at %lld of %llu, leader b%d epoch %d\n", c->at,
-                    part_topic(i), part_index(i),
+        if (c->parts[i].assigned &&
+            c->parts[i].position < (int64_t)w->oracle.parts[i].seen_end) {
+            fprintf(stderr, "%s t%d-%d: at %lld of %llu, leader b%d epoch %d\n",
+                    c->client.name, part_topic(i), part_index(i),
                     (long long)c->parts[i].position,
                     (unsigned long long)w->oracle.parts[i].seen_end,
                     c->client.parts[i].leader, c->client.parts[i].epoch);

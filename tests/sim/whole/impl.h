@@ -175,6 +175,9 @@ struct client {
 void client_add(struct world *w, struct client *c, const char *name,
                 sim_boot boot, void *actor);
 void client_drop(struct client *c); /* after the world's end */
+/* Connections of its own beside the owner's, in the same node; called there.
+ * Nothing of it needs to be dropped. */
+void client_share(struct client *c, const struct client *owner);
 /* Asks a broker. `request` is encoded at once; `cb` comes later, once. */
 void client_ask(struct client *c, int broker, int16_t api_key,
                 const void *request, answer_cb cb, void *arg);
@@ -201,14 +204,63 @@ void producer_free(struct producer *p);
 void producer_print(const struct producer *p);
 
 struct consumer;
+/* Who says what a consumer reads, and is told each record. */
+struct reader {
+    sim_boot boot; /* in the consumer's node, after its own */
+    void (*read)(void *actor, int part, int64_t offset);
+};
 void consumer_add(struct world *w, int at);
+/* One that reads what it is assigned. */
+struct consumer *consumer_new(struct world *w, const char *name,
+                              const struct reader *reader, void *actor);
+void consumer_assign(struct consumer *c, int part, int64_t position);
+void consumer_revoke(struct consumer *c, int part);
+int64_t consumer_position(const struct consumer *c, int part);
+struct client *consumer_client(struct consumer *c);
 struct sim_node *consumer_node(const struct consumer *c);
 bool consumer_done(const struct consumer *c);
 void consumer_free(struct consumer *c);
 void consumer_print(const struct consumer *c);
 
+struct member;
+void member_add(struct world *w, int at, int group);
+struct sim_node *member_node(const struct member *m);
+/* It is in its group as long as nothing happens; *generation of it. */
+bool member_settled(const struct member *m, int32_t *generation);
+void member_free(struct member *m);
+void member_print(const struct member *m);
+
+/* ---- what is true of a group: group.c ------------------------------------ */
+struct group_plan {
+    int32_t generation;
+    int64_t owner[PARTS_MAX]; /* key of a member; -1: nobody */
+};
+/* A leader is about to ask for this plan: its number, from 1. */
+uint64_t group_planned(struct world *w, int group, const struct group_plan *p);
+/* A member was given these partitions in a generation, by plan number `plan`.
+ */
+void group_synced(struct world *w, int group, int32_t generation, uint64_t plan,
+                  int64_t key, const bool given[PARTS_MAX]);
+/* The number of a commit that is about to be sent. */
+uint64_t group_commit_id(struct world *w, int group);
+void group_commit_sent(struct world *w, int group, int part, uint64_t id,
+                       int32_t generation, int64_t offset);
+enum commit_end { COMMIT_ACKED, COMMIT_REFUSED, COMMIT_UNKNOWN };
+void group_commit_done(struct world *w, int group, int part, uint64_t id,
+                       enum commit_end end);
+/* A committed offset was told by an answer to what was asked then; id 0: it
+ * was told that nothing is committed. */
+void group_fetched(struct world *w, int group, int part, uint64_t asked_ns,
+                   int64_t offset, uint64_t id);
+void group_read(struct world *w, int group, int part, int64_t offset);
+/* All its members are in one generation, everything was read and committed. */
+bool group_done(struct world *w, int group);
+void group_print(struct world *w, int group);
+void groups_free(struct world *w);
+
 /* ---- faults: nemesis.c --------------------------------------------------- */
-/* The node of the n-th actor. */
+/* How many clients there are, and the node of the n-th. */
+int actors(const struct world *w);
 struct sim_node *actor_node(const struct world *w, int n);
 void nemesis_start(struct world *w);
 void nemesis_heal(struct world *w);
@@ -249,6 +301,9 @@ struct world {
         uint64_t began_ns, to_ns; /* of chaos; load goes on until then */
         uint64_t n_records;       /* made so far */
     } storm;
+    struct member *members[GROUPS_MAX * GROUP_MEMBERS_MAX];
+    int n_members; /* of all groups */
+    struct group_seen *groups[GROUPS_MAX];
     struct client setup;
     int n_created; /* topics */
     struct whole_result result;

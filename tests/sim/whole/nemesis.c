@@ -10,7 +10,7 @@ static struct whole_broker *any_broker(struct world *w)
 /* Brokers and, now and then, a client. */
 static struct sim_node *any_node(struct world *w)
 {
-    uint64_t n = (uint64_t)(w->n_producers + w->n_consumers);
+    uint64_t n = (uint64_t)actors(w);
     if (n == 0 || prng_chance(&w->prng, 3, 4)) {
         return any_broker(w)->node;
     }

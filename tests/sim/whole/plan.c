@@ -82,6 +82,15 @@ static void draw_faults(struct plan *p, struct prng *rng)
     p->chaos_ns = ONE_OF(rng, 600, 900, 1200) * SIM_S;
 }
 
+/* Numbers of their own: what else a seed decides does not change with them. */
+static void draw_actors(struct plan *p, uint64_t seed)
+{
+    struct prng rng;
+    prng_seed(&rng, seed * 7927 + 5);
+    p->n_groups = (int)ONE_OF(&rng, 0, 1, 1, 2);
+    p->n_members = (int)prng_between(&rng, 1, GROUP_MEMBERS_MAX);
+}
+
 void plan_make(struct plan *p, const struct whole_options *o)
 {
     struct prng rng;
@@ -107,6 +116,7 @@ void plan_make(struct plan *p, const struct whole_options *o)
     p->request_ms = (uint32_t)ONE_OF(&rng, 2000, 5000, 30000);
     draw_faults(p, &rng);
     draw_properties(p, &rng);
+    draw_actors(p, o->seed);
     p->faults &= ~o->faults_off;
     if (o->chaos_s_max != 0 && p->chaos_ns > o->chaos_s_max * SIM_S) {
         p->chaos_ns = o->chaos_s_max * SIM_S;
@@ -116,6 +126,7 @@ void plan_make(struct plan *p, const struct whole_options *o)
         p->n_idempotent = p->n_idempotent < most ? p->n_idempotent : most;
         p->n_plain = 0;
         p->n_consumers = p->n_consumers < most ? p->n_consumers : most;
+        p->n_members = p->n_members < most ? p->n_members : most;
     }
 }
 
@@ -126,9 +137,10 @@ void plan_print(const struct plan *p)
         printf(" %dx%d", p->n_partitions[i], p->replication[i]);
     }
     printf(
-        ", %d+%d producers, %d consumers, %llu s, %d storms of %d faults "
-        "every %llu ms:",
-        p->n_idempotent, p->n_plain, p->n_consumers,
+        ", %d+%d producers, %d consumers, %d groups of %d, %llu s, %d storms "
+        "of %d faults every %llu ms:",
+        p->n_idempotent, p->n_plain, p->n_consumers, p->n_groups,
+        p->n_groups == 0 ? 0 : p->n_members,
         (unsigned long long)(p->chaos_ns / SIM_S), p->n_storms, p->storm_faults,
         (unsigned long long)p->fault_ms_max);
     for (int k = 0; k < FAULT_KINDS; k++) {

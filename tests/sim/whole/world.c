@@ -12,12 +12,21 @@
 #define CREATE_NS (60 * SIM_S)
 #define LIVENESS_NS (180 * SIM_S)
 
+int actors(const struct world *w)
+{
+    return w->n_producers + w->n_consumers + w->n_members;
+}
+
 struct sim_node *actor_node(const struct world *w, int n)
 {
     if (n < w->n_producers) {
         return producer_node(w->producers[n]);
     }
-    return consumer_node(w->consumers[n - w->n_producers]);
+    n -= w->n_producers;
+    if (n < w->n_consumers) {
+        return consumer_node(w->consumers[n]);
+    }
+    return member_node(w->members[n - w->n_consumers]);
 }
 
 /* ---- topics -------------------------------------------------------------- */
@@ -90,6 +99,11 @@ static bool all_done(void *arg)
             return false;
         }
     }
+    for (int i = 0; i < w->plan.n_groups; i++) {
+        if (!group_done(w, i)) {
+            return false;
+        }
+    }
     return probe_converged(w, why, sizeof why);
 }
 
@@ -105,6 +119,12 @@ static void explain(struct world *w)
     }
     for (int i = 0; i < w->n_consumers; i++) {
         consumer_print(w->consumers[i]);
+    }
+    for (int i = 0; i < w->n_members; i++) {
+        member_print(w->members[i]);
+    }
+    for (int i = 0; i < w->plan.n_groups; i++) {
+        group_print(w, i);
     }
     if (!probe_converged(w, why, sizeof why)) {
         fprintf(stderr, "replicas: %s\n", why);
@@ -144,6 +164,9 @@ static void begin(struct world *w)
     for (int i = 0; i < w->plan.n_consumers; i++) {
         consumer_add(w, i);
     }
+    for (int i = 0; i < w->plan.n_groups * w->plan.n_members; i++) {
+        member_add(w, i, i % w->plan.n_groups);
+    }
 }
 
 static void finish(struct world *w)
@@ -170,6 +193,10 @@ static void world_free(struct world *w)
     for (int i = 0; i < w->n_consumers; i++) {
         consumer_free(w->consumers[i]);
     }
+    for (int i = 0; i < w->n_members; i++) {
+        member_free(w->members[i]);
+    }
+    groups_free(w);
     client_drop(&w->setup);
     free(w);
 }
