@@ -37,6 +37,7 @@ struct member {
     int64_t incarnations; /* ids that were asked for */
     enum member_state state;
     bool asking;     /* one request at a time */
+    bool late;       /* a commit of the generation before is to be sent */
     int coordinator; /* broker; -1: not known */
     int32_t generation;
     uint32_t session_ms, rebalance_ms;
@@ -490,6 +491,7 @@ static void fetch_done(void *arg, const struct answer *a)
         }
     }
     m->beat_ns = m->commit_ns = now_ns(m);
+    m->late = m->generation > 1 && prng_chance(&m->coord.prng, 1, 6);
 }
 
 static void ask_offsets(struct member *m)
@@ -534,7 +536,7 @@ static void ask_offsets(struct member *m)
 struct commit_request {
     struct member *member;
     uint64_t id;
-    int32_t generation;
+    bool late; /* of an older generation */
     bool sent[PARTS_MAX];
     int64_t offsets[PARTS_MAX];
 };
@@ -560,7 +562,7 @@ static void commit_part(struct commit_request *c, int part, enum kafka_error e)
                       e == KAFKA_NONE ? COMMIT_ACKED
                       : is_refusal(e) ? COMMIT_REFUSED
                                       : COMMIT_UNKNOWN);
-    if (e == KAFKA_NONE) {
+    if (e == KAFKA_NONE && !c->late) {
         m->committed[part] = c->offsets[part];
     }
 }
@@ -590,13 +592,16 @@ static void commit_done(void *arg, const struct answer *a)
                          m->coord.name, part_topic(i), part_index(i));
             }
         }
-        take_error(m, e);
+        if (!c->late) {
+            take_error(m, e);
+        }
     }
     mem_free(c);
 }
 
-/* False: there is nothing to commit. */
-static bool commit(struct member *m)
+/* False: there is nothing to commit. What belongs to an older generation is
+ * committed though nothing is new. */
+static bool commit_in(struct member *m, int32_t generation)
 {
     struct offset_commit_request q;
     struct offset_commit_request_topic topics[TOPICS_MAX];
@@ -605,7 +610,7 @@ static bool commit(struct member *m)
     const struct world *w = m->coord.world;
     struct commit_request *c = mem_zalloc(sizeof *c);
     c->member = m;
-    c->generation = m->generation;
+    c->late = generation != m->generation;
     c->id = group_commit_id(m->coord.world, m->group);
     snprintf(metadata, sizeof metadata, "%llu", (unsigned long long)c->id);
     offset_commit_request_init(&q);
@@ -615,15 +620,16 @@ static bool commit(struct member *m)
             int part = part_of(t, k);
             int64_t position =
                 m->mine[part] ? consumer_position(m->consumer, part) : 0;
-            if (!m->mine[part] || position == m->committed[part]) {
+            if (!m->mine[part] ||
+                (position == m->committed[part] && !c->late)) {
                 continue;
             }
             parts[part_of(t, n++)] = (struct offset_commit_request_partition){
                 k, position, -1, wire_str_of(metadata)};
             c->sent[part] = true;
             c->offsets[part] = position;
-            group_commit_sent(m->coord.world, m->group, part, c->id,
-                              m->generation, position);
+            group_commit_sent(m->coord.world, m->group, part, c->id, generation,
+                              position);
         }
         topic_name(t, names[t]);
         if (n != 0) {
@@ -637,7 +643,7 @@ static bool commit(struct member *m)
         return false;
     }
     q.group_id = wire_str_of(m->group_id);
-    q.generation_id_or_member_epoch = m->generation;
+    q.generation_id_or_member_epoch = generation;
     q.member_id = wire_str_of(m->id);
     q.group_instance_id = instance_of(m);
     q.topics = topics;
@@ -645,6 +651,11 @@ static bool commit(struct member *m)
     client_ask(&m->coord, m->coordinator, API_OFFSET_COMMIT, &q, commit_done,
                c);
     return true;
+}
+
+static bool commit(struct member *m)
+{
+    return commit_in(m, m->generation);
 }
 
 /* ---- Heartbeat and LeaveGroup -------------------------------------------- */
@@ -735,6 +746,12 @@ static void read_on(struct member *m)
     }
     if (m->asking || m->state != MEMBER_READS) {
         return;
+    }
+    if (m->late) { /* a thread of it had still to commit */
+        m->late = false;
+        if (commit_in(m, m->generation - 1)) {
+            return;
+        }
     }
     if (now >= m->commit_ns) {
         m->commit_ns = now + prng_between(rng, 100, 3000) * SIM_MS;
