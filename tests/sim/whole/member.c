@@ -775,7 +775,9 @@ static void step(struct env_timer *timer)
     struct member *m = timer->arg;
     bool ids = m->coord.version[API_OFFSET_COMMIT] < 10 &&
                m->coord.version[API_OFFSET_FETCH] < 10;
-    step_soon(m, prng_between(&m->coord.prng, 50, 150));
+    step_soon(m, m->state == MEMBER_READS
+                     ? prng_between(&m->coord.prng, 100, 500)
+                     : prng_between(&m->coord.prng, 50, 150));
     if (m->asking || (m->state == MEMBER_AWAY && !is_back(m))) {
         return;
     }
