@@ -82,7 +82,7 @@ static void result_show(FILE *file, const struct lines *l,
     printf("read          %llu (%llu readings)\n", (unsigned long long)r->read,
            (unsigned long long)r->records_read);
     printf("checked in    %.1f s\n", seconds);
-    for (int a = 0; a < CHECK_ANOMALY_COUNT; a++) {
+    for (enum check_anomaly a = 0; a < CHECK_ANOMALY_COUNT; a++) {
         if (r->counts[a] == 0)
             continue;
         printf("  %s: %llu", check_anomaly_name(a),
@@ -93,7 +93,7 @@ static void result_show(FILE *file, const struct lines *l,
         if (r->counts[a] == r->allowed[a])
             continue;
         for (size_t i = 0, shown = 0; i < r->n_findings && shown < 8; i++) {
-            if ((int)r->findings[i].anomaly != a || r->findings[i].allowed)
+            if (r->findings[i].anomaly != a || r->findings[i].allowed)
                 continue;
             finding_show(file, l, &r->findings[i]);
             shown++;

@@ -31,8 +31,8 @@ part() {
     passed=$((passed + p)) failed=$((failed + f))
 }
 
-part "layers, headers, symbols" make --no-print-directory -s lint-layers \
-    lint-headers lint-symbols
+part "layers, headers, symbols, clang" make --no-print-directory -s \
+    lint-layers lint-headers lint-symbols lint-clang
 part "checks of the tests" python3 tests/conformance/selftest.py
 part "unit tests" make --no-print-directory -s unit
 if [ -e make/sim.mk ]; then

@@ -93,7 +93,7 @@ static void send_record(struct producing *p, const struct record *r)
         err = rd_kafka_producev(
             p->rk, RD_KAFKA_V_RKT(p->topic), RD_KAFKA_V_PARTITION(r->partition),
             RD_KAFKA_V_MSGFLAGS(RD_KAFKA_MSG_F_COPY),
-            RD_KAFKA_V_KEY(r->key, r->key_n),
+            RD_KAFKA_V_KEY((void *)(uintptr_t)r->key, r->key_n),
             RD_KAFKA_V_VALUE((void *)(uintptr_t)r->value, r->value_n),
             RD_KAFKA_V_HEADERS(r->headers), RD_KAFKA_V_END);
         rd_kafka_poll(p->rk, err == RD_KAFKA_RESP_ERR__QUEUE_FULL ? 100 : 0);
