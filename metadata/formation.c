@@ -128,6 +128,38 @@ void formation_add_seeds(struct metadata *m)
     (void)seeds_each(m->options.seeds, add_transport_seed, m);
 }
 
+struct hearing {
+    const struct metadata *m;
+    struct seeds_heard *out;
+};
+static bool hear_seed(void *arg, const char *address)
+{
+    struct hearing *h = arg;
+    const struct transport *t = h->m->options.transport;
+    node_id node = transport_seed_node(t, address);
+    if (strcmp(address, h->m->options.peer_address) == 0 ||
+        node == h->m->options.node) {
+        return true;
+    }
+    h->out->n++;
+    if (node >= 0) {
+        h->out->n_ours++;
+    } else if (transport_seed_is_foreign(t, address)) {
+        h->out->n_foreign++;
+        snprintf(h->out->foreign, sizeof h->out->foreign, "%s", address);
+    } else if (transport_seed_refusal(t, address)[0] == '\0') {
+        h->out->n_silent++;
+    }
+    return true;
+}
+
+void formation_hear_seeds(const struct metadata *m, struct seeds_heard *out)
+{
+    struct hearing h = {m, out};
+    memset(out, 0, sizeof *out);
+    (void)seeds_each(m->options.seeds, hear_seed, &h);
+}
+
 /* ---- answering others ---------------------------------------------------- */
 static void put_member(struct buffer *b, const struct identity_member *member)
 {

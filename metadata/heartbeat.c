@@ -8,6 +8,8 @@
 #define REGISTER_TIMEOUT_MS 5000
 #define BEAT_TIMEOUT_MS 1000
 #define BEAT_FORMAT 1
+/* How long a start waits to hear whether its seeds are of its cluster. */
+#define SEEDS_MS 500
 
 static void registered(struct call *call);
 
@@ -56,10 +58,31 @@ static void registered(struct call *call)
     }
 }
 
+/* False: not known yet, or refused. A directory of another cluster would serve
+ * what it has while whoever started it believes it to be a broker of the
+ * cluster that the seeds name. One address that went over to another cluster is
+ * no reason to stay away. */
+static bool seeds_are_ours(struct metadata *m)
+{
+    struct seeds_heard heard;
+    formation_hear_seeds(m, &heard);
+    if (heard.n_ours == 0 && heard.n_foreign * 2 > heard.n) {
+        char cluster[UUID_TEXT_SIZE];
+        uuid_format(&m->identity.cluster, cluster);
+        metadata_refuse(m,
+                        "the data directory %s belongs to cluster %s, but the "
+                        "seed %s to another cluster: start with that "
+                        "cluster's directory, or change `seeds`",
+                        m->options.dir, cluster, heard.foreign);
+        return false;
+    }
+    return heard.n_silent == 0 || env_now_ms(m->env) - m->begun_ms >= SEEDS_MS;
+}
+
 void heartbeat_applied(struct metadata *m)
 {
     if (m->ready_told || m->registered.v == 0 ||
-        m->applied.v < m->registered.v) {
+        m->applied.v < m->registered.v || m->refused || !seeds_are_ours(m)) {
         return;
     }
     m->ready_told = true;
@@ -119,6 +142,9 @@ static void heartbeat_timer(struct env_timer *timer)
 {
     struct metadata *m = timer->arg;
     env_timer_start(timer, m->options.heartbeat_ms);
+    if (!m->ready_told && !m->refused && seeds_are_ours(m)) {
+        heartbeat_applied(m);
+    }
     register_begin(m);
     heartbeat_now(m);
 }
@@ -129,6 +155,7 @@ void heartbeat_start(struct metadata *m)
     memcpy(m->registration.b, r, sizeof m->registration.b);
     m->beat.cb = beat_answered;
     m->beat.arg = m;
+    m->begun_ms = env_now_ms(m->env);
     env_timer_init(m->env, &m->heartbeat, heartbeat_timer, m);
     env_timer_start(&m->heartbeat, m->options.heartbeat_ms);
     register_begin(m);

@@ -88,6 +88,7 @@ struct metadata {
     struct uuid registration; /* request id */
     struct call *registering;
     log_index registered; /* index of our registration; 0: none yet */
+    uint64_t begun_ms; /* heartbeat_start */
     bool ready_told;
     struct env_timer heartbeat;
     struct rpc_call beat;
@@ -163,6 +164,14 @@ void formation_stop(struct metadata *m);
 void formation_free(struct metadata *m);
 /* Connects to the seeds of the options, formed or not. */
 void formation_add_seeds(struct metadata *m);
+/* What is known of the seeds other than this broker. `foreign`: one of those
+ * that belong to another cluster. */
+struct seeds_heard {
+    int n, n_ours, n_foreign;
+    int n_silent; /* nothing was heard yet, not even that nobody is there */
+    char foreign[LIMIT_ADDRESS];
+};
+void formation_hear_seeds(const struct metadata *m, struct seeds_heard *out);
 /* True: nobody else is named. */
 bool formation_is_alone(const struct metadata *m);
 void formation_serve(void *arg, struct rpc_request *request, node_id from,

@@ -175,6 +175,13 @@ const char *transport_seed_refusal(const struct transport *transport,
     return seed->peer != NULL ? seed->peer->why : "";
 }
 
+bool transport_seed_is_foreign(const struct transport *transport,
+                               const char *address)
+{
+    const struct seed *seed = seed_find(transport, address);
+    return seed != NULL && seed->peer != NULL && seed->peer->foreign;
+}
+
 static void stats_add(struct transport_peer_stats *stats,
                       const struct peer_conn *conn)
 {

@@ -58,6 +58,7 @@ struct peer {
     uint64_t heard_ms;    /* newest sign of life */
     uint64_t incoming_ms; /* main lane: when it was last there */
     bool up;
+    bool foreign; /* its newest answer named another cluster */
     char why[PEER_WHY_SIZE + LIMIT_ADDRESS];
     uint64_t logged_ms; /* when `why` was last logged; 0: never */
     struct transport_peer_stats stats;

@@ -51,6 +51,13 @@ static bool hello_is_self(const struct transport *t,
            uuid_equal(&hello->directory, &t->options.directory);
 }
 
+static bool clusters_differ(const struct transport *t,
+                            const struct peer_hello *hello)
+{
+    return !uuid_is_zero(&hello->cluster) && !uuid_is_zero(&t->cluster) &&
+           !uuid_equal(&hello->cluster, &t->cluster);
+}
+
 /* Whether we talk to who says this; `expected`: who it should be, or -1. */
 static enum err hello_judge(const struct transport *t,
                             const struct peer_hello *hello, node_id expected,
@@ -63,8 +70,7 @@ static enum err hello_judge(const struct transport *t,
                  hello->node, hello->version, t->options.node, PEER_VERSION);
         return ERR_UNSUPPORTED;
     }
-    if (!uuid_is_zero(&hello->cluster) && !uuid_is_zero(&t->cluster) &&
-        !uuid_equal(&hello->cluster, &t->cluster)) {
+    if (clusters_differ(t, hello)) {
         char theirs[UUID_TEXT_SIZE], ours[UUID_TEXT_SIZE];
         uuid_format(&hello->cluster, theirs);
         uuid_format(&t->cluster, ours);
@@ -304,6 +310,7 @@ static void link_answered(struct link *link, const struct peer_frame *frame,
         link_close(link, "the answer to our hello makes no sense");
         return;
     }
+    peer->foreign = clusters_differ(peer->t, &hello);
     if (!hello.accepted) {
         snprintf(why, sizeof why, "refused: %s", hello.why);
         link_refused(link, why);

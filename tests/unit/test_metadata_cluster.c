@@ -718,6 +718,35 @@ START_TEST(test_wiped_directory__is_not_heard)
 }
 END_TEST
 
+/* A directory of another cluster than the seeds' is refused, and a seed that
+ * went over to another cluster keeps nobody away. */
+START_TEST(test_directory_of_another_cluster__is_refused)
+{
+    struct broker *b = add(4, NULL);
+    start(b);
+    sim_run_for(sim, 2 * SIM_S);
+    ck_assert(b->ready);
+    sim_node_crash(b->node, SIM_KILL);
+    for (int i = 1; i <= 3; i++) {
+        start(add(i, i == 1 ? "b1:9000" : "b2:9000,b3:9000"));
+    }
+    sim_run_for(sim, 3 * SIM_S);
+    ck_assert(brokers[1].ready && brokers[2].ready && brokers[3].ready);
+    b->seeds = "b2:9000,b3:9000";
+    sim_node_restart(b->node);
+    ck_assert(sim_run_while_not(sim, is_refused, b, 5 * SIM_S));
+    ck_assert_ptr_nonnull(strstr(b->refused, "belongs to cluster"));
+    ck_assert(!b->ready);
+    sim_node_crash(b->node, SIM_KILL);
+
+    sim_node_crash(brokers[3].node, SIM_KILL);
+    brokers[3].seeds = "b2:9000,b3:9000,b1:9000";
+    sim_node_restart(brokers[3].node);
+    sim_run_for(sim, 3 * SIM_S);
+    ck_assert(brokers[3].ready);
+}
+END_TEST
+
 /* The metadata log is gone, the identity is not: no vote with an empty log. */
 START_TEST(test_lost_log__is_refused)
 {
@@ -998,6 +1027,7 @@ int main(void)
     tcase_add_test(c, test_formation__other_seeds_named);
     tcase_add_test(c, test_wiped_directory__is_refused);
     tcase_add_test(c, test_wiped_directory__is_not_heard);
+    tcase_add_test(c, test_directory_of_another_cluster__is_refused);
     tcase_add_test(c, test_lost_log__is_refused);
     tcase_add_test(c, test_create__usable_everywhere_when_answered);
     tcase_add_test(c, test_create__broker_dead_not_fenced);
