@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "net/shard.h"
 #include "raft/group_impl.h"
 #include "tests/sim/whole/impl.h"
@@ -94,6 +95,13 @@ static struct seen_group *group_make(struct probe *p, const struct group *group)
     return g;
 }
 
+static void *grown(void *p, size_t size)
+{
+    p = realloc(p, size);
+    ASSERT(p != NULL);
+    return p;
+}
+
 static struct seen_group *group_seen(struct probe *p, int b, unsigned shard,
                                      uint32_t slot, const struct group *group)
 {
@@ -101,7 +109,7 @@ static struct seen_group *group_seen(struct probe *p, int b, unsigned shard,
     struct seen_group ***cache = &p->cache[b][shard];
     if (slot >= *size) {
         uint32_t n = slot + 32;
-        *cache = realloc(*cache, n * sizeof **cache);
+        *cache = grown(*cache, n * sizeof **cache);
         memset(*cache + *size, 0, (n - *size) * sizeof **cache);
         *size = n;
     }
@@ -121,8 +129,8 @@ static void group_grow(struct seen_group *g, uint64_t index)
     if (size == g->size) {
         return;
     }
-    g->entries = realloc(g->entries, size * sizeof *g->entries);
-    g->logs = realloc(g->logs, size * sizeof(struct log_entry_seen *));
+    g->entries = grown(g->entries, size * sizeof *g->entries);
+    g->logs = grown(g->logs, size * sizeof(struct log_entry_seen *));
     memset(g->entries + g->size, 0, (size - g->size) * sizeof *g->entries);
     memset(g->logs + g->size, 0,
            (size - g->size) * sizeof(struct log_entry_seen *));
@@ -184,7 +192,7 @@ static void check_leader(struct probe *p, struct seen_group *g, int b,
     s->led_term = term;
     while (g->n_terms <= term) {
         uint64_t n = g->n_terms == 0 ? 32 : g->n_terms * 2;
-        g->leaders = realloc(g->leaders, n * sizeof *g->leaders);
+        g->leaders = grown(g->leaders, n * sizeof *g->leaders);
         memset(g->leaders + g->n_terms, 0,
                (n - g->n_terms) * sizeof *g->leaders);
         g->n_terms = n;
