@@ -36,6 +36,16 @@ struct wal_file *wal_file_add(struct wal *wal, struct env_file *file,
     return added;
 }
 
+void wal_file_drop_last(struct wal *wal)
+{
+    struct wal_file *file = wal->files[--wal->n_files];
+    ASSERT(file->state == WAL_FILE_FREE);
+    wal->bytes_total -= file->bytes;
+    env_file_close(file->file);
+    mem_free(file->pins.v);
+    mem_free(file);
+}
+
 void wal_files_close(struct wal *wal)
 {
     for (uint32_t k = 0; k < wal->n_files; k++) {
@@ -59,7 +69,7 @@ struct wal_file *wal_file_current(const struct wal *wal)
 
 uint64_t wal_file_limit(const struct wal_file *file)
 {
-    return file->bytes - 2 * WAL_BLOCK;
+    return file->bytes > 2 * WAL_BLOCK ? file->bytes - 2 * WAL_BLOCK : 0;
 }
 
 uint32_t wal_files_free(const struct wal *wal)
@@ -192,6 +202,15 @@ static enum err fill_zeros(struct env_file *file, uint64_t from, uint64_t bytes)
     return e == ERR_OK ? env_file_sync(file) : e;
 }
 
+/* What a file of this name holds is none of the log's: it would count once the
+ * file is named. */
+static enum err file_empty(struct env_file *file)
+{
+    uint64_t size = 0;
+    enum err e = env_file_size(file, &size);
+    return e == ERR_OK && size > 0 ? env_file_truncate(file, 0) : e;
+}
+
 static enum err fill_file(struct env *env, const char *dir, const char *path,
                           uint64_t bytes, struct env_file **out)
 {
@@ -203,7 +222,10 @@ static enum err fill_file(struct env *env, const char *dir, const char *path,
         *out = NULL;
         return e;
     }
-    e = fill_zeros(*out, 0, bytes);
+    e = file_empty(*out);
+    if (e == ERR_OK) {
+        e = fill_zeros(*out, 0, bytes);
+    }
     if (e == ERR_OK) {
         e = env_dir_sync(env, dir); /* before wal.meta names it */
     }

@@ -183,6 +183,8 @@ void wal_file_path(const char *dir, uint32_t number, char out[512]);
 struct wal_file *wal_file_add(struct wal *wal, struct env_file *file,
                               uint64_t bytes);
 void wal_file_use(struct wal *wal, struct wal_file *file, uint64_t generation);
+/* Closes the last one, which holds nothing. */
+void wal_file_drop_last(struct wal *wal);
 void wal_files_close(struct wal *wal);
 struct wal_file *wal_file_current(const struct wal *wal);
 /* Where ordinary flushes must end: two blocks stay for attestations. */

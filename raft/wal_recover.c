@@ -321,6 +321,11 @@ static enum err walk_file(struct recover *r, struct wal_file *before,
                 return e;
             }
             e = flush_at(r, file, found, &header, &data, &why);
+            if (e == ERR_OK && header.generation != file->generation) {
+                /* A lap begins at the file's beginning, so later ones lie in
+                 * front of older ones: what it began with was never written. */
+                return damaged(r, file, found, "a flush of a later lap");
+            }
             if (e == ERR_OK) {
                 e = salvage_region(r, file, at, found, &header, replay);
             }
@@ -375,7 +380,9 @@ static void note_name(void *arg, const char *name)
     }
 }
 
-static enum err file_open(struct recover *r, uint32_t number, uint64_t bytes)
+/* One that wal.meta does not name may be missing: ERR_NOT_FOUND. */
+static enum err file_open(struct recover *r, uint32_t number, uint64_t bytes,
+                          bool named)
 {
     char path[512];
     struct env_file *file;
@@ -384,6 +391,9 @@ static enum err file_open(struct recover *r, uint32_t number, uint64_t bytes)
     enum err e =
         env_file_open(r->wal->env, path,
                       ENV_FILE_READ | ENV_FILE_WRITE | ENV_FILE_DIRECT, &file);
+    if (e == ERR_NOT_FOUND && !named) {
+        return e;
+    }
     if (e != ERR_OK) {
         log_error("wal", "log file %s: %s", path,
                   e == ERR_NOT_FOUND ? "it is missing; the log is not whole"
@@ -473,18 +483,6 @@ static enum err log_id_find(struct recover *r)
     return ERR_CORRUPT;
 }
 
-static enum err files_open(struct recover *r)
-{
-    uint64_t *bytes = mem_alloc(sizeof *bytes * WAL_FILES_MAX);
-    uint32_t n = 0;
-    enum err e = meta_read(r, &n, bytes);
-    for (uint32_t k = 0; k < n && e == ERR_OK; k++) {
-        e = file_open(r, k + 1, bytes[k]);
-    }
-    mem_free(bytes);
-    return e == ERR_OK && r->meta_lost ? log_id_find(r) : e;
-}
-
 /* The generation of a file: in its first flush, or, where that one is damaged
  * (or torn, with the content of earlier generations behind it), in the next
  * valid one. 0: none. */
@@ -494,6 +492,10 @@ static enum err generation_read(struct recover *r, struct wal_file *file)
     const uint8_t *data;
     const char *why;
     uint64_t found = UINT64_MAX;
+    file->generation = 0;
+    if (file->bytes < WAL_BLOCK) {
+        return ERR_OK;
+    }
     enum err e = flush_at(r, file, 0, &header, &data, &why);
     if (e == ERR_OK && why != NULL) {
         e = find_later(r, file, WAL_BLOCK, 1, &found);
@@ -502,6 +504,61 @@ static enum err generation_read(struct recover *r, struct wal_file *file)
         }
     }
     file->generation = e == ERR_OK && why == NULL ? header.generation : 0;
+    return e;
+}
+
+/* Files that wal.meta does not name: one that was being made when the process
+ * ended holds nothing of this log. Where one does, wal.meta is older than the
+ * log, and all files count. */
+static enum err extras_open(struct recover *r, uint32_t n)
+{
+    struct wal *wal = r->wal;
+    uint32_t used = n;
+    enum err e = ERR_OK;
+    for (uint32_t k = n; k < r->n_names && e == ERR_OK; k++) {
+        e = file_open(r, k + 1, 0, false);
+        if (e == ERR_NOT_FOUND) {
+            e = ERR_OK;
+            break;
+        }
+        if (e == ERR_OK) {
+            e = generation_read(r, wal->files[k]);
+        }
+        if (e == ERR_OK && wal->files[k]->generation != 0) {
+            used = k + 1;
+        }
+    }
+    if (e != ERR_OK) {
+        return e;
+    }
+    r->reader.file = NULL;
+    while (wal->n_files > used) {
+        wal_file_drop_last(wal);
+    }
+    for (uint32_t k = n; k < used; k++) {
+        wal->files[k]->made = wal->files[k]->bytes;
+    }
+    if (used > n) {
+        log_error("wal",
+                  "damaged: %s/wal.meta is older than the log: it names %u of "
+                  "its %u files; it is made again from them",
+                  wal->dir, n, used);
+    }
+    return ERR_OK;
+}
+
+static enum err files_open(struct recover *r)
+{
+    uint64_t *bytes = mem_alloc(sizeof *bytes * WAL_FILES_MAX);
+    uint32_t n = 0;
+    enum err e = meta_read(r, &n, bytes);
+    for (uint32_t k = 0; k < n && e == ERR_OK; k++) {
+        e = file_open(r, k + 1, bytes[k], true);
+    }
+    mem_free(bytes);
+    if (e == ERR_OK) {
+        e = r->meta_lost ? log_id_find(r) : extras_open(r, n);
+    }
     return e;
 }
 
@@ -687,7 +744,7 @@ static enum err check_unmade(struct recover *r)
     bool blank = r->n_names <= 1;
     enum err e = ERR_OK;
     if (r->n_names == 1) {
-        e = file_open(r, 1, 0);
+        e = file_open(r, 1, 0, true);
         if (e == ERR_OK) {
             e = file_is_blank(r, wal->files[0], &blank);
         }

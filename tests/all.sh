@@ -39,9 +39,8 @@ if [ -e make/sim.mk ]; then
     part "simulator" make --no-print-directory -s sim-seeds
 fi
 part "fuzzing's corpus" make --no-print-directory -s fuzz-corpus
-# not broker, partition and wal: tests/fuzz/README.md
 part "fuzzing" make --no-print-directory -s fuzz TIME="${FUZZ_TIME:-10}" \
-    TARGET="batch codec config peer state"
+    TARGET="batch broker codec config partition peer state wal"
 part "crash points" make --no-print-directory -s crash-points
 if [ -e net/broker.c ] && [ -e tests/conformance/kill_test.py ]; then
     part "kill test, short" make --no-print-directory -s kill-test ROUNDS=2 \

@@ -503,6 +503,82 @@ START_TEST(test_wal__damaged_meta_or_lost_files)
 }
 END_TEST
 
+static void copy_file(const char *from, const char *to)
+{
+    struct env *env = sim_env(m.node, 0);
+    void *data;
+    size_t size;
+    ck_assert_int_eq(
+        env_file_read_whole(env, from, (size_t)1 << 30, &data, &size), ERR_OK);
+    ck_assert_int_eq(env_file_write_whole(env, to, data, size), ERR_OK);
+    mem_free(data);
+}
+
+/* wal.meta as it was before the second file was made: the log is whole with the
+ * files that are there. */
+START_TEST(test_wal__meta_older_than_the_log)
+{
+    copy_file("/data/log/wal.meta", "/data/aside");
+    in_node(write_some, NULL);
+    for (int k = 0; k < 100 || m.begins == 0; k++) {
+        in_node(fill_up, NULL);
+        model_run_us(&m, 3000);
+        in_node(settle_all, NULL);
+        model_run_us(&m, 3000);
+    }
+    in_node(write_some, NULL);
+    model_run_us(&m, 20000);
+    model_crash(&m, SIM_DROP_ALL);
+    copy_file("/data/aside", "/data/log/wal.meta");
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+    model_crash(&m, SIM_DROP_ALL);
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+}
+END_TEST
+
+/* A file that wal.meta does not name, longer than files are, with flushes of
+ * another log in it: it is made anew, and none of them ever counts. */
+START_TEST(test_wal__file_that_was_there_before)
+{
+    model_create(&m, 0);
+    model_run_us(&m, 20000);
+    model_crash(&m, SIM_DROP_ALL);
+    struct env *env = sim_env(m.node, 0);
+    void *data;
+    size_t size;
+    ck_assert_int_eq(
+        env_file_read_whole(env, FILE1, (size_t)1 << 30, &data, &size), ERR_OK);
+    size_t at = m.options.file_bytes * 2, all = at + size;
+    uint8_t *other = mem_zalloc(all);
+    memcpy(other + at, data, size);
+    uint64_t position = 0;
+    for (uint8_t *p = other + at; p < other + all; p += WAL_BLOCK) {
+        struct wal_flush_header header;
+        if (wal_flush_read(p, &header)) {
+            header.log_id++; /* what it held is not this log's */
+            wal_flush_seal(p, &header);
+            position = header.position;
+        }
+    }
+    ck_assert_uint_gt(position, 0);
+    ck_assert_int_eq(env_file_write_whole(env, FILE2, other, all), ERR_OK);
+    mem_free(other);
+    mem_free(data);
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+    for (int k = 0; k < 100 || m.begins == 0; k++) {
+        in_node(fill_up, NULL);
+        model_run_us(&m, 3000);
+        in_node(settle_all, NULL);
+        model_run_us(&m, 3000);
+    }
+    model_crash(&m, SIM_DROP_ALL);
+    int64_t made = sim_disk_durable(m.node, FILE2, &data);
+    ck_assert_int_eq(made, (int64_t)m.options.file_bytes);
+    mem_free(data);
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+}
+END_TEST
+
 START_TEST(test_wal__knows_what_checkpoint_it_needs)
 {
     in_node(write_some, NULL);
@@ -581,6 +657,8 @@ int main(void)
     tcase_add_test(tcase, test_wal__flush_in_the_wrong_place);
     tcase_add_test(tcase, test_wal__two_terms_at_an_index);
     tcase_add_test(tcase, test_wal__damaged_meta_or_lost_files);
+    tcase_add_test(tcase, test_wal__meta_older_than_the_log);
+    tcase_add_test(tcase, test_wal__file_that_was_there_before);
     tcase_add_test(tcase, test_wal__knows_what_checkpoint_it_needs);
     tcase_add_test(tcase, test_wal__damage_between_files);
     suite_add_tcase(suite, tcase);
