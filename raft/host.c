@@ -9,6 +9,7 @@
 #include "raft/host_store.h"
 #include "raft/io.h"
 #include "raft/proof.h"
+#include "raft/wal.h"
 
 /* Every group is ticked once in this many ticks; those that are electing or
  * handing over, at every tick. */
@@ -206,7 +207,14 @@ void group_activate(struct group *g, uint64_t ms)
     groups_push(&host->active, &host->n_active, &host->active_size, g);
 }
 
-void raft_host_tick(struct raft_host *host)
+/* Without a place to log terms and votes the groups stand still, like those of
+ * a process that is paused: elections that go on would fill the memory. */
+static bool stands_still(const struct raft_host *host)
+{
+    return host->wal != NULL && wal_waits_for_space(host->wal);
+}
+
+static void groups_tick(struct raft_host *host)
 {
     uint32_t kept = 0, n = host->n_active;
 
@@ -230,6 +238,12 @@ void raft_host_tick(struct raft_host *host)
     }
     host->phase = (host->phase + 1) % TICK_PHASES;
     host->lap += host->phase == 0;
+}
+
+void raft_host_tick(struct raft_host *host)
+{
+    if (!stands_still(host))
+        groups_tick(host);
     catchup_tick(host);
     if (host->room_head != NULL) { /* who was waited for may be given up */
         host->room_due = true;
@@ -350,6 +364,8 @@ void raft_host_receive(struct raft_host *host, node_id from,
 {
     struct group *g = raft_host_find(host, id);
 
+    if (stands_still(host))
+        return;
     if (g != NULL)
         group_receive(g, from, body, size);
     else

@@ -18,6 +18,8 @@
  * is more than one chunk looked through for what to move out of it in so much
  * time. */
 #define EVICT_AGAIN_MS 10
+/* A write that found no space on the device is tried again after this. */
+#define SPACE_AGAIN_MS 100
 /* Free chunks beyond those that are kept are looked at in this time. */
 #define TRIM_MS 1000
 
@@ -216,6 +218,10 @@ static bool file_has_room(const struct wal *wal, uint64_t need)
 bool wal_reserve(struct wal *wal, uint64_t bytes, uint32_t records)
 {
     ASSERT(!wal->closing);
+    if (wal->no_space) {
+        wal->room_wanted = true;
+        return false;
+    }
     uint64_t need = wal_record_bytes(wal, wal->reserved_bytes + bytes,
                                      wal->reserved_records + records);
     if (!buffer_has_room(wal, need)) {
@@ -546,7 +552,8 @@ static void flush_done(struct env_work *work);
 static void flush_submit(struct wal *wal)
 {
     struct wal_flush *flush = wal->queue;
-    if (wal->in_flight || flush == NULL) {
+    if (wal->in_flight || flush == NULL ||
+        env_timer_running(&wal->space_timer)) {
         return;
     }
     wal->work_header = flush_header(wal, flush);
@@ -577,9 +584,61 @@ static void flush_retire(struct wal *wal)
     mem_free(flush);
 }
 
+static void space_due(struct env_timer *timer)
+{
+    flush_submit(timer->arg);
+}
+
+/* Nobody was told of what is queued: as if the process had died before. */
+static void queue_drop(struct wal *wal)
+{
+    while (wal->queue != NULL) {
+        struct wal_flush *flush = wal->queue;
+        wal->queue = flush->next;
+        if (flush->chunk != NULL) {
+            log_chunk_unref(flush->chunk);
+        }
+        mem_free(flush);
+    }
+    wal->queue_end = &wal->queue;
+    wal->attested = true;
+}
+
+/* The file had grown and the device is full. The flush goes to the same place
+ * again until it fits; what comes meanwhile gathers behind it, and nothing of
+ * it is told to be durable. */
+static void flush_waits(struct wal *wal)
+{
+    if (!wal->no_space) {
+        log_error(
+            "wal",
+            "no space on the device for log file %s/wal-%08u.log: nothing "
+            "is logged until there is some",
+            wal->dir, wal->queue->file->number);
+    }
+    wal->no_space = true;
+    if (wal->closing) {
+        wal_open_end(wal);
+        queue_drop(wal);
+        env_defer(wal->env, &wal->close_step);
+    } else {
+        env_timer_start(&wal->space_timer, SPACE_AGAIN_MS);
+    }
+}
+
 static void flush_done(struct env_work *work)
 {
     struct wal *wal = work->arg;
+    if (wal->work_status == ERR_NOSPACE) {
+        wal->in_flight = false;
+        flush_waits(wal);
+        return;
+    }
+    if (wal->no_space) {
+        wal->no_space = false;
+        log_info("wal", "there is space for log files again");
+        wal_room_changed(wal);
+    }
     if (wal->work_status != ERR_OK) {
         env_fatal(wal->env, "cannot write log file %s/wal-%08u.log at %llu: %s",
                   wal->dir, wal->queue->file->number,
@@ -778,6 +837,11 @@ uint64_t wal_durable_position(const struct wal *wal)
     return wal->durable;
 }
 
+bool wal_waits_for_space(const struct wal *wal)
+{
+    return wal->no_space;
+}
+
 uint64_t wal_log_id(const struct wal *wal)
 {
     return wal->log_id;
@@ -866,6 +930,7 @@ static struct wal *wal_new(const struct wal_options *options,
     env_timer_init(wal->env, &wal->fill_timer, wal_fill_again, wal);
     env_timer_init(wal->env, &wal->room_timer, room_due, wal);
     env_timer_init(wal->env, &wal->trim_timer, trim_due, wal);
+    env_timer_init(wal->env, &wal->space_timer, space_due, wal);
     return wal;
 }
 
@@ -919,6 +984,7 @@ void wal_free(struct wal *wal)
     env_timer_stop(&wal->fill_timer);
     env_timer_stop(&wal->room_timer);
     env_timer_stop(&wal->trim_timer);
+    env_timer_stop(&wal->space_timer);
     wal_recovered_free(wal->recovered, wal->n_recovered);
     wal->closing = true;
     log_buffer_close(wal->buffer);
@@ -969,5 +1035,6 @@ void wal_close(struct wal *wal, void (*closed)(void *arg), void *arg)
     env_timer_stop(&wal->fill_timer);
     env_timer_stop(&wal->room_timer);
     env_timer_stop(&wal->trim_timer);
+    env_timer_stop(&wal->space_timer);
     wal_close_step(wal);
 }

@@ -168,6 +168,10 @@ uint64_t wal_append_config(struct wal *wal, const struct group_id *group,
 void wal_flush(struct wal *wal);
 uint64_t wal_position(const struct wal *wal); /* of the last record */
 uint64_t wal_durable_position(const struct wal *wal);
+/* The device is full and so is the log: nothing becomes durable until there is
+ * space. Reserving is refused (`room` follows), but what is appended without
+ * asking gathers in memory: the owner should append nothing. */
+bool wal_waits_for_space(const struct wal *wal);
 /* Checkpoint `seq` is durable; called before the wal_settled that follow from
  * it. The log remembers the newest checkpoint its recycling relied on. */
 void wal_checkpointed(struct wal *wal, uint64_t seq);

@@ -331,6 +331,7 @@ static void fill_failed(struct wal *wal, struct wal_fill *fill)
     /* Room comes by recycling, or when space does. */
     log_warn("wal", "no space for another log file path=%s", fill->path);
     wal->fill_wait = true;
+    wal->relog_wanted = wal_files_free(wal) == 0;
     if (!wal->closing) {
         env_timer_start(&wal->fill_timer, FILL_AGAIN_MS);
     }

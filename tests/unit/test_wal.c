@@ -279,6 +279,72 @@ START_TEST(test_wal__no_space_for_files_is_no_error)
 }
 END_TEST
 
+static void arg_closed(void *arg)
+{
+    *(bool *)arg = true;
+}
+
+static void close_wal(struct env *env, void *arg)
+{
+    (void)env;
+    wal_close(m.wal, arg_closed, arg);
+    m.wal = NULL;
+}
+
+/* Elections go on while the disk is full and nothing settles: the reserve for
+ * terms runs out. The log stands still, refuses, and goes on with space. */
+static void no_space_for_terms(bool close_it)
+{
+    sim_disk_capacity(m.node, 100 << 10); /* one file */
+    model_create(&m, 1);
+    in_node(write_some, NULL);
+    in_node(fill_up, NULL);
+    for (int k = 0; k < 200 && !wal_waits_for_space(m.wal); k++) {
+        in_node(terms_only, NULL);
+        model_run_us(&m, 2000);
+        in_node(fill_up, NULL);
+    }
+    ck_assert(wal_waits_for_space(m.wal));
+    uint64_t durable = m.durable;
+    in_node(terms_only, NULL);
+    model_run_us(&m, 5000000);
+    ck_assert_uint_eq(m.durable, durable);
+    ck_assert(!wal_reserve(m.wal, 1, 1));
+    if (close_it) {
+        bool closed = false;
+        in_node(close_wal, &closed);
+        model_run_us(&m, 10000);
+        ck_assert(closed);
+        model_crash(&m, SIM_DROP_ALL);
+        sim_disk_capacity(m.node, 0);
+        ck_assert_int_eq(model_open(&m), ERR_OK);
+        return;
+    }
+    sim_disk_capacity(m.node, 0);
+    model_run_us(&m, 300000);
+    ck_assert(!wal_waits_for_space(m.wal));
+    ck_assert_uint_eq(m.durable, wal_position(m.wal));
+    for (int k = 0; k < 100; k++) {
+        in_node(fill_up, NULL);
+        model_run_us(&m, 50000);
+        in_node(settle_all, NULL);
+    }
+    ck_assert_uint_gt(m.now.groups[0].last, 500);
+    ck_assert_int_eq(reopen(), ERR_OK);
+}
+
+START_TEST(test_wal__no_space_for_terms)
+{
+    no_space_for_terms(false);
+}
+END_TEST
+
+START_TEST(test_wal__closes_without_space)
+{
+    no_space_for_terms(true);
+}
+END_TEST
+
 static int fatals;
 static void on_fatal(void *arg, struct sim_node *node, const char *line)
 {
@@ -651,6 +717,8 @@ int main(void)
     tcase_add_test(tcase, test_wal__largest_entries);
     tcase_add_test(tcase, test_wal__refuses_until_settled_but_terms_always_go);
     tcase_add_test(tcase, test_wal__no_space_for_files_is_no_error);
+    tcase_add_test(tcase, test_wal__no_space_for_terms);
+    tcase_add_test(tcase, test_wal__closes_without_space);
     tcase_add_test(tcase, test_wal__failed_write_ends_the_process);
     tcase_add_test(tcase, test_wal__every_flipped_byte_is_noticed);
     tcase_add_test(tcase, test_wal__last_flush_without_attestation_is_torn);
