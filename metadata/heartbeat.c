@@ -58,10 +58,10 @@ static void registered(struct call *call)
     }
 }
 
-/* False: not known yet, or refused. A directory of another cluster would serve
- * what it has while whoever started it believes it to be a broker of the
- * cluster that the seeds name. One address that went over to another cluster is
- * no reason to stay away. */
+/* False: not known yet, or refused. With a directory of another cluster this
+ * broker would serve what that has, while whoever started it takes it for one
+ * of the cluster that the seeds name. A single address that went over to
+ * another cluster is no reason to stay away. */
 static bool seeds_are_ours(struct metadata *m)
 {
     struct seeds_heard heard;

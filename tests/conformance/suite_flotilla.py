@@ -255,6 +255,7 @@ class Starting:
         check("a port in use", self.port_in_use)
         check("a data directory in use", self.directory_in_use)
         check("another node's data directory", self.other_node)
+        check("another cluster's data directory", self.other_cluster)
         check("a second broker with the same id", self.same_id)
         check("a known id with an empty directory", self.empty_directory)
         check("keys from the environment", self.environment)
@@ -312,13 +313,24 @@ class Starting:
             ["--config", one.path(1, "server.properties"), "-D",
              "node.id=77"], "77")
 
+    def seeds(self):
+        return ",".join("127.0.0.1:%d" % (self.cluster.port + self.cluster.n
+                                          + i)
+                        for i in range(self.cluster.n))
+
+    def other_cluster(self):
+        one = Cluster(os.path.dirname(self.flotilla), n=1, port=28990,
+                      data=os.path.join(self.scratch(), "one"))
+        one.start()
+        one.stop()
+        return self.refused(
+            ["--config", one.path(1, "server.properties"), "--seeds",
+             self.seeds()], "belongs to cluster", one.path(1, "data"))
+
     def same_id(self):
         d = self.scratch()
-        seeds = ",".join("127.0.0.1:%d" % (self.cluster.port + self.cluster.n
-                                           + i)
-                         for i in range(self.cluster.n))
         return self.refused(
-            ["--seeds", seeds, "-D", "node.id=1", "-D", "log.dirs=%s/data" % d,
+            ["--seeds", self.seeds(), "-D", "node.id=1", "-D", "log.dirs=%s/data" % d,
              "-D", "listeners=PLAINTEXT://127.0.0.1:28997", "-D",
              "peer.listener=127.0.0.1:28998"], "1")
 
