@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <ftw.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -49,6 +50,7 @@ struct dev_broker {
     bool by_hand; /* it was, once */
     bool dead;    /* reported as such */
     int status;   /* of the child, once it ended */
+    long log_was; /* size of broker.log when the child was started */
     char dir[LIMIT_PATH - 64];
 };
 
@@ -165,15 +167,17 @@ static _Noreturn void become_broker(const struct dev *dev,
     _exit(EXIT_FAILED);
 }
 
-static bool start_broker(struct dev *dev, struct dev_broker *b, int number)
+static bool start_broker(struct dev *dev, struct dev_broker *b)
 {
-    b->number = number;
-    snprintf(b->dir, sizeof b->dir, "%s/broker-%d", dev->dir, number);
     if (!path_make_directory(b->dir) || !write_properties(dev, b)) {
         cli_fail(dev->cli, EXIT_FAILED, "Cannot write into %s: %s.", b->dir,
                  strerror(errno));
         return false;
     }
+    char log[LIMIT_PATH];
+    struct stat st;
+    snprintf(log, sizeof log, "%s/broker.log", b->dir);
+    b->log_was = stat(log, &st) == 0 ? (long)st.st_size : 0;
     pid_t parent = getpid();
     pid_t pid = fork();
     if (pid == 0) {
@@ -188,28 +192,48 @@ static bool start_broker(struct dev *dev, struct dev_broker *b, int number)
     return true;
 }
 
+/* Whether one of a process' arguments is this broker's server.properties. */
+static bool has_config(long pid, const struct dev_broker *b)
+{
+    char path[LIMIT_PATH], args[LIMIT_PATH], cwd[LIMIT_PATH];
+    char wanted[PATH_MAX], found[PATH_MAX], named[2 * LIMIT_PATH];
+    snprintf(path, sizeof path, "%s/server.properties", b->dir);
+    if (realpath(path, wanted) == NULL) {
+        return false;
+    }
+    snprintf(path, sizeof path, "/proc/%ld/cwd", pid);
+    ssize_t n_cwd = readlink(path, cwd, sizeof cwd - 1);
+    cwd[n_cwd < 0 ? 0 : n_cwd] = '\0';
+    snprintf(path, sizeof path, "/proc/%ld/cmdline", pid);
+    FILE *f = fopen(path, "r");
+    if (f == NULL) {
+        return false;
+    }
+    size_t n = fread(args, 1, sizeof args - 1, f);
+    args[n] = '\0';
+    fclose(f);
+    for (const char *arg = args; arg < args + n; arg += strlen(arg) + 1) {
+        const char *value = strncmp(arg, "--config=", 9) == 0 ? arg + 9 : arg;
+        snprintf(named, sizeof named, "%s%s%s", *value == '/' ? "" : cwd,
+                 *value == '/' ? "" : "/", value);
+        if (realpath(named, found) != NULL && strcmp(found, wanted) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 /* A process that was started by hand for this broker; 0: none. The pid file
  * may be stale and its number another's, so the command line is looked at. */
 static long process_by_hand(const struct dev_broker *b)
 {
-    char path[LIMIT_PATH], command[LIMIT_PATH] = "", wanted[64];
+    char path[LIMIT_PATH];
     snprintf(path, sizeof path, "%s/pid", b->dir);
     long pid = pid_file_read(path);
     if (pid == 0 || pid == (long)b->child || kill((pid_t)pid, 0) != 0) {
         return 0;
     }
-    snprintf(path, sizeof path, "/proc/%ld/cmdline", pid);
-    FILE *f = fopen(path, "r");
-    if (f == NULL) {
-        return 0;
-    }
-    size_t n = fread(command, 1, sizeof command - 1, f);
-    fclose(f);
-    for (size_t i = 0; i < n; i++) {
-        command[i] = command[i] == '\0' ? ' ' : command[i];
-    }
-    snprintf(wanted, sizeof wanted, "broker-%d/server.properties", b->number);
-    return strstr(command, wanted) != NULL ? pid : 0;
+    return has_config(pid, b) ? pid : 0;
 }
 
 /* The last line a broker wrote, usually why it ended. */
@@ -296,13 +320,33 @@ static int look(struct dev *dev)
     return running;
 }
 
+/* The broker that we started says that it listens: on its port another's may
+ * answer. */
+static bool says_ready(const struct dev_broker *b)
+{
+    char path[LIMIT_PATH], line[1024];
+    bool ready = false;
+    snprintf(path, sizeof path, "%s/broker.log", b->dir);
+    FILE *f = fopen(path, "r");
+    if (f == NULL) {
+        return false;
+    }
+    (void)fseek(f, b->log_was, SEEK_SET);
+    while (!ready && fgets(line, sizeof line, f) != NULL) {
+        ready = strncmp(line, "ready: ", 7) == 0;
+    }
+    fclose(f);
+    return ready;
+}
+
 /* ---- the whole ----------------------------------------------------------- */
 
 static bool all_ready(const struct dev *dev)
 {
     for (int i = 0; i < dev->n; i++) {
         struct probe p;
-        if (!probe_broker(dev->port + i, PROBE_MS, &p) ||
+        if (!says_ready(&dev->brokers[i]) ||
+            !probe_broker(dev->port + i, PROBE_MS, &p) ||
             p.n_brokers != dev->n || p.controller < 0) {
             return false;
         }
@@ -444,6 +488,25 @@ static bool check_defines(const struct cli *cli)
     return ok;
 }
 
+/* Names the brokers. False: one runs already, and is not ours to stop. */
+static bool name_brokers(struct dev *dev)
+{
+    for (int i = 0; i < dev->n; i++) {
+        struct dev_broker *b = &dev->brokers[i];
+        b->number = i + 1;
+        snprintf(b->dir, sizeof b->dir, "%s/broker-%d", dev->dir, b->number);
+        long pid = process_by_hand(b);
+        if (pid != 0) {
+            cli_fail(dev->cli, EXIT_FAILED,
+                     "%s is in use: broker %d runs already, as process %ld. "
+                     "Stop it first, or choose another --data and --port.",
+                     dev->dir, b->number, pid);
+            return false;
+        }
+    }
+    return true;
+}
+
 static void catch_signals(struct dev *dev)
 {
     static const int wanted[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD};
@@ -462,11 +525,12 @@ int dev_run(struct cli *cli)
     dev->port = (int)cli_number(cli, "port", 9092, 1, 65536 - 2 * BROKERS_MAX);
     bool ephemeral = cli_has(cli, "ephemeral");
     int status = EXIT_FAILED;
-    if (check_defines(cli) && choose_directory(dev, ephemeral)) {
+    if (check_defines(cli) && choose_directory(dev, ephemeral) &&
+        name_brokers(dev)) {
         catch_signals(dev);
         bool started = true;
         for (int i = 0; started && i < dev->n; i++) {
-            started = start_broker(dev, &dev->brokers[i], i + 1);
+            started = start_broker(dev, &dev->brokers[i]);
         }
         status = started ? attend(dev) : EXIT_FAILED;
         stop_all(dev);

@@ -1,6 +1,7 @@
 """The flotilla binary's own verbs and what it promises about them."""
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -409,6 +410,7 @@ class Dev:
         check("a dead broker is told of, not restarted; all dead: 1",
               self.deaths)
         check("brokers die with it", self.orphans)
+        check("a second one on the same ports is not ready", self.second)
         check("--ephemeral leaves nothing", self.ephemeral)
         check("data is kept over a restart", self.kept)
 
@@ -466,6 +468,26 @@ class Dev:
             c.dev.wait()
             for node, pid in pids.items():
                 c.wait_dead(node, pid, 5)
+        finally:
+            c.stop()
+            c.remove()
+
+    def second(self):
+        c = self.cluster()
+        try:
+            c.start()
+            other = tempfile.mkdtemp(prefix="flotilla-second-")
+            for data in (other, c.data):
+                done = subprocess.run(
+                    [self.flotilla, "dev", "--port", str(c.port), "--data",
+                     data], timeout=60, stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE)
+                text = done.stderr.decode()
+                expect(done.returncode == 1 and done.stdout == b"",
+                       "status %d, %r" % (done.returncode, done.stdout))
+                expect("in use" in text, text)
+            run([self.flotilla, "cluster", "status", "-b", c.bootstrap])
+            shutil.rmtree(other)
         finally:
             c.stop()
             c.remove()
