@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
@@ -126,6 +127,18 @@ static void on_check(uv_check_t *handle)
 }
 
 /* ---- posts and works ----------------------------------------------------- */
+/* An event descriptor of our own: uv_async_t makes a loop that is woken while
+ * the waker is still in its system call spin until that has returned. */
+static void wake_loop(struct uv_env *env)
+{
+    uint64_t one = 1;
+    ssize_t written;
+    do {
+        written = write(env->wake_fd, &one, sizeof one);
+    } while (written < 0 && errno == EINTR);
+    /* EAGAIN: the counter is full, so the loop will wake */
+}
+
 static void uv_env_post(struct env *to, struct env_post *msg)
 {
     struct uv_env *env = uv_env_of(to);
@@ -134,7 +147,7 @@ static void uv_env_post(struct env *to, struct env_post *msg)
         msg->next = newest;
     } while (!atomic_compare_exchange_weak(&env->posts, &newest, msg));
     if (newest == NULL) {
-        uv_async_send(&env->wake);
+        wake_loop(env);
     }
 }
 
@@ -172,12 +185,18 @@ static void run_log_dones(struct uv_env *env)
     }
 }
 
-static void on_wake(uv_async_t *handle)
+static void on_wake(uv_poll_t *handle, int status, int events)
 {
     struct uv_env *env = handle->data;
+    uint64_t count;
+    ASSERT(status == 0);
+    (void)events;
     if (env->dying) {
         return;
     }
+    /* Before the lists are taken: who pushes on an empty one wakes again. */
+    ssize_t got = read(env->wake_fd, &count, sizeof count);
+    (void)got;
     run_log_dones(env);
     run_posts(env);
     if (atomic_exchange(&env->stop, false)) {
@@ -192,17 +211,16 @@ static void log_work_done(struct uv_env *env, struct env_work *work)
         work->next = newest;
     } while (!atomic_compare_exchange_weak(&env->log_dones, &newest, work));
     if (newest == NULL) {
-        uv_async_send(&env->wake);
+        wake_loop(env);
     }
 }
 
-/* Waits for the next work; NULL when the worker shall end. */
+/* Waits for the next work; NULL when the worker shall end. The semaphore
+ * counts the works and, after them, the end. */
 static struct env_work *log_worker_next(struct log_worker *log)
 {
+    uv_sem_wait(&log->wake);
     uv_mutex_lock(&log->mutex);
-    while (log->first == NULL && !log->stop) {
-        uv_cond_wait(&log->wake, &log->mutex);
-    }
     struct env_work *work = log->first;
     if (work != NULL) {
         log->first = work->next;
@@ -225,7 +243,7 @@ static void log_worker_start(struct uv_env *env)
 {
     int status = uv_mutex_init(&env->log.mutex);
     ASSERT(status == 0);
-    status = uv_cond_init(&env->log.wake);
+    status = uv_sem_init(&env->log.wake, 0);
     ASSERT(status == 0);
     status = uv_thread_create(&env->log.thread, log_worker_main, env);
     ASSERT(status == 0);
@@ -237,12 +255,9 @@ static void log_worker_end(struct uv_env *env)
     if (!env->log.started) {
         return;
     }
-    uv_mutex_lock(&env->log.mutex);
-    env->log.stop = true;
-    uv_cond_signal(&env->log.wake);
-    uv_mutex_unlock(&env->log.mutex);
+    uv_sem_post(&env->log.wake);
     uv_thread_join(&env->log.thread);
-    uv_cond_destroy(&env->log.wake);
+    uv_sem_destroy(&env->log.wake);
     uv_mutex_destroy(&env->log.mutex);
 }
 
@@ -259,7 +274,7 @@ static void log_work_submit(struct uv_env *env, struct env_work *work)
     }
     env->log.last = work;
     uv_mutex_unlock(&env->log.mutex);
-    uv_cond_signal(&env->log.wake); /* who wakes shall not wait for the mutex */
+    uv_sem_post(&env->log.wake); /* who wakes shall not wait for the mutex */
 }
 
 /* A work in libuv's pool. */
@@ -342,7 +357,11 @@ struct env *env_uv_new(const struct env_uv_options *options)
     uv_prepare_init(&env->loop, &env->prepare);
     uv_check_init(&env->loop, &env->check);
     uv_timer_init(&env->loop, &env->timer);
-    status = uv_async_init(&env->loop, &env->wake, on_wake);
+    env->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    ASSERT(env->wake_fd >= 0);
+    status = uv_poll_init(&env->loop, &env->wake, env->wake_fd);
+    ASSERT(status == 0);
+    status = uv_poll_start(&env->wake, UV_READABLE, on_wake);
     ASSERT(status == 0);
     env->prepare.data = env->check.data = env->timer.data = env->wake.data =
         env;
@@ -366,7 +385,7 @@ void env_uv_stop(struct env *base)
 {
     struct uv_env *env = uv_env_of(base);
     atomic_store(&env->stop, true);
-    uv_async_send(&env->wake);
+    wake_loop(env);
 }
 
 static void env_thread_main(void *arg)
@@ -402,6 +421,7 @@ void env_uv_free(struct env *base)
     uv_run(&env->loop, UV_RUN_DEFAULT);
     int status = uv_loop_close(&env->loop);
     ASSERT(status == 0);
+    close(env->wake_fd);
     uv_dir_locks_release(env);
     env_base_free(&env->base);
     mem_free(env);

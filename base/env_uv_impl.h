@@ -16,9 +16,8 @@ struct dir_lock;
 struct log_worker {
     uv_thread_t thread;
     uv_mutex_t mutex;
-    uv_cond_t wake;
+    uv_sem_t wake;
     struct env_work *first, *last; /* under the mutex */
-    bool stop;                     /* under the mutex */
     bool started;
 };
 
@@ -28,7 +27,8 @@ struct uv_env {
     uv_prepare_t prepare;
     uv_check_t check;
     uv_timer_t timer;
-    uv_async_t wake;
+    uv_poll_t wake; /* of wake_fd, an eventfd */
+    int wake_fd;
     uv_signal_t signals[3];
     struct env_uv_options options;
     uv_thread_t thread;

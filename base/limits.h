@@ -117,6 +117,10 @@
 #define LIMIT_LOG_BUFFER_LOW ((uint64_t)16 << 20)
 /* Bytes of the first log file, filled with zeros before the broker serves. */
 #define LIMIT_WAL_FIRST_FILE_BYTES ((uint64_t)4 << 20)
+/* A shard's leaders tell followers of commits by messages of their own at most
+ * this often; under load appends tell them anyway, and each such message costs
+ * a system call here and a wake-up there. */
+#define LIMIT_RAFT_TELL_MS 5
 /* The log falls idle: its last flush is attested this many ms later. */
 #define LIMIT_WAL_ATTEST_MS 4
 /* A checkpoint file: about 300 bytes for each of 100,000 groups, and blobs. */

@@ -599,11 +599,13 @@ void group_run(struct group *g)
         return;
     }
     shrink_window(g);
-    if (g->raft.state == RAFT_LEADER && g->told_commit < g->raft.commit_index)
+    if (g->raft.state == RAFT_LEADER && !g->untold &&
+        g->told_commit < g->raft.commit_index)
         group_want_turn(g);
 }
 
-/* Followers hear of commits at once, not with the next heartbeat. */
+/* Followers hear of commits at once (the host says when that is), not with the
+ * next heartbeat; often an append that leaves earlier has told them. */
 static void tell_commit(struct group *g)
 {
     const struct raft *r = &g->raft;
@@ -653,7 +655,8 @@ void group_turn_end(struct group *g)
     group_run(g);
     if (g->life != GROUP_OPEN || g->raft.state != RAFT_LEADER)
         return;
-    if (g->told_commit < g->raft.commit_index)
+    if (g->told_commit < g->raft.commit_index && !g->untold &&
+        raft_host_may_tell(g->host, g))
         tell_commit(g);
     if (g->reads != NULL) {
         begin_round(g);

@@ -180,6 +180,7 @@ struct group {
     uint64_t leader_term;  /* of the newest leadership of this replica */
     uint64_t leader_since_ms;
     uint64_t told_commit;
+    bool untold; /* in host->untold */
     uint64_t uncommitted; /* bytes beyond the commit index */
     struct group_peer peers[GROUP_REPLICAS_MAX];
     int n_peers;
@@ -269,6 +270,12 @@ struct raft_host {
     uint32_t entry_bytes_max; /* payload of one entry that the log takes */
     struct group *turn_head, **turn_tail;
     struct env_deferred turn;
+    /* leaders whose followers are to hear of a commit */
+    struct group **untold;
+    uint32_t n_untold, untold_size;
+    struct env_timer tell_timer;
+    uint64_t tell_next_ms; /* not before */
+    bool told;             /* in this turn */
     struct env_timer ticker;
     uint32_t phase, lap; /* of ticks: a lap is all phases */
     struct group_room_wait *room_head, **room_tail;
@@ -388,6 +395,9 @@ void raft_host_tick(struct raft_host *host);
 /* Calls group_run when the log is durable up to `position`. */
 void raft_host_wake_at(struct raft_host *host, struct group *group,
                        uint64_t position);
+/* May `g`, a leader, tell its followers of a commit now? If not, it gets a turn
+ * when it may. */
+bool raft_host_may_tell(struct raft_host *host, struct group *g);
 bool raft_host_is_down(const struct raft_host *host, node_id node);
 /* Calls back who waits for room. */
 void raft_host_room(struct raft_host *host);

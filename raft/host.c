@@ -173,6 +173,34 @@ static void bury_dead(struct raft_host *host)
     }
 }
 
+/* ---- telling followers of commits ---------------------------------------- */
+
+bool raft_host_may_tell(struct raft_host *host, struct group *g)
+{
+    uint64_t now = env_now_ms(host->env);
+
+    if (now >= host->tell_next_ms) {
+        host->told = true;
+        return true;
+    }
+    g->untold = true;
+    groups_push(&host->untold, &host->n_untold, &host->untold_size, g);
+    if (!env_timer_running(&host->tell_timer))
+        env_timer_start(&host->tell_timer, host->tell_next_ms - now);
+    return false;
+}
+
+static void tell_due(struct env_timer *timer)
+{
+    struct raft_host *host = timer->arg;
+
+    for (uint32_t i = 0; i < host->n_untold; i++) {
+        host->untold[i]->untold = false;
+        group_want_turn(host->untold[i]);
+    }
+    host->n_untold = 0;
+}
+
 static void host_turn(struct env_deferred *d)
 {
     struct raft_host *host = d->arg;
@@ -185,6 +213,10 @@ static void host_turn(struct env_deferred *d)
             host->turn_tail = &host->turn_head;
         g->turn_queued = false;
         group_turn_end(g);
+    }
+    if (host->told) {
+        host->told = false;
+        host->tell_next_ms = env_now_ms(host->env) + LIMIT_RAFT_TELL_MS;
     }
     if (host->room_due)
         raft_host_room(host);
@@ -430,6 +462,7 @@ static void remove_group(struct raft_host *host, struct group *g)
     host->slow[g->slot] = host->slow[host->n_groups - 1];
     host->n_groups--;
     groups_drop(host->active, &host->n_active, g);
+    groups_drop(host->untold, &host->n_untold, g);
     groups_drop(host->due, &host->n_due, g);
     groups_drop(host->dirty, &host->n_dirty, g);
     forget_wakeups(host, g);
@@ -574,6 +607,7 @@ struct raft_host *raft_host_new_over(const struct raft_host_options *options,
     host->entry_bytes_max = LIMIT_ENTRY_BYTES;
     host->uncommitted_max = UINT64_MAX;
     env_timer_init(host->env, &host->ticker, ticker_fired, host);
+    env_timer_init(host->env, &host->tell_timer, tell_due, host);
     return host;
 }
 
@@ -587,6 +621,7 @@ void raft_host_free(struct raft_host *host)
     ASSERT(!host->turn.queued);
     host->freeing = true;
     env_timer_stop(&host->ticker);
+    env_timer_stop(&host->tell_timer);
     raft_host_close_all(host);
     for (struct group *g = host->turn_head; g != NULL; g = g->turn_next)
         g->turn_queued = false;
@@ -597,6 +632,7 @@ void raft_host_free(struct raft_host *host)
     mem_free(host->slow);
     group_index_free(&host->by_id);
     mem_free(host->active);
+    mem_free(host->untold);
     mem_free(host->due);
     mem_free(host->dirty);
     mem_free_aligned(host->settle_scratch);

@@ -448,6 +448,7 @@ void lab_crash(struct lab *lab, int at, uint32_t keep)
 void lab_pass(struct lab *lab, uint64_t ms)
 {
     lab->now += ms;
+    env_timers_fire(&lab->env);
 }
 
 void lab_turn(struct lab *lab)

@@ -99,14 +99,39 @@ START_TEST(follower_without_room)
 }
 END_TEST
 
-/* Followers hear of a commit in the same exchange, not with a heartbeat. */
+/* Who made a commit hears of it in the same exchange; who stores the entry
+ * later hears soon, and not with a heartbeat. */
 START_TEST(commit_is_told_at_once)
 {
+    lab_run(lab, 200); /* nothing was told lately */
     ck_assert_int_eq(lab_propose(lab, A, "x"), ERR_OK);
     lab_settle(lab); /* no time passes */
     ck_assert_uint_eq(lab->nodes[B].applied, 3);
+    lab_pass(lab, LIMIT_RAFT_TELL_MS);
+    lab_turn(lab);
+    lab_settle(lab);
     ck_assert_uint_eq(lab->nodes[C].applied, 3);
     ck_assert_uint_eq(lab->nodes[A].told_durable, 3);
+}
+END_TEST
+
+/* Those that follow it closely are told together, and before a heartbeat. */
+START_TEST(commits_are_told_together)
+{
+    lab_run(lab, 200);
+    for (int i = 0; i < 4; i++) {
+        ck_assert_int_eq(lab_propose(lab, A, "x"), ERR_OK);
+        lab_settle(lab); /* no time passes */
+        ck_assert_uint_eq(group_commit_index(group(A)).v, (uint64_t)(3 + i));
+    }
+    /* the appends told of those before them */
+    ck_assert_uint_eq(lab->nodes[B].applied, 5);
+    ck_assert_uint_eq(lab->nodes[C].applied, 5);
+    lab_pass(lab, LIMIT_RAFT_TELL_MS);
+    lab_turn(lab);
+    lab_settle(lab);
+    ck_assert_uint_eq(lab->nodes[B].applied, 6);
+    ck_assert_uint_eq(lab->nodes[C].applied, 6);
 }
 END_TEST
 
@@ -341,6 +366,7 @@ int main(void)
     tcase_add_test(tc, uncommitted_is_bounded);
     tcase_add_test(tc, follower_without_room);
     tcase_add_test(tc, commit_is_told_at_once);
+    tcase_add_test(tc, commits_are_told_together);
     tcase_add_test(tc, durable_before_commit);
     tcase_add_test(tc, fails_over_quickly);
     tcase_add_test(tc, leadership_returns);
