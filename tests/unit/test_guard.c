@@ -230,8 +230,34 @@ static bool eager_candidate(uint32_t guards)
     return finish(lab, m.last_index <= lab_raft(lab, B)->last_stored);
 }
 
+/* The same when the leader asks it to campaign: after the disk, and not never.
+ */
+static bool eager_successor(uint32_t guards)
+{
+    struct lab *lab = begin(3, guards);
+    struct lab_message *vote;
+    struct message m = {
+        .type = MESSAGE_TIMEOUT_NOW, .from = A + 1, .to = B + 1};
+    bool early;
+
+    lab_propose(lab, A, "X");
+    lab_deliver(lab, A, B, MESSAGE_APPEND);
+    lose_all(lab);
+    m.term = lab_raft(lab, A)->current_term;
+    m.last_index = raft_last_index(lab_raft(lab, A));
+    m.last_term = m.term;
+    lab_forge(lab, A, B, &m, NULL);
+    early = lab_raft(lab, B)->state == RAFT_CANDIDATE;
+    lab_sync(lab, B);
+    lab_sync(lab, B);
+    vote = lab_find(lab, B, -1, MESSAGE_VOTE);
+    ck_assert_ptr_nonnull(vote);
+    return finish(lab, !early);
+}
+
 START_TEST(g4_campaign)
 {
+    holds_only_with(eager_successor, GUARD_CAMPAIGN);
     holds_only_with(eager_candidate, GUARD_CAMPAIGN);
 }
 END_TEST
@@ -357,6 +383,40 @@ START_TEST(g7_window)
 }
 END_TEST
 
+/* An append of the leader's own term, by another: the core would follow. */
+static bool second_leader(uint32_t guards)
+{
+    int status = 0;
+    pid_t child = fork();
+
+    if (child == 0) {
+        struct lab *lab = begin(3, guards);
+        struct raft *r = lab_raft(lab, A);
+        struct message m = {.type = MESSAGE_APPEND,
+                            .from = B + 1,
+                            .to = A + 1,
+                            .term = r->current_term,
+                            .prev_index = 1,
+                            .prev_term = 1};
+
+        signal(SIGSEGV, SIG_DFL);
+        signal(SIGABRT, SIG_DFL);
+        lab_forge(lab, B, A, &m, NULL);
+        if (!leads(lab, A) || lab_propose(lab, A, "X") != ERR_OK)
+            _exit(1);
+        lab_run(lab, 1200);
+        _exit(lab->nodes[B].applied == lab->nodes[A].applied ? 0 : 1);
+    }
+    ck_assert_int_eq(waitpid(child, &status, 0), child);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+}
+
+START_TEST(g7_second_leader)
+{
+    holds_only_with(second_leader, GUARD_INPUT);
+}
+END_TEST
+
 /* What only an attacker or a broken peer sends; the core would crash. */
 START_TEST(g7_malformed)
 {
@@ -474,8 +534,59 @@ static bool polls_again(uint32_t guards)
     return finish(lab, lab_raft(lab, B)->current_term == term);
 }
 
+/* Whether B answers, and grants, when C asks for a straw poll. */
+static bool poll_granted(struct lab *lab)
+{
+    struct raft *r = lab_raft(lab, B);
+    struct message m = {.type = MESSAGE_VOTE,
+                        .flags = MESSAGE_PRE_VOTE,
+                        .from = C + 1,
+                        .to = B + 1,
+                        .term = r->current_term + 1,
+                        .last_index = 100,
+                        .last_term = r->current_term};
+    struct lab_message *result;
+
+    lose_all(lab);
+    lab_forge(lab, C, B, &m, NULL);
+    result = lab_find(lab, B, C, MESSAGE_VOTE_RESULT);
+    if (result == NULL)
+        return false;
+    ck_assert_int_eq(message_decode(result->body, result->size, &m), ERR_OK);
+    return (m.flags & MESSAGE_GRANTED) != 0;
+}
+
+/* L6: a leader that was silent for long keeps nobody from voting, though no
+ * tick has told the follower yet; one that lives does. */
+static bool silent_leader(uint32_t guards)
+{
+    struct lab *lab = begin(3, guards);
+    bool early = poll_granted(lab);
+
+    lab_pass(lab, 20000);
+    return finish(lab, !early && poll_granted(lab));
+}
+
+/* L7: whoever is asked answers, also when it does not know yet that it votes,
+ * and stays what it is. */
+static bool standby_answers(uint32_t guards)
+{
+    struct lab *lab = begin(3, guards);
+    struct raft_server *self = &lab_raft(lab, B)->configuration.servers[B];
+    bool granted;
+
+    ck_assert_uint_eq(self->id, B + 1);
+    self->role = RAFT_STANDBY;
+    lab_raft(lab, B)->follower_state.current_leader.id = 0;
+    granted = poll_granted(lab);
+    ck_assert_int_eq(self->role, RAFT_STANDBY);
+    return finish(lab, granted);
+}
+
 START_TEST(g9_pre_vote)
 {
+    holds_only_with(silent_leader, GUARD_PRE_VOTE);
+    holds_only_with(standby_answers, GUARD_PRE_VOTE);
     holds_only_with(refusal_tells_term, GUARD_PRE_VOTE);
     holds_only_with(polls_again, GUARD_PRE_VOTE);
 }
@@ -568,6 +679,7 @@ int main(void)
     tcase_add_test(tc, g5_vote);
     tcase_add_test(tc, g6_pacing);
     tcase_add_test(tc, g7_window);
+    tcase_add_test(tc, g7_second_leader);
     tcase_add_test(tc, g7_malformed);
     tcase_add_test(tc, g8_storage);
     tcase_add_test(tc, g9_pre_vote);
