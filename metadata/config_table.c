@@ -580,6 +580,8 @@ const struct config_key config_broker_table[] = {
         "An election begins when a leader was not heard of for this long."),
     STATIC("raft.heartbeat.interval.ms", INT, "500", 10, 60000, NULL,
         "How often an idle leader makes itself heard."),
+    STATIC("raft.rest.after.ms", INT, "3000", 0, 3600000, NULL,
+        "A partition idle for so long needs no heartbeats; 0: never."),
     STATIC("raft.tick.interval.ms", INT, "50", 5, 1000, NULL,
         "Resolution of all timers of the replicated logs."),
     STATIC("read.memory.bytes", LONG, "67108864", 1048576, INT64_MAX, NULL,

@@ -776,6 +776,7 @@ static enum err shard_open(struct broker_shard *s)
         .tick_ms = 50,
         .heartbeat_ms =
             (uint32_t)broker_config_int(c, "raft.heartbeat.interval.ms"),
+        .rest_ms = (uint32_t)broker_config_int(c, "raft.rest.after.ms"),
         .election_ms =
             (uint32_t)broker_config_int(c, "raft.election.timeout.ms"),
         .log_buffer_bytes = (uint64_t)broker_config_int(c, "log.buffer.bytes"),

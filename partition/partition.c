@@ -115,6 +115,7 @@ static struct partition *partition_new(struct partition_shard *shard,
 
 static void partition_free(struct partition *p)
 {
+    repair_forget(p);
     link_remove(&p->link);
     file_cache_forget(p->shard->files, p->number, -1);
     epochs_free(&p->epochs);

@@ -80,7 +80,9 @@ struct partition_shard {
     uint64_t next_number;
     struct env_timer maintenance;
     struct env_timer scrub;
-    uint64_t scrub_number;        /* of the partition that was scrubbed last */
+    struct partition_link *scrub_at; /* whose turn it is; NULL: the first's */
+    struct partition *scrubbing;     /* one at a time; NULL: none */
+    uint32_t repairs_wanted;         /* partitions with repair_wanted */
     uint64_t scrub_debt;          /* bytes read beyond what the rate allows */
     struct partition *compacting; /* one at a time; NULL: none */
     uint64_t read_bytes;          /* in use */
@@ -257,6 +259,8 @@ void repair_stop(struct partition *p);
 /* Looks at a bit more of what is settled; `bytes` are read at most. True when
  * something was read. */
 void repair_scrub(struct partition_shard *shard);
+/* The partition is about to leave the shard's list. */
+void repair_forget(struct partition *p);
 /* A peer asks for one entry. */
 #define REPAIR_SLOT_AT (UINT64_C(1) << 40)
 MUST_USE enum err repair_serve_begin(struct partition *p,

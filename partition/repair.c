@@ -27,6 +27,8 @@
 #define AGAIN_MS 10000                 /* after what could not be fetched */
 #define ROUNDS_MAX 1000 /* of one segment, ITEMS_MAX repairs each */
 #define SCRUB_TICK_MS 250
+/* Partitions looked at in one tick for something to scrub. */
+#define SCRUB_LOOKS 256
 
 enum damage_kind { DAMAGE_BATCH, DAMAGE_SLOTS, DAMAGE_HEAD };
 
@@ -260,10 +262,22 @@ static void scan_run(struct env_work *work)
 }
 
 /* ---- the end ------------------------------------------------------------- */
+/* Counted, so that a shard of many partitions need not look at each. */
+static void set_wanted(struct partition *p, bool wanted)
+{
+    if (p->repair_wanted != wanted) {
+        p->repair_wanted = wanted;
+        p->shard->repairs_wanted += wanted ? 1u : -1u;
+    }
+}
+
 static void repair_free(struct repair *r)
 {
     struct partition *p = r->partition;
     p->repair = NULL;
+    if (p->shard->scrubbing == p) {
+        p->shard->scrubbing = NULL;
+    }
     if (r->taken) {
         partition_view_give(p, &r->view);
     }
@@ -277,7 +291,7 @@ static void repair_end(struct repair *r)
     struct partition *p = r->partition;
     if (r->failed > 0 || r->status != ERR_OK) {
         p->repair_at_ms = env_now_ms(p->env) + AGAIN_MS;
-        p->repair_wanted = true;
+        set_wanted(p, true);
         p->repair_offset = r->view.segment.base;
         log_error("partition",
                   "%s: segment %lld is damaged and could not be repaired now: "
@@ -298,10 +312,19 @@ static void repair_end(struct repair *r)
     repair_free(r);
 }
 
+void repair_forget(struct partition *p)
+{
+    ASSERT(p->repair == NULL);
+    set_wanted(p, false);
+    if (p->shard->scrub_at == &p->link) {
+        p->shard->scrub_at = p->link.next;
+    }
+}
+
 void repair_stop(struct partition *p)
 {
     struct repair *r = p->repair;
-    p->repair_wanted = false;
+    set_wanted(p, false);
     if (r == NULL) {
         return;
     }
@@ -534,6 +557,9 @@ static void round_over(struct repair *r)
     r->n_items = r->at = 0;
     r->scan = (struct scan){0};
     r->scrubs = false;
+    if (r->partition->shard->scrubbing == r->partition) {
+        r->partition->shard->scrubbing = NULL; /* another one may */
+    }
     submit(r, scan_run, scan_done);
 }
 
@@ -567,9 +593,12 @@ static void item_next(struct repair *r)
 static void begin(struct partition *p, size_t segment, bool scrubs)
 {
     struct repair *r = mem_zalloc(sizeof *r);
-    p->repair_wanted = false;
+    set_wanted(p, false);
     r->partition = p;
     r->scrubs = scrubs;
+    if (scrubs) {
+        p->shard->scrubbing = p;
+    }
     r->taken = true;
     partition_view_take(p, segment, &r->view);
     p->repair = r;
@@ -589,7 +618,7 @@ void repair_found(struct partition *p, kafka_offset offset)
     if (p->repair != NULL && !p->repair->scrubs) {
         return; /* what it does not find is found by the next read */
     }
-    p->repair_wanted = true;
+    set_wanted(p, true);
     p->repair_offset = offset;
     if (may_begin(p)) {
         begin(p, partition_segment_find(p, offset), false);
@@ -617,37 +646,60 @@ static bool scrub_partition(struct partition *p)
     return true;
 }
 
+/* Those that a read found damaged, or that could not be repaired then. */
+static void begin_wanted(struct partition_shard *shard)
+{
+    uint32_t left = shard->repairs_wanted;
+    for (struct partition_link *l = shard->partitions.next;
+         left > 0 && l != &shard->partitions; l = l->next) {
+        struct partition *p = LINK_OF(struct partition, link, l);
+        if (!p->repair_wanted) {
+            continue;
+        }
+        left--;
+        if (may_begin(p)) {
+            begin(p, partition_segment_find(p, p->repair_offset), false);
+        }
+    }
+}
+
+/* The next segment of all: of the same partition, or of the one that was opened
+ * after it, round and round. A few partitions are looked at a time. */
+static void scrub_next(struct partition_shard *shard)
+{
+    struct partition_link *l = shard->scrub_at;
+    for (int i = 0; i < SCRUB_LOOKS; i++, l = l->next) {
+        if (l == NULL || l == &shard->partitions) {
+            l = shard->partitions.next;
+        }
+        if (l == &shard->partitions) {
+            return; /* there is none */
+        }
+        if (scrub_partition(LINK_OF(struct partition, link, l))) {
+            break;
+        }
+    }
+    shard->scrub_at = l;
+}
+
 void repair_scrub(struct partition_shard *shard)
 {
     uint64_t allowed = shard->options.scrub_bytes_per_s * SCRUB_TICK_MS / 1000;
-    bool busy = false;
+    struct repair *r =
+        shard->scrubbing == NULL ? NULL : shard->scrubbing->repair;
     shard->scrub_debt -=
         shard->scrub_debt < allowed ? shard->scrub_debt : allowed;
-    for (struct partition_link *l = shard->partitions.next;
-         l != &shard->partitions; l = l->next) {
-        struct partition *p = LINK_OF(struct partition, link, l);
-        struct repair *r = p->repair;
-        if (p->repair_wanted && may_begin(p)) {
-            begin(p, partition_segment_find(p, p->repair_offset), false);
-        } else if (r != NULL && r->scrubs && !r->working && r->n_items == 0 &&
-                   shard->scrub_debt == 0) {
-            submit(r, scan_run, scan_done);
-        }
-        busy = busy || (p->repair != NULL && p->repair->scrubs);
-    }
-    if (busy || allowed == 0 || shard->scrub_debt > 0) {
+    begin_wanted(shard);
+    if (shard->scrub_debt > 0) {
         return;
     }
-    /* The partition that was opened after the last one, round and round. */
-    for (struct partition_link *l = shard->partitions.next;
-         l != &shard->partitions; l = l->next) {
-        struct partition *p = LINK_OF(struct partition, link, l);
-        if (p->number >= shard->scrub_number && scrub_partition(p)) {
-            shard->scrub_number = p->number;
-            return;
+    if (r == NULL) {
+        if (allowed > 0) {
+            scrub_next(shard);
         }
+    } else if (!r->working && r->n_items == 0) {
+        submit(r, scan_run, scan_done);
     }
-    shard->scrub_number = 0;
 }
 
 /* ---- a peer asks --------------------------------------------------------- */

@@ -522,10 +522,7 @@ void catchup_tick(struct raft_host *host)
     if (now < host->catchup_offer_ms)
         return;
     host->catchup_offer_ms = now + OFFER_MS;
-    for (uint32_t i = 0; i < host->n_groups; i++) {
-        catchup_offer(host->groups[i]);
-        catchup_lease_check(host->groups[i]);
-    }
+    catchup_serve_tick(host);
 }
 
 static void transfer_begin(struct group *g, node_id from)

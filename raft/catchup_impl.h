@@ -38,10 +38,12 @@ void catchup_group_closing(struct group *group);
 /* ---- leader -------------------------------------------------------------- */
 /* Serves RPC_CATCHUP from now on. */
 void catchup_serve_begin(struct raft_host *host);
-/* Offers to followers whose next entry has left memory. */
-void catchup_offer(struct group *group);
-/* Ends leases nobody has used for a while. */
-void catchup_lease_check(struct group *group);
+/* A follower of this group is behind, or somebody reads: it is looked at by
+ * catchup_serve_tick until that is over. */
+void serve_watch(struct group *group);
+/* Offers to followers whose next entry has left memory; ends leases nobody has
+ * used for a while. */
+void catchup_serve_tick(struct raft_host *host);
 
 /* ---- follower ------------------------------------------------------------ */
 /* A leader offers its settled state. */

@@ -15,6 +15,27 @@
 /* What follows the state that is complete there is kept so long for it. */
 #define HOLD_MS 5000
 
+/* ---- who is to be looked at -----------------------------------------------
+ */
+
+/* Few groups have a follower behind or a reader: the others are not looked at.
+ */
+void serve_watch(struct group *g)
+{
+    struct raft_host *host = g->host;
+
+    if (g->serving)
+        return;
+    g->serving = true;
+    if (host->n_serving == host->serving_size) {
+        host->serving_size =
+            host->serving_size == 0 ? 16 : host->serving_size * 2;
+        host->serving = mem_realloc(host->serving,
+                                    host->serving_size * sizeof *host->serving);
+    }
+    host->serving[host->n_serving++] = g;
+}
+
 /* ---- leases -------------------------------------------------------------- */
 
 static void lease(struct group *g)
@@ -23,11 +44,12 @@ static void lease(struct group *g)
     if (g->leased)
         return;
     g->leased = true;
+    serve_watch(g);
     if (g->ops->catchup->lease != NULL)
         g->ops->catchup->lease(g->sm, true);
 }
 
-void catchup_lease_check(struct group *g)
+static void catchup_lease_check(struct group *g)
 {
     if (!g->leased || group_now(g) < g->lease_until_ms)
         return;
@@ -40,7 +62,7 @@ void catchup_lease_check(struct group *g)
 
 /* Also by a leader that cannot commit yet: what is settled was committed, and
  * its first commit may need the very follower that is behind. */
-void catchup_offer(struct group *g)
+static void catchup_offer(struct group *g)
 {
     if (g->life != GROUP_OPEN || g->raft.state != RAFT_LEADER ||
         g->ops->catchup == NULL || g->table.first == 1)
@@ -51,6 +73,31 @@ void catchup_offer(struct group *g)
         if (peer->behind && !raft_host_is_down(g->host, peer->node))
             io_send_offer(g, peer, g->settled, g->settled_term);
     }
+}
+
+static bool serve_wanted(const struct group *g)
+{
+    bool behind = false;
+
+    for (int i = 0; i < g->n_peers; i++)
+        behind = behind || g->peers[i].behind;
+    return g->leased || (behind && g->raft.state == RAFT_LEADER);
+}
+
+void catchup_serve_tick(struct raft_host *host)
+{
+    uint32_t kept = 0;
+
+    for (uint32_t i = 0; i < host->n_serving; i++) {
+        struct group *g = host->serving[i];
+
+        catchup_offer(g);
+        catchup_lease_check(g);
+        g->serving = serve_wanted(g);
+        if (g->serving)
+            host->serving[kept++] = g;
+    }
+    host->n_serving = kept;
 }
 
 /* ---- manifests ----------------------------------------------------------- */

@@ -10,6 +10,7 @@
 #include "raft/guard.h"
 #include "raft/io.h"
 #include "raft/proof.h"
+#include "raft/rest.h"
 
 /* A follower heard within this time is alive. */
 #define ALIVE_MS 2000
@@ -314,6 +315,7 @@ void group_stop(struct group *g)
     proof_cancel(g);
     if (g->life != GROUP_OPEN)
         return;
+    rest_wake(g);
     g->life = GROUP_CLOSING;
     if (g->transfer_to != 0)
         g->host->transfers--;
@@ -478,6 +480,8 @@ void group_read_barrier(struct group *g, struct group_read *read)
 {
     uint64_t need = g->raft.commit_index;
 
+    if (g->raft.state == RAFT_LEADER)
+        rest_wake(g);
     /* an older leader's commits are all below our no-op */
     if (g->raft.state == RAFT_LEADER && g->noop > need)
         need = g->noop;
@@ -502,6 +506,7 @@ static void check_leadership(struct group *g)
     if (g->leader_term == g->raft.current_term)
         return;
     g->leader_term = g->raft.current_term;
+    rest_wake(g);
     g->leader_since_ms = group_now(g);
     group_activate(g, GREET_MS);
     g->noop = 0;
@@ -945,6 +950,7 @@ static void deliver(struct group *g, struct message *m, const uint8_t *body,
         in.server_address = address;
         g->in_append = m->type == MESSAGE_APPEND;
         g->quiet = (m->flags & MESSAGE_QUIET) != 0;
+        g->rests = rest_fits(g, m);
         g->append_end = m->prev_index + m->n_entries;
         g->staged = m->type == MESSAGE_APPEND ? entries : NULL;
         g->staged_first = m->prev_index + 1;
@@ -953,6 +959,9 @@ static void deliver(struct group *g, struct message *m, const uint8_t *body,
         g->core_recv(&g->io, &in);
         g->in_core--;
         g->in_append = false;
+        if (g->rests)
+            rest_begin(g);
+        g->rests = false;
         note_commit(g, m);
         g->staged = NULL;
         g->unreserved = false;
@@ -1018,6 +1027,7 @@ void group_receive(struct group *g, node_id from, const uint8_t *body,
         catchup_offered(g, &m);
         return;
     }
+    rest_heard(g, &m);
     verdict = g->running || held_from(g, from) ? GUARD_HOLD : guard_recv(g, &m);
     if (verdict == GUARD_HOLD)
         hold(g, from, body, size);
@@ -1103,6 +1113,7 @@ enum err group_propose(struct group *g, enum entry_type type,
     e = propose_allowed(g, size);
     if (e != ERR_OK)
         return e;
+    rest_wake(g);
     handle = raft_calloc(1, sizeof *handle);
     handle->size = (uint32_t)size;
     handle->type = (uint8_t)type;
@@ -1191,6 +1202,7 @@ enum err group_transfer(struct group *g, node_id target)
         return ERR_NOT_LEADER;
     if (g->transfer_to != 0)
         return ERR_BUSY;
+    rest_wake(g);
     for (int i = 0; i < g->n_peers; i++)
         if (g->peers[i].node == target &&
             group_is_voter(&g->raft.configuration, g->peers[i].id))
@@ -1289,14 +1301,14 @@ void group_tick(struct group *g)
 {
     bool slow;
 
-    if (g->life != GROUP_OPEN)
+    if (g->life != GROUP_OPEN || g->resting)
         return;
     proof_tick(g);
     /* a follower only looks whether its leader is silent for long */
     slow = g->raft.state == RAFT_FOLLOWER && !g->proof.missing;
     if (g->raft.state == RAFT_LEADER)
         slow = pace_heartbeats(g) && g->role.ready;
-    g->host->slow[g->slot] = slow;
+    g->host->pace[g->slot] = slow ? PACE_HALF : PACE_ALL;
     if (g->raft.state == RAFT_LEADER)
         greet_tick(g);
     if (guard_tick(g)) {
@@ -1307,6 +1319,7 @@ void group_tick(struct group *g)
     if (g->raft.state == RAFT_LEADER) {
         preferred_tick(g);
         transfer_tick(g);
+        rest_consider(g);
     }
     if (g->raft.state == RAFT_CANDIDATE)
         group_activate(g, g->host->options.tick_ms * 2u);
@@ -1419,11 +1432,12 @@ static void replica_state(const struct group *g, replica_id id,
     } else if (peer != NULL && g->raft.state == RAFT_LEADER) {
         out->match.v = peer->match;
         out->reachable = peer->heard_ms != 0 &&
-                         now - peer->heard_ms < ALIVE_MS &&
+                         (g->resting || now - peer->heard_ms < ALIVE_MS) &&
                          !raft_host_is_down(g->host, peer->node);
-        out->caught_up = peer->caught_up_ms != 0 &&
-                         now - peer->caught_up_ms < CAUGHT_UP_MS &&
-                         out->reachable;
+        out->caught_up =
+            peer->caught_up_ms != 0 &&
+            (g->resting || now - peer->caught_up_ms < CAUGHT_UP_MS) &&
+            out->reachable;
     }
 }
 

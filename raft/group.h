@@ -155,6 +155,7 @@ struct raft_host_options {
     struct transport *transport;
     uint32_t tick_ms;          /* 50 */
     uint32_t heartbeat_ms;     /* 500 */
+    uint32_t rest_ms;          /* groups idle so long rest; 0: never */
     uint32_t election_ms;      /* 2500 */
     uint64_t log_buffer_bytes; /* bound of the log buffer */
     uint64_t wal_file_bytes;   /* of one log file */

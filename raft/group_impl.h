@@ -94,8 +94,9 @@ struct group_peer {
     uint64_t heard_ms;     /* 0: never in this term */
     uint64_t caught_up_ms; /* 0: never in this term */
     uint64_t sent_ms;
-    bool behind;       /* it lacks entries from before the window */
-    uint64_t since_ms; /* in this term, or not behind any more */
+    uint64_t rest_round; /* it said that it rests, in this round */
+    bool behind;         /* it lacks entries from before the window */
+    uint64_t since_ms;   /* in this term, or not behind any more */
     uint64_t hold_index, hold_until_ms; /* promised: entries from behind it */
 };
 
@@ -169,7 +170,7 @@ struct group {
     uint32_t reserved_records;
 
     /* around the delivery of an append */
-    bool in_append, quiet;
+    bool in_append, quiet, rests;
     uint64_t append_end; /* prev_index + n_entries */
     int flipped_role;    /* own role while a vote is asked; -1 */
 
@@ -197,6 +198,10 @@ struct group {
     uint64_t active_until_ms; /* ticked at every tick until then */
     uint64_t urgent_until_ms; /* short election time-outs until then */
     bool active, turn_queued;
+    bool resting;           /* rest.h */
+    uint64_t rest_since_ms; /* as leader: idle since, at this index */
+    uint64_t rest_index;
+    uint64_t rest_round; /* all are asked to rest in this round; 0: not */
     struct group *turn_next;
 
     /* settling */
@@ -214,6 +219,7 @@ struct group {
     uint64_t cut_position;     /* of a log cut before the switch */
     uint64_t lease_until_ms;   /* as leader: somebody reads */
     bool leased;
+    bool serving;  /* in host->serving */
     uint32_t jobs; /* of catch-up, with workers */
 
     struct group_proof proof;
@@ -232,6 +238,9 @@ struct early_message {
     size_t size;
     uint8_t body[];
 };
+
+/* How often a group is ticked: in every lap, in every other, not at all. */
+enum group_pace { PACE_ALL, PACE_HALF, PACE_RESTING };
 
 struct raft_wakeup {
     uint64_t position;
@@ -256,8 +265,8 @@ struct raft_host {
     struct group_index by_id;
     struct group **groups;
     uint32_t n_groups, groups_size;
-    bool *slow; /* of groups[i]: ticked half as often */
-    uint32_t slow_size;
+    uint8_t *pace; /* enum group_pace of groups[i] */
+    uint32_t pace_size;
     struct group **active; /* ticked at every tick */
     uint32_t n_active, active_size;
     struct group *dead;          /* closed; freed at the end of a turn */
@@ -287,7 +296,9 @@ struct raft_host {
     /* catch-up */
     struct transfer *receiving;
     uint32_t n_receiving, n_fetching, catchup_reads;
-    bool room_due; /* room may have been made */
+    bool room_due;          /* room may have been made */
+    struct group **serving; /* a follower behind, or a reader (not all are) */
+    uint32_t n_serving, serving_size;
     uint64_t catchup_tokens, catchup_tokens_ms, catchup_offer_ms;
     /* settling */
     struct settle_round *settle;

@@ -5,6 +5,7 @@
 
 #include "base/assert.h"
 #include "base/log.h"
+#include "raft/catchup_impl.h"
 #include "raft/io.h"
 
 /* The build of libraft this layer was written for: its fields are poked. */
@@ -257,9 +258,16 @@ static bool input_deliver(struct group *g, struct message *m,
 
 /* ---- G9 ------------------------------------------------------------------ */
 
-/* L6: a follower's leader that was silent for an election time-out, or whose
- * broker is gone, is no leader. L7: whoever is asked for a vote answers, also
- * when the configuration it has does not know yet that it votes. */
+static bool asked_by_leader(const struct raft *r, const struct message *m)
+{
+    return m->from == r->follower_state.current_leader.id &&
+           m->term > r->current_term;
+}
+
+/* L6: a follower's leader that was silent for an election time-out, whose
+ * broker is gone, or who asks for votes itself, is no leader. L7: whoever is
+ * asked for a vote answers, also when the configuration it has does not know
+ * yet that it votes. */
 static bool pre_vote_deliver(struct group *g, struct message *m,
                              struct message_entry **entries)
 {
@@ -271,7 +279,7 @@ static bool pre_vote_deliver(struct group *g, struct message *m,
     if (m->type != MESSAGE_VOTE)
         return true;
     if (r->state == RAFT_FOLLOWER &&
-        (silent >= r->election_timeout ||
+        (silent >= r->election_timeout || asked_by_leader(r, m) ||
          raft_host_is_down(
              g->host, group_node_of(g, r->follower_state.current_leader.id))))
         r->follower_state.current_leader.id = 0;
@@ -446,10 +454,12 @@ static bool reject_deliver(struct group *g, struct message *m,
         progress->state = PROGRESS_PROBE;
         progress->next_index = m->rejected + 1;
     }
-    if (m->rejected <= offset && group_peer(g, m->from) != NULL)
+    if (m->rejected <= offset && group_peer(g, m->from) != NULL) {
         group_peer(g, m->from)->behind = true;
-    else
+        serve_watch(g);
+    } else {
         progress->last_send = 0;
+    }
     if (progress->state == PROGRESS_PIPELINE &&
         m->rejected > progress->match_index) {
         progress->state = PROGRESS_PROBE;

@@ -9,11 +9,14 @@
 #include "raft/host_store.h"
 #include "raft/io.h"
 #include "raft/proof.h"
+#include "raft/rest.h"
 #include "raft/wal.h"
 
 /* Every group is ticked once in this many ticks; those that are electing or
  * handing over, at every tick. */
 #define TICK_PHASES 5u
+/* Resting groups are looked at once in this many laps: half a minute. */
+#define REST_LAPS 128u
 
 /* ---- vectors ------------------------------------------------------------- */
 
@@ -231,12 +234,30 @@ void group_activate(struct group *g, uint64_t ms)
     struct raft_host *host = g->host;
     uint64_t until = group_now(g) + ms;
 
+    rest_wake(g);
     if (until > g->active_until_ms)
         g->active_until_ms = until;
     if (g->active)
         return;
     g->active = true;
     groups_push(&host->active, &host->n_active, &host->active_size, g);
+}
+
+/* The lap is this group's: half of the slow ones, and few of those that rest,
+ * without a look at the others. */
+static void tick_slot(struct raft_host *host, uint32_t i)
+{
+    uint32_t turn = i / TICK_PHASES + host->lap;
+
+    if (host->pace[i] == PACE_RESTING) {
+        if (turn % REST_LAPS == 0)
+            rest_look(host->groups[i]);
+        return;
+    }
+    if (host->pace[i] == PACE_HALF && turn % 2 == 0)
+        return;
+    if (!host->groups[i]->active)
+        group_tick(host->groups[i]);
 }
 
 /* Without a place to log terms and votes the groups stand still, like those of
@@ -261,13 +282,8 @@ static void groups_tick(struct raft_host *host)
             g->active = false;
     }
     host->n_active = kept;
-    for (uint32_t i = host->phase; i < host->n_groups; i += TICK_PHASES) {
-        /* half of the slow ones in this lap, without a look at the others */
-        if (host->slow[i] && (i / TICK_PHASES + host->lap) % 2 == 0)
-            continue;
-        if (!host->groups[i]->active)
-            group_tick(host->groups[i]);
-    }
+    for (uint32_t i = host->phase; i < host->n_groups; i += TICK_PHASES)
+        tick_slot(host, i);
     host->phase = (host->phase + 1) % TICK_PHASES;
     host->lap += host->phase == 0;
 }
@@ -330,9 +346,11 @@ void raft_host_peer_down(struct raft_host *host, node_id node)
             mem_realloc(host->down, host->down_size * sizeof *host->down);
     }
     host->down[host->n_down++] = node;
-    for (uint32_t i = 0; i < host->n_groups; i++)
+    for (uint32_t i = 0; i < host->n_groups; i++) {
+        rest_peer_down(host->groups[i], node);
         if (follows(host->groups[i], node))
             group_leader_gone(host->groups[i]);
+    }
 }
 
 /* ---- messages for groups to come ----------------------------------------- */
@@ -444,12 +462,12 @@ void raft_host_add(struct raft_host *host, struct group *g)
     group_index_add(&host->by_id, g);
     g->slot = host->n_groups;
     groups_push(&host->groups, &host->n_groups, &host->groups_size, g);
-    if (host->slow_size < host->groups_size) {
-        host->slow_size = host->groups_size;
-        host->slow =
-            mem_realloc(host->slow, host->slow_size * sizeof *host->slow);
+    if (host->pace_size < host->groups_size) {
+        host->pace_size = host->groups_size;
+        host->pace =
+            mem_realloc(host->pace, host->pace_size * sizeof *host->pace);
     }
-    host->slow[g->slot] = false;
+    host->pace[g->slot] = PACE_ALL;
 }
 
 static void remove_group(struct raft_host *host, struct group *g)
@@ -459,12 +477,13 @@ static void remove_group(struct raft_host *host, struct group *g)
     group_index_remove(&host->by_id, g);
     host->groups[g->slot] = last;
     last->slot = g->slot;
-    host->slow[g->slot] = host->slow[host->n_groups - 1];
+    host->pace[g->slot] = host->pace[host->n_groups - 1];
     host->n_groups--;
     groups_drop(host->active, &host->n_active, g);
     groups_drop(host->untold, &host->n_untold, g);
     groups_drop(host->due, &host->n_due, g);
     groups_drop(host->dirty, &host->n_dirty, g);
+    groups_drop(host->serving, &host->n_serving, g);
     forget_wakeups(host, g);
     g->next_dead = host->dead;
     host->dead = g;
@@ -629,12 +648,13 @@ void raft_host_free(struct raft_host *host)
     ASSERT(host->dead == NULL);
     mem_free(host->wakeups);
     mem_free(host->groups);
-    mem_free(host->slow);
+    mem_free(host->pace);
     group_index_free(&host->by_id);
     mem_free(host->active);
     mem_free(host->untold);
     mem_free(host->due);
     mem_free(host->dirty);
+    mem_free(host->serving);
     mem_free_aligned(host->settle_scratch);
     while (host->early != NULL)
         early_drop_oldest(host);

@@ -5,6 +5,7 @@
 
 #include "base/assert.h"
 #include "raft/guard.h"
+#include "raft/rest.h"
 
 /* ---- queues -------------------------------------------------------------- */
 
@@ -418,6 +419,7 @@ static void core_append(struct group *g, const struct raft_message *in)
     m.round = g->round;
     if (peer == NULL || !guard_send(g, &m))
         return;
+    m.flags = rest_asks(g, &m) ? MESSAGE_REST : 0;
     send_append(g, peer, &m);
 }
 
@@ -432,6 +434,8 @@ static void core_append_result(struct group *g, const struct raft_message *in)
     m.round = g->seen_term == a->term ? g->seen_round : 0;
     if (!guard_send(g, &m))
         return;
+    if (g->in_append && g->rests && a->rejected == 0)
+        m.flags = MESSAGE_REST;
     if (g->in_append && g->quiet && a->rejected == 0)
         return;
     send_small(g, &m, group_node_of(g, in->server_id));
@@ -535,7 +539,7 @@ void io_send_empty(struct group *g, struct group_peer *peer, bool quiet)
         m.commit =
             r->commit_index < m.prev_index ? r->commit_index : m.prev_index;
         m.round = g->round;
-        m.flags = quiet ? MESSAGE_QUIET : 0;
+        m.flags = rest_asks(g, &m) ? MESSAGE_REST : quiet ? MESSAGE_QUIET : 0;
         if (m.prev_term != 0)
             send_append(g, peer, &m);
         return;

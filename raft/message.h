@@ -33,7 +33,8 @@ enum message_flag {
     MESSAGE_PRE_VOTE = 1, /* vote and its result: a straw poll */
     MESSAGE_DISRUPT = 2,  /* vote: told to by the leader itself */
     MESSAGE_GRANTED = 4,  /* vote result */
-    MESSAGE_QUIET = 8     /* append: success needs no result */
+    MESSAGE_QUIET = 8,    /* append: success needs no result */
+    MESSAGE_REST = 16     /* append: rest; its result: it does (rest.h) */
 };
 
 /* One entry of an append; the payload lies in the received body. */

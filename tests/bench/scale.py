@@ -110,11 +110,17 @@ class Scale:
                      "--wait", "120"], timeout=150)
         took = time.monotonic() - begun
         led = self.leaders()
-        harness.expect(len(led) == self.n and
-                       all(v[0] > 0 for v in led.values()),
-                       "not every partition is led after its creation")
-        self.table.add("created, s", "%.1f" % took, "< %d" % CREATED_AIM,
-                       took < CREATED_AIM)
+        without = [p for p in range(self.n) if led.get(p, (-1,))[0] < 0]
+        while without and time.monotonic() - begun < 2 * CREATED_AIM:
+            time.sleep(0.2)
+            led = self.leaders()
+            without = [p for p in without if led.get(p, (-1,))[0] < 0]
+        seen = "%.1f" % took
+        if time.monotonic() - begun - took > 2:
+            took = time.monotonic() - begun
+            seen += ", every partition led after %.1f" % took
+        self.table.add("created, s", seen, "< %d" % CREATED_AIM,
+                       took < CREATED_AIM and not without)
 
     def idle(self, when):
         time.sleep(CALM)

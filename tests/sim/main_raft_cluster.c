@@ -738,6 +738,7 @@ static enum err boot_host(struct cluster_node *n, struct env *env)
         .transport = n->transport,
         .tick_ms = 50,
         .heartbeat_ms = 500,
+        .rest_ms = o->seed % 4 == 3 ? 200 : 3000, /* some hardly wait */
         .election_ms = 2500,
         .log_buffer_bytes = or_else(o->log_buffer_bytes, 512 << 10),
         .wal_file_bytes = or_else(o->wal_file_bytes, 256 << 10),
