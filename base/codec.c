@@ -487,6 +487,24 @@ size_t codec_size(const struct codec_message *m, const void *in, int version)
     return size_struct(m->body, &c, in);
 }
 
+ptrdiff_t codec_field_place(const struct codec_message *m, const void *in,
+                            int version, const char *name)
+{
+    struct context c = {version, version >= m->flexible, NULL};
+    size_t place = 0;
+    for (int i = 0; i < m->body->n_plain; i++) {
+        const struct codec_field *f = &m->body->fields[i];
+        if (!codec_in(f->present, version)) {
+            continue;
+        }
+        if (strcmp(f->name, name) == 0) {
+            return (ptrdiff_t)place;
+        }
+        place += size_field(f, &c, in);
+    }
+    return -1;
+}
+
 /* ---- encoding ----------------------------------------------------------- */
 static void encode_struct(const struct codec_struct *s, struct wire_writer *w,
                           const struct context *c, const void *in);

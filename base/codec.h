@@ -79,6 +79,10 @@ size_t codec_size(const struct codec_message *m, const void *in, int version);
  * referenced: they must live until the writer is freed. */
 void codec_encode(const struct codec_message *m, struct wire_writer *w,
                   const void *in, int version);
+/* Where in what codec_encode writes a field of the message itself begins; -1:
+ * this version has none of that name. */
+ptrdiff_t codec_field_place(const struct codec_message *m, const void *in,
+                            int version, const char *name);
 /* Writes {"field":value,...} of the fields that `version` has, as text with a
  * NUL, to `out` of `size` > 0 bytes; cut where it does not fit. Gives the
  * length of the whole text. Bytes are written as their count. */

@@ -190,6 +190,9 @@
 #define LIMIT_CONNECTIONS 100000
 /* Log lines about clients' mistakes, a second and shard; others are counted. */
 #define LIMIT_CLIENT_LOG_LINES 5
+/* Clients with quotas whose rates a broker knows, some 400 bytes each at the
+ * usual windows; beyond it the longest silent ones are forgotten. */
+#define LIMIT_QUOTA_CLIENTS 20000
 /* Partitions in all fetch sessions of one shard, some 200 bytes each: a hundred
  * consumers of ten thousand partitions. Beyond it consumers get no session and
  * name their partitions each time. */

@@ -329,11 +329,11 @@ int image_resources(const struct image *image, enum config_scope scope,
     const struct text none = {NULL, 0};
     bool found;
     int first = resource_place(image, scope, none, &found);
-    int n = 0;
-    while (first + n < image->n_resources &&
-           image->resources[first + n].scope == scope) {
-        n++;
-    }
+    int n = first == image->n_resources
+                ? 0
+                : resource_place(image, (enum config_scope)(scope + 1), none,
+                                 &found) -
+                      first;
     *out = n == 0 ? NULL : &image->resources[first];
     return n;
 }

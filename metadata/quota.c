@@ -88,8 +88,7 @@ static bool part_read(const char **at, const char *kind, char **names,
     return true;
 }
 
-bool quota_entity_read(const char *text, struct quota_entity *out,
-                       char names[QUOTA_ENTITY_TEXT])
+bool quota_entity_read(const char *text, struct quota_entity *out, char *names)
 {
     memset(out, 0, sizeof *out);
     if (strlen(text) >= QUOTA_ENTITY_TEXT) {

@@ -24,10 +24,10 @@ struct quota_entity {
  * of a name as %XX. False: a name is too long, or there is neither part. */
 bool quota_entity_write(const struct quota_entity *entity,
                         char out[QUOTA_ENTITY_TEXT]);
-/* The other way round; the names are decoded into `names`. False: nothing that
+/* The other way round; the names are decoded into `names`, which
+ * has room for as many bytes as the text. False: nothing that
  * quota_entity_write gives. */
-bool quota_entity_read(const char *text, struct quota_entity *out,
-                       char names[QUOTA_ENTITY_TEXT]);
+bool quota_entity_read(const char *text, struct quota_entity *out, char *names);
 
 enum quota_kind {
     QUOTA_PRODUCE,  /* bytes of requests a second */

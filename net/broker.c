@@ -21,6 +21,7 @@
 #include "net/listener.h"
 #include "net/memory.h"
 #include "net/shard.h"
+#include "net/throttle.h"
 
 #define PATH_SIZE 4096
 #define STOP_TRANSFER_MS 5000
@@ -38,6 +39,7 @@ struct broker {
     struct transport *transports[BROKER_SHARDS_MAX]; /* each sees all */
     unsigned n_up, n_stopped;
     struct metadata *metadata;
+    struct throttle *throttle;
     struct listener *listeners[CONFIG_LISTENERS_MAX];
     struct config_listeners addresses;
     _Atomic node_id controller;
@@ -69,6 +71,11 @@ const struct broker_config *broker_static_config(const struct broker *b)
 struct metadata *broker_metadata(const struct broker *b)
 {
     return b->metadata;
+}
+
+struct throttle *broker_throttle(const struct broker *b)
+{
+    return b->throttle;
 }
 
 node_id broker_node(const struct broker *b)
@@ -977,6 +984,7 @@ struct broker *broker_start(const struct broker_options *options)
     struct broker *b = mem_zalloc(sizeof *b);
     b->options = *options;
     b->config = options->config;
+    b->throttle = throttle_new(b->config);
     b->env = options->envs[0];
     atomic_init(&b->controller, -1);
     atomic_init(&b->hurry, false);
@@ -1148,5 +1156,6 @@ void broker_free(struct broker *b)
             shard_free(b->shards[i]);
         }
     }
+    throttle_free(b->throttle);
     mem_free(b);
 }

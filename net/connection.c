@@ -363,12 +363,36 @@ static bool has_room(const struct connection *c)
            c->out_bytes < LIMIT_CONNECTION_OUTPUT;
 }
 
+static bool is_muted(const struct connection *c)
+{
+    return c->muted && c->frame == NULL;
+}
+
 void connection_maybe_resume(struct connection *c)
 {
-    if (c->paused && !c->doomed && has_room(c)) {
+    if (c->paused && !c->doomed && has_room(c) && !is_muted(c)) {
         c->paused = false;
         env_stream_resume(c->stream);
     }
+}
+
+void connection_mute(struct connection *c, uint32_t ms)
+{
+    uint64_t until = env_now_ms(c->all->env) + ms;
+    if (c->ended || (c->muted && c->muted_until_ms >= until)) {
+        return;
+    }
+    c->muted = true;
+    c->muted_until_ms = until;
+    env_timer_start(&c->unmute, ms);
+}
+
+static void unmute(struct env_timer *timer)
+{
+    struct connection *c = timer->arg;
+    c->muted = false;
+    c->active_ms = env_now_ms(c->all->env);
+    connection_turn_soon(c);
 }
 
 static struct iovec on_alloc(struct env_stream *stream)
@@ -376,7 +400,7 @@ static struct iovec on_alloc(struct env_stream *stream)
     static const struct iovec not_now = {NULL, 0};
     struct connection *c = env_stream_arg(stream);
     c->direct = false;
-    if (c->doomed || !has_room(c)) {
+    if (c->doomed || !has_room(c) || is_muted(c)) {
         c->paused = true;
         return not_now;
     }
@@ -491,6 +515,7 @@ void connection_end(struct connection *c)
     c->doomed = true;
     c->no_more = true;
     unstarve(c);
+    env_timer_stop(&c->unmute);
     frame_drop(c);
     env_stream_close(c->stream);
     c->ending = true;
@@ -550,6 +575,7 @@ void connections_adopt(struct connections *all, struct env_stream *stream,
     c->listener = listener;
     c->active_ms = env_now_ms(all->env);
     c->turn = (struct env_deferred){.cb = connection_turn, .arg = c};
+    env_timer_init(all->env, &c->unmute, unmute, c);
     host_of(env_stream_peer(stream), c->client_host, sizeof c->client_host);
     DL_APPEND(all->list, c);
     all->n++;
@@ -581,7 +607,8 @@ static bool is_not_taking(struct connection *c, uint64_t now, bool wanted)
 static bool is_idle(const struct connection *c, uint64_t now)
 {
     uint32_t most = c->all->options.idle_max_ms;
-    return most > 0 && c->n_begun == 0 && now - c->active_ms >= most;
+    return most > 0 && c->n_begun == 0 && !c->muted &&
+           now - c->active_ms >= most;
 }
 
 static void tick(struct env_timer *timer)

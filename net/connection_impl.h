@@ -68,7 +68,10 @@ struct connection {
     struct env_deferred turn;
     bool turn_pending;
 
-    bool paused;  /* at a bound of its own: not read */
+    bool paused; /* at a bound of its own: not read */
+    bool muted;  /* its client has to wait: nothing of it is read or begun */
+    uint64_t muted_until_ms;
+    struct env_timer unmute;
     bool starved; /* waits for memory: not read */
     uint64_t ticket; /* its number among those that waited */
     enum want want;  /* what it waits for */
@@ -122,6 +125,9 @@ void connections_answered(struct connections *all, size_t size);
 void connections_return_answer(struct connections *all, size_t size);
 /* Reads again when a bound of the connection's own held it up. */
 void connection_maybe_resume(struct connection *c);
+/* Reads and begins nothing for so long, but for the rest of the frame that it
+ * is in the middle of, whose memory others may need. */
+void connection_mute(struct connection *c, uint32_t ms);
 void connections_return_memory(struct connections *all, size_t size);
 /* One line about a client's mistake, with the request if it has to do with
  * one (else NULL); bounded in rate. */

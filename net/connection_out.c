@@ -86,7 +86,7 @@ static bool may_answer_with_much(const struct request *rq)
 
 static bool may_begin(const struct connection *c, const struct slot *s)
 {
-    if (c->no_more || c->n_begun >= LIMIT_REQUESTS_IN_FLIGHT ||
+    if (c->no_more || c->muted || c->n_begun >= LIMIT_REQUESTS_IN_FLIGHT ||
         c->out_bytes >= LIMIT_CONNECTION_OUTPUT) {
         return false;
     }
@@ -125,6 +125,9 @@ static void slot_deliver(struct request *rq, struct wire_writer *frame,
     struct connection *c = s->c;
     ASSERT(s->state == SLOT_BEGUN);
     c->n_begun--;
+    if (rq->throttle_ms > 0) {
+        connection_mute(c, rq->throttle_ms);
+    }
     if (why != NULL) {
         s->state = SLOT_CLOSING;
         s->why = why;

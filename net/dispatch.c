@@ -1,6 +1,7 @@
 /* Which handler serves which API. What has no handler is not offered. */
 #include "net/api/api.h"
 #include "net/request.h"
+#include "net/throttle.h"
 #include "schema/apis.h"
 
 static const struct {
@@ -47,6 +48,7 @@ static const struct {
     {API_DESCRIBE_CLIENT_QUOTAS, api_describe_client_quotas},
     {API_ALTER_CLIENT_QUOTAS, api_alter_client_quotas},
     {API_OFFSET_DELETE, api_offset_delete},
+    {API_DESCRIBE_USER_SCRAM_CREDENTIALS, api_describe_user_scram_credentials},
     {API_UNREGISTER_BROKER, api_unregister_broker},
 };
 
@@ -66,7 +68,9 @@ void request_dispatch(struct request *rq)
 {
     for (size_t i = 0; i < N_HANDLERS; i++) {
         if (handlers[i].key == rq->api_key) {
+            throttle_begin(rq);
             handlers[i].handle(rq);
+            throttle_end(rq);
             return;
         }
     }

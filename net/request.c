@@ -1,5 +1,7 @@
 #include "net/request.h"
 
+#include "net/throttle.h"
+
 void request_respond(struct request *rq, const struct codec_message *message,
                      const void *in)
 {
@@ -13,7 +15,9 @@ void request_respond(struct request *rq, const struct codec_message *message,
     }
     codec_encode(message, &w, in, rq->api_version);
     wire_patch_i32(&w, 0, (int32_t)(w.size - 4));
-    rq->deliver(rq, &w, NULL);
+    if (!throttle_answer(rq, message, in, &w)) {
+        rq->deliver(rq, &w, NULL);
+    }
 }
 
 bool request_decode(struct request *rq, const struct codec_message *message,
@@ -31,7 +35,9 @@ bool request_decode(struct request *rq, const struct codec_message *message,
 
 void request_no_response(struct request *rq)
 {
-    rq->deliver(rq, NULL, NULL);
+    if (!throttle_answer(rq, NULL, NULL, NULL)) {
+        rq->deliver(rq, NULL, NULL);
+    }
 }
 
 void request_close(struct request *rq, const char *why)

@@ -23,6 +23,14 @@ struct request {
     const char *client_host; /* "ip" of the client, for DescribeGroups */
     const char *listener;    /* name of the listener it came by */
 
+    /* What quotas need (net/throttle.h). */
+    uint64_t begun_ns;    /* since its handler runs; 0: it has returned */
+    uint64_t spent_ns;    /* what handlers and answering took */
+    uint32_t throttle_ms; /* the client is to wait: its connection is not read
+                           * for as long once it is answered; set before
+                           * `deliver` */
+    bool counted;         /* quotas know of it */
+
     /* Set by the handler before it answers; called once when the bytes of the
      * response are written or dropped (pins of fetched data). May be NULL. */
     void (*release)(struct request *rq);

@@ -52,6 +52,7 @@ struct broker_shard *broker_shard(const struct broker *b, unsigned index);
 const struct broker_config *broker_static_config(const struct broker *b);
 /* Changes go through here on shard 0 only; use shard_task to get there. */
 struct metadata *broker_metadata(const struct broker *b);
+struct throttle *broker_throttle(const struct broker *b);
 node_id broker_node(const struct broker *b);
 /* Where the broker keeps its data. */
 const char *broker_data_dir(const struct broker *b);

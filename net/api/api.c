@@ -33,6 +33,17 @@ enum kafka_error api_find_topic(const struct broker_shard *s,
     return *topic == NULL ? KAFKA_UNKNOWN_TOPIC_OR_PARTITION : KAFKA_NONE;
 }
 
+enum kafka_error api_find_partition(const struct broker_shard *s,
+                                    struct wire_str name, const struct uuid *id,
+                                    int32_t partition,
+                                    const struct image_topic **topic)
+{
+    enum kafka_error e = api_find_topic(s, name, id, topic);
+    bool beyond = e == KAFKA_NONE &&
+                  (partition < 0 || partition >= (*topic)->n_partitions);
+    return beyond ? KAFKA_UNKNOWN_TOPIC_OR_PARTITION : e;
+}
+
 bool api_topic_name_valid(struct wire_str name)
 {
     return name.n > 0 && topic_name_is_valid(name.p, (size_t)name.n);

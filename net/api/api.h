@@ -47,6 +47,7 @@ void api_list_partition_reassignments(struct request *rq);
 void api_describe_client_quotas(struct request *rq);
 void api_alter_client_quotas(struct request *rq);
 void api_offset_delete(struct request *rq);
+void api_describe_user_scram_credentials(struct request *rq);
 void api_unregister_broker(struct request *rq);
 
 /* Kinds of resources that have a configuration. */
@@ -77,6 +78,12 @@ static inline struct wire_str api_wire(struct text s)
 enum kafka_error api_find_topic(const struct broker_shard *s,
                                 struct wire_str name, const struct uuid *id,
                                 const struct image_topic **topic);
+/* The same with one of its partitions: also UNKNOWN_TOPIC_OR_PARTITION when it
+ * has no such. */
+enum kafka_error api_find_partition(const struct broker_shard *s,
+                                    struct wire_str name, const struct uuid *id,
+                                    int32_t partition,
+                                    const struct image_topic **topic);
 /* Kafka's rule for topic names. */
 bool api_topic_name_valid(struct wire_str name);
 /* A topic that has a configuration: NONE, INVALID_TOPIC_EXCEPTION,

@@ -1,4 +1,5 @@
 #include "net/api/api.h"
+#include "net/throttle.h"
 #include "schema/create_partitions.h"
 
 struct more_call {
@@ -32,6 +33,20 @@ static void more_back(struct api_metadata_step *step)
         }
     }
     request_respond(rq, &create_partitions_response_message, &out);
+}
+
+static int64_t partitions_of(const struct more_call *call)
+{
+    int64_t n = 0;
+    for (int i = 0; i < call->in.n_topics; i++) {
+        const struct metadata_more_partitions *t = &call->topics[i];
+        const struct image_topic *topic =
+            image_topic(call->rq->shard->image, t->name, strlen(t->name));
+        n += topic != NULL && t->count > topic->n_partitions
+                 ? t->count - topic->n_partitions
+                 : 0;
+    }
+    return n;
 }
 
 static void more_start(struct api_metadata_step *step, struct metadata *m)
@@ -74,5 +89,9 @@ void api_create_partitions(struct request *rq)
     }
     call->step.then = more_start;
     call->step.back = more_back;
-    api_metadata_begin(rq, &call->step);
+    if (call->in.validate_only) {
+        api_metadata_begin(rq, &call->step);
+    } else {
+        throttle_mutation(rq, &call->step, partitions_of(call), 3);
+    }
 }

@@ -1,6 +1,7 @@
 #include <stdio.h>
 
 #include "net/api/api.h"
+#include "net/throttle.h"
 #include "schema/create_topics.h"
 
 struct create_call {
@@ -112,6 +113,25 @@ static void create_back(struct api_metadata_step *step)
     request_respond(rq, &create_topics_response_message, &out);
 }
 
+/* Partitions that are asked for; of topics that exist, none. */
+static int64_t partitions_of(const struct create_call *call)
+{
+    const struct broker_shard *s = call->rq->shard;
+    int64_t n = 0;
+    for (int i = 0; i < call->in.n_topics; i++) {
+        const struct metadata_new_topic *t = &call->topics[i];
+        if (image_topic(s->image, t->name, strlen(t->name)) != NULL) {
+            continue;
+        }
+        n += t->n_assignments > 0 ? t->n_assignments
+             : t->n_partitions > 0
+                 ? t->n_partitions
+                 : broker_config_int(broker_static_config(s->broker),
+                                     "num.partitions");
+    }
+    return n;
+}
+
 static void create_start(struct api_metadata_step *step, struct metadata *m)
 {
     struct create_call *call = step->rq->handler_data;
@@ -135,5 +155,9 @@ void api_create_topics(struct request *rq)
     }
     call->step.then = create_start;
     call->step.back = create_back;
-    api_metadata_begin(rq, &call->step);
+    if (call->in.validate_only) {
+        api_metadata_begin(rq, &call->step);
+    } else {
+        throttle_mutation(rq, &call->step, partitions_of(call), 6);
+    }
 }

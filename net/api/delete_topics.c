@@ -1,4 +1,5 @@
 #include "net/api/api.h"
+#include "net/throttle.h"
 #include "schema/delete_topics.h"
 
 struct delete_call {
@@ -39,6 +40,20 @@ static void delete_back(struct api_metadata_step *step)
         }
     }
     request_respond(rq, &delete_topics_response_message, &out);
+}
+
+static int64_t partitions_of(const struct delete_call *call)
+{
+    const struct image *image = call->rq->shard->image;
+    int64_t n = 0;
+    for (int i = 0; i < call->n; i++) {
+        const struct metadata_topic_ref *ref = &call->refs[i];
+        const struct image_topic *topic =
+            ref->name != NULL ? image_topic(image, ref->name, strlen(ref->name))
+                              : image_topic_by_id(image, &ref->id);
+        n += topic == NULL ? 0 : topic->n_partitions;
+    }
+    return n;
 }
 
 static void delete_start(struct api_metadata_step *step, struct metadata *m)
@@ -86,5 +101,5 @@ void api_delete_topics(struct request *rq)
         delete_back(&call->step);
         return;
     }
-    api_metadata_begin(rq, &call->step);
+    throttle_mutation(rq, &call->step, partitions_of(call), 5);
 }

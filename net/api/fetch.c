@@ -11,6 +11,7 @@
 #include "base/mem.h"
 #include "net/api/api.h"
 #include "net/fetch_session.h"
+#include "net/throttle.h"
 #include "schema/fetch.h"
 
 struct fetch_call;
@@ -244,6 +245,48 @@ static bool call_session(struct fetch_call *call)
     return true;
 }
 
+/* Shards read side by side: what is too much together goes back. What is left,
+ * in bytes. */
+static int64_t give_back(struct fetch_call *call)
+{
+    int64_t sum = 0;
+    for (int i = 0; i < call->n_parts; i++) {
+        struct fetch_part *part = &call->parts[i];
+        if (part->pinned && sum > 0 &&
+            part->fetch.bytes > call->in.max_bytes - sum) {
+            part_release(part);
+            part->fetch.bytes = 0;
+            part->fetch.n_iov = 0;
+        }
+        sum += part->fetch.bytes;
+    }
+    return sum;
+}
+
+/* The client has to wait: it gets nothing but the time (KIP-219), and asks for
+ * the same again. */
+static void answer_nothing(struct fetch_call *call)
+{
+    struct fetch_response *out = &call->out;
+    struct fetch_session *session = call->context.session;
+    call_release(call->rq);
+    out->throttle_time_ms = (int32_t)call->rq->throttle_ms;
+    if (call->context.kind == FETCH_INCREMENTAL) {
+        out->session_id = session->id;
+        if (session->epoch != call->context.epoch) {
+            out->error_code = KAFKA_INVALID_FETCH_SESSION_EPOCH;
+        }
+    }
+    request_respond(call->rq, &fetch_response_message, out);
+}
+
+static void call_answer(struct fetch_call *call);
+
+static void call_counted(struct request *rq)
+{
+    call_answer(rq->handler_data);
+}
+
 static void call_answer(struct fetch_call *call)
 {
     struct request *rq = call->rq;
@@ -255,19 +298,15 @@ static void call_answer(struct fetch_call *call)
         call->answer_later = true; /* its callback may not find us gone */
         return;
     }
-    int64_t left = call->in.max_bytes;
-    bool any = false;
+    if (throttle_fetch(rq, give_back(call), call_counted)) {
+        return;
+    }
+    if (rq->throttle_ms > 0) {
+        answer_nothing(call);
+        return;
+    }
     for (int i = 0; i < call->n_parts; i++) {
-        struct fetch_part *part = &call->parts[i];
-        /* shards read side by side: what is too much together goes back */
-        if (part->pinned && any && part->fetch.bytes > left) {
-            part_release(part);
-            part->fetch.bytes = 0;
-            part->fetch.n_iov = 0;
-        }
-        left -= part->fetch.bytes;
-        any = any || part->fetch.bytes > 0;
-        part_answer(call, part);
+        part_answer(call, &call->parts[i]);
     }
     if (call_session(call)) {
         call_list(call);
@@ -790,6 +829,7 @@ void api_fetch(struct request *rq)
     if (in->max_bytes < 0 || in->max_bytes > most) {
         in->max_bytes = (int32_t)most;
     }
+    in->max_bytes = throttle_fetch_max(rq, in->max_bytes);
     if (in->min_bytes > in->max_bytes) {
         in->min_bytes = in->max_bytes;
     }
@@ -802,8 +842,11 @@ void api_fetch(struct request *rq)
     uint64_t wait = in->max_wait_ms < 0 ? 0 : (uint64_t)in->max_wait_ms;
     call->deadline_ms = env_now_ms(rq->shard->env) + wait;
     if (wait > 0 && in->min_bytes > 0 && call->n_lanes > 0) {
+        /* one more, as now was a part of a millisecond ago: the whole time,
+         * as Kafka waits; clients set time-outs of their own by it */
+        call->deadline_ms++;
         env_timer_init(rq->shard->env, &call->timer, call_deadline, call);
-        env_timer_start(&call->timer, wait);
+        env_timer_start(&call->timer, wait + 1);
         call->timer_on = true;
     }
     round_begin(call);

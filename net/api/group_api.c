@@ -38,6 +38,20 @@ void group_api_begin(struct request *rq, struct group_step *step,
     shard_task_begin(&step->task, rq->shard, owner);
 }
 
+void group_api_run(struct request *rq, struct group_step *step,
+                   struct wire_str group, int32_t *index,
+                   enum kafka_error *error)
+{
+    struct broker_shard *owner = NULL;
+    step->rq = rq;
+    *error = group_api_locate(rq, group, index, &owner);
+    if (*error != KAFKA_NONE) {
+        step->back(step);
+        return;
+    }
+    group_api_begin(rq, step, owner);
+}
+
 void *group_api_alloc(struct group_step *step, size_t count, size_t size)
 {
     return arena_array(&step->arena, count, size);

@@ -23,6 +23,12 @@ struct group_step {
 };
 void group_api_begin(struct request *rq, struct group_step *step,
                      struct broker_shard *owner);
+/* A request about one group: finds its coordinator (`index`, as
+ * group_api_locate tells it) and carries the request there; `error` and at once
+ * `back` if there is none. */
+void group_api_run(struct request *rq, struct group_step *step,
+                   struct wire_str group, int32_t *index,
+                   enum kafka_error *error);
 
 /* For the coordinator's shard: zeroed memory that lives as long as the request,
  * and copies of what the coordinator shows during its callback. */

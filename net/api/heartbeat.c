@@ -33,14 +33,8 @@ void api_heartbeat(struct request *rq)
     if (!request_decode(rq, &heartbeat_request_message, &call->in)) {
         return;
     }
-    struct broker_shard *owner = NULL;
-    call->step.rq = rq;
-    call->error = group_api_locate(rq, call->in.group_id, &call->index, &owner);
-    if (call->error != KAFKA_NONE) {
-        respond(&call->step);
-        return;
-    }
     call->step.start = beat;
     call->step.back = respond;
-    group_api_begin(rq, &call->step, owner);
+    group_api_run(rq, &call->step, call->in.group_id, &call->index,
+                  &call->error);
 }

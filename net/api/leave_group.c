@@ -74,15 +74,8 @@ void api_leave_group(struct request *rq)
         .cb = left,
         .arg = call,
     };
-    struct broker_shard *owner = NULL;
-    call->step.rq = rq;
-    call->leave.error =
-        group_api_locate(rq, in->group_id, &call->leave.index, &owner);
-    if (call->leave.error != KAFKA_NONE) {
-        respond(&call->step);
-        return;
-    }
     call->step.start = leave_start;
     call->step.back = respond;
-    group_api_begin(rq, &call->step, owner);
+    group_api_run(rq, &call->step, in->group_id, &call->leave.index,
+                  &call->leave.error);
 }

@@ -61,28 +61,22 @@ static void fill_offsets(struct commit_call *call, struct request *rq)
     call->commit.n_offsets = (int)n;
     for (int t = 0; t < in->n_topics; t++) {
         const struct offset_commit_request_topic *ti = &in->topics[t];
-        const struct image_topic *topic = NULL;
-        enum kafka_error e =
-            api_find_topic(rq->shard, ti->name, &ti->topic_id, &topic);
         for (int p = 0; p < ti->n_partitions; p++, o++) {
             const struct offset_commit_request_partition *pi =
                 &ti->partitions[p];
-            o->topic = e == KAFKA_NONE ? api_text(wire_str_of(topic->name))
-                                       : api_text(ti->name);
-            o->topic_id = e == KAFKA_NONE ? topic->id : ti->topic_id;
+            const struct image_topic *topic = NULL;
+            o->error = api_find_partition(rq->shard, ti->name, &ti->topic_id,
+                                          pi->partition_index, &topic);
+            o->topic = api_text(ti->name);
+            o->topic_id = ti->topic_id;
+            if (topic != NULL) { /* the image may change meanwhile */
+                o->topic = api_text(api_copy(rq, topic->name));
+                o->topic_id = topic->id;
+            }
             o->partition = pi->partition_index;
             o->offset.v = pi->committed_offset;
             o->leader_epoch = pi->committed_leader_epoch;
             o->metadata = api_text(pi->committed_metadata);
-            o->error = e;
-            if (e == KAFKA_NONE &&
-                (pi->partition_index < 0 ||
-                 pi->partition_index >= topic->n_partitions)) {
-                o->error = KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
-            }
-            if (e == KAFKA_NONE) { /* the image may change meanwhile */
-                o->topic.p = arena_strdup(&rq->arena, topic->name);
-            }
         }
     }
 }
@@ -104,15 +98,8 @@ void api_offset_commit(struct request *rq)
         .arg = call,
     };
     fill_offsets(call, rq);
-    struct broker_shard *owner = NULL;
-    call->step.rq = rq;
-    call->commit.error =
-        group_api_locate(rq, in->group_id, &call->commit.index, &owner);
-    if (call->commit.error != KAFKA_NONE) {
-        respond(&call->step);
-        return;
-    }
     call->step.start = commit_start;
     call->step.back = respond;
-    group_api_begin(rq, &call->step, owner);
+    group_api_run(rq, &call->step, in->group_id, &call->commit.index,
+                  &call->commit.error);
 }

@@ -60,17 +60,12 @@ static void fill_offsets(struct delete_call *call, struct request *rq)
     call->delete.offsets = o;
     call->delete.n_offsets = (int)n;
     for (int t = 0; t < in->n_topics; t++) {
-        const struct image_topic *topic = NULL;
-        enum kafka_error e =
-            api_find_topic(rq->shard, in->topics[t].name, NULL, &topic);
         for (int p = 0; p < in->topics[t].n_partitions; p++, o++) {
             o->topic = api_text(in->topics[t].name);
             o->partition = in->topics[t].partitions[p].partition_index;
-            o->error = e;
-            if (e == KAFKA_NONE &&
-                (o->partition < 0 || o->partition >= topic->n_partitions)) {
-                o->error = KAFKA_UNKNOWN_TOPIC_OR_PARTITION;
-            }
+            const struct image_topic *topic = NULL;
+            o->error = api_find_partition(rq->shard, in->topics[t].name, NULL,
+                                          o->partition, &topic);
         }
     }
 }
@@ -81,18 +76,11 @@ void api_offset_delete(struct request *rq)
     if (!request_decode(rq, &offset_delete_request_message, &call->in)) {
         return;
     }
-    struct broker_shard *owner = NULL;
     call->delete = (struct coordinator_offset_delete){
         .group_id = api_text(call->in.group_id), .cb = deleted, .arg = call};
-    call->step.rq = rq;
     fill_offsets(call, rq);
-    call->delete.error =
-        group_api_locate(rq, call->in.group_id, &call->delete.index, &owner);
-    if (call->delete.error != KAFKA_NONE) {
-        respond(&call->step);
-        return;
-    }
     call->step.start = delete_start;
     call->step.back = respond;
-    group_api_begin(rq, &call->step, owner);
+    group_api_run(rq, &call->step, call->in.group_id, &call->delete.index,
+                  &call->delete.error);
 }

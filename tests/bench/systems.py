@@ -3,9 +3,9 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 
 import harness
+import kafka_peer
 
 NATS_VERSION = "2.15.2"
 NATS_ROUTES = 3
@@ -57,55 +57,25 @@ class Processes:
         shutil.rmtree(self.dir, ignore_errors=True)
 
 
-class Kafka(Processes):
+class Kafka(kafka_peer.KafkaPeer):
     """Three KRaft brokers in combined mode, as Kafka's own files set them:
     no sync before the acknowledgement."""
-    name, wire, more = "kafka", "kafka", ""
+    name, wire = "kafka", "kafka"
+    machine = ("-Xmx1g", "-Xms1g", "-XX:+UseG1GC")
+    more = ()
 
     def __init__(self, options):
-        super().__init__(self.name)
-        self.jars = os.path.join(harness.ROOT, options.build, "kafka", "jars")
-        self.port = harness.free_ports(27092, 16)
-        self.bootstrap = ",".join("127.0.0.1:%d" % (self.port + i)
-                                  for i in range(3))
-
-    def java(self, *args):
-        return ["java", "-Xmx1g", "-Xms1g", "-XX:+UseG1GC",
-                "-Dlog4j2.level=WARN", "-cp", self.jars + "/*"] + list(args)
+        super().__init__(options.build, 3, 27092, self.more,
+                         "flotilla-bench-%s-" % self.name)
 
     def start(self):
-        voters = ",".join("%d@127.0.0.1:%d" % (i + 1, self.port + 10 + i)
-                          for i in range(3))
-        paths = []
-        for i in range(3):
-            path = os.path.join(self.dir, "%d.properties" % i)
-            with open(path, "w") as f:
-                f.write("""process.roles=broker,controller
-node.id=%d
-controller.quorum.voters=%s
-listeners=PLAINTEXT://127.0.0.1:%d,CONTROLLER://127.0.0.1:%d
-inter.broker.listener.name=PLAINTEXT
-controller.listener.names=CONTROLLER
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
-log.dirs=%s/data-%d
-offsets.topic.replication.factor=3
-default.replication.factor=3
-%s""" % (i + 1, voters, self.port + i, self.port + 10 + i, self.dir, i,
-                    self.more))
-            subprocess.run(self.java("kafka.tools.StorageTool", "format", "-t",
-                                     "MkU3OEVBNTcwNTJENDM2Qg", "-c", path),
-                           check=True, timeout=60, stdout=subprocess.DEVNULL,
-                           stderr=subprocess.DEVNULL)
-            paths.append(path)
-        self.formatted = time.monotonic()  # that is not counted as starting
-        for path in paths:
-            self.spawn(self.java("kafka.Kafka", path))
+        self.begin()
 
 
 class KafkaSync(Kafka):
     """The same with a sync of every append."""
     name = "kafka-sync"
-    more = "log.flush.interval.messages=1\n"
+    more = ("log.flush.interval.messages=1",)
 
 
 class Nats(Processes):

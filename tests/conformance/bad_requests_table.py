@@ -765,6 +765,14 @@ def quota(entity, *ops, **more):
         **more)
 
 
+DESCRIBE_USER_SCRAM_CREDENTIALS = [
+    ("all", {"users": None}),
+    ("nobody", {"users": []}),
+    ("one", {"users": [{"name": "nobody"}]}),
+    ("no name", {"users": [{"name": ""}]}),
+    ("one twice", {"users": [{"name": "a"}, {"name": "b"}, {"name": "a"}]}),
+]
+
 ALTER_CLIENT_QUOTAS = [
     ("nothing", {"entries": []}),
     ("nobody", quota([])),
@@ -957,6 +965,7 @@ TABLE = {
     "offset_delete": OFFSET_DELETE,
     "describe_client_quotas": DESCRIBE_CLIENT_QUOTAS,
     "alter_client_quotas": ALTER_CLIENT_QUOTAS,
+    "describe_user_scram_credentials": DESCRIBE_USER_SCRAM_CREDENTIALS,
     "describe_quorum": DESCRIBE_QUORUM,
     "describe_cluster": DESCRIBE_CLUSTER,
     "describe_producers": DESCRIBE_PRODUCERS,

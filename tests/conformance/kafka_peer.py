@@ -1,5 +1,6 @@
-"""Apache Kafka 4.3.1 itself, to compare with: brokers in combined mode at
-Kafka's defaults, from the jars that kafka_jars.sh fetches."""
+"""Apache Kafka 4.3.1 itself, to compare with (tests/bench measures it as well):
+brokers in combined mode at Kafka's defaults, from the jars that kafka_jars.sh
+fetches."""
 import os
 import shutil
 import socket
@@ -14,15 +15,18 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 
 class KafkaPeer:
     """Broker N listens on port + N - 1; node ids from 1 on, as ours."""
+    # of the virtual machine: small, and quick to start
+    machine = ("-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1")
 
-    def __init__(self, build, n=1, port=39192, heap="512m", defines=()):
+    def __init__(self, build, n=1, port=39192, defines=(),
+                 prefix="kafka-peer-"):
         self.folder = os.path.join(ROOT, build, "kafka")
         self.n = n
-        self.heap = heap
         self.defines = list(defines)
         self.port = free_ports(port, 2 * n)
-        self.dir = tempfile.mkdtemp(prefix="kafka-peer-")
+        self.dir = tempfile.mkdtemp(prefix=prefix)
         self.processes = []
+        self.formatted = None  # when the directories were; not starting yet
 
     @property
     def bootstrap(self):
@@ -30,23 +34,35 @@ class KafkaPeer:
                         for i in range(self.n))
 
     def java(self, *args):
-        return ["java", "-Xmx" + self.heap, "-XX:+UseSerialGC",
-                "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN", "-cp",
-                os.path.join(self.folder, "jars", "*")] + list(args)
+        return ["java"] + list(self.machine) + [
+            "-Dlog4j2.level=WARN", "-cp",
+            os.path.join(self.folder, "jars", "*")] + list(args)
 
     def start(self, timeout=90):
         run([os.path.join(HERE, "kafka_jars.sh"), self.folder], timeout=600)
+        self.begin()
+        self.wait(timeout)
+
+    def begin(self):
+        """Without waiting for them."""
         for i in range(self.n):
-            path = os.path.join(self.dir, "%d.properties" % (i + 1))
-            with open(path, "w") as f:
+            with open(self.path(i), "w") as f:
                 f.write(self.properties(i))
             run(self.java("kafka.tools.StorageTool", "format", "-t",
-                          "MkU3OEVBNTcwNTJENDM2Qg", "-c", path))
-            with open(path + ".log", "wb") as log:
+                          "MkU3OEVBNTcwNTJENDM2Qg", "-c", self.path(i)))
+        self.formatted = time.monotonic()
+        for i in range(self.n):
+            with open(self.path(i) + ".log", "wb") as log:
                 self.processes.append(subprocess.Popen(
-                    self.java("kafka.Kafka", path), stdout=log, stderr=log,
-                    stdin=subprocess.DEVNULL, preexec_fn=die_with_parent))
-        self.wait(timeout)
+                    self.java("kafka.Kafka", self.path(i)), stdout=log,
+                    stderr=log, stdin=subprocess.DEVNULL,
+                    preexec_fn=die_with_parent))
+
+    def path(self, i):
+        return os.path.join(self.dir, "%d.properties" % (i + 1))
+
+    def pids(self):
+        return [p.pid for p in self.processes]
 
     def properties(self, i):
         voters = ",".join("%d@127.0.0.1:%d" % (k + 1, self.port + self.n + k)
@@ -84,8 +100,7 @@ transaction.state.log.replication.factor=%d
                     time.sleep(0.3)
 
     def log(self, i):
-        path = os.path.join(self.dir, "%d.properties.log" % (i + 1))
-        with open(path, "rb") as f:
+        with open(self.path(i) + ".log", "rb") as f:
             return tail(f.read(), 2000)
 
     def stop(self):

@@ -6,8 +6,8 @@ A list is a text file, expected/NAME.txt: one case a line,
 
 CASE may hold `*`. VERDICT is `fails` (it runs and fails; should it pass, the
 run fails, so that the list stays true), `skips` (it does not apply: it is not
-run, or skips itself) or `may-fail` (it depends on the moment; only where
-brokers are killed under a suite). `fails:TEXT` wants TEXT, `_` for a blank, in
+run, or skips itself) or `may-fail` (it depends on the moment: where brokers are
+killed under a suite, or a race inside a client decides). `fails:TEXT` wants TEXT, `_` for a blank, in
 what the suite says of the failure. `#` begins a comment."""
 import fnmatch
 import os

@@ -18,6 +18,7 @@ from suite_kcat import Kcat
 from suite_librdkafka import Librdkafka
 from suite_node_rdkafka import NodeRdkafka
 from suite_programs import CLIENTS, Program
+from suite_quotas import Quotas
 from suite_rounds import Rounds
 from suite_wire import Wire
 
@@ -25,10 +26,10 @@ from suite_wire import Wire
 ON_ONE = ("verbs", "kcat", "confluent", "java", "wire", "rounds", "starts",
           "dev")
 # bring brokers of their own, set up as each needs them
-FOREIGN = ("bad-requests", "elections", "librdkafka", "node-rdkafka",
+FOREIGN = ("bad-requests", "elections", "quotas", "librdkafka", "node-rdkafka",
            "kafka-python") + tuple(CLIENTS) + ("connect", "streams")
 # the foreign ones that the short set has, some of them in part
-FOREIGN_SHORT = ("bad-requests", "elections", "librdkafka", "kafka-python",
+FOREIGN_SHORT = ("bad-requests", "elections", "quotas", "librdkafka", "kafka-python",
                  "sarama")
 
 
@@ -110,6 +111,8 @@ def foreign(args, report):
         bad_requests.ours(report, args.build)
     if "elections" in args.only:
         Elections(report, args.build, args.port + 60).all()
+    if "quotas" in args.only:
+        Quotas(report, args.build, args.port + 80).all()
     if "librdkafka" in args.only:
         Librdkafka(report, args.build, args.port + 100, args.full, args.chaos,
                    args.tests.split(",") if args.tests else None).all()

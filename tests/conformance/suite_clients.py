@@ -76,6 +76,7 @@ class Java:
         check("TopicCommand", self.topics)
         check("ProducerPerformance", self.producer_performance)
         check("ConsumerPerformance", self.consumer_performance)
+        check("EndToEndLatency", self.end_to_end_latency)
         check("VerifiableProducer", self.verifiable_producer)
         check("VerifiableConsumer", self.verifiable_consumer)
         check("ConsoleProducer, ConsoleConsumer", self.console)
@@ -113,6 +114,17 @@ class Java:
                 if re.match(r"\d{4}-", line)]
         expect(rows and int(rows[-1][4]) >= self.records, tail(out))
         return "%s MB/s" % rows[-1][3]
+
+    def end_to_end_latency(self):
+        out = self.tool("EndToEndLatency", "--bootstrap-server", self.b,
+                        "--topic", self.topic + "-e", "--num-records", "2000",
+                        "--producer-acks", "all", "--record-size", "200",
+                        timeout=300).decode()
+        average = re.search(r"Avg latency: ([\d.]+) ms", out)
+        percentiles = re.search(r"Percentiles: 50th = (\d+), 99th = (\d+), "
+                                r"99.9th = (\d+)", out)
+        expect(average and percentiles, out)
+        return "average %s ms, %s" % (average.group(1), percentiles.group(0))
 
     def verifiable_producer(self):
         topic = self.topic + "-v"

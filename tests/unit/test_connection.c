@@ -677,6 +677,53 @@ START_TEST(test_ends__not_idle_while_a_request_waits)
 }
 END_TEST
 
+/* A client that has to wait gets its answer at once; nothing behind it is begun
+ * for so long, neither what was read nor what comes; nor is it taken for idle. */
+START_TEST(test_mute__answered_at_once_then_not_read)
+{
+    restart_with(100, 16 << 20);
+    send_heartbeat(&one, 1);
+    wait_kept(1);
+    kept[0]->throttle_ms = 1000;
+    uint64_t from = env_now_ms(env);
+    answer(0);
+    send_heartbeat(&one, 2);
+    run_until(has_bytes, &one);
+    ck_assert_uint_lt(env_now_ms(env) - from, 900);
+    expect_answer(&one, 1);
+    send_heartbeat(&one, 3);
+    run_ms(150);
+    ck_assert_uint_eq(n_begun, 1);
+    ck_assert(!one.closed);
+    wait_kept(3);
+    ck_assert_uint_ge(env_now_ms(env) - from, 999);
+    answer(1);
+    answer(2);
+}
+END_TEST
+
+/* A frame of which half is there is read on, as its memory may be wanted; it is
+ * not begun. */
+START_TEST(test_mute__middle_of_a_frame)
+{
+    size_t size;
+    uint8_t *flat = produce_frame(2, 300000, &size);
+    send_heartbeat(&one, 1);
+    wait_kept(1);
+    client_send(&one, flat, size / 2);
+    run_ms(20);
+    kept[0]->throttle_ms = 1000;
+    answer(0);
+    client_send(&one, flat + size / 2, size - size / 2);
+    run_ms(100);
+    ck_assert_uint_ge(connections_memory(all), size);
+    ck_assert_uint_eq(n_begun, 1);
+    wait_kept(2);
+    answer(1);
+    mem_free(flat);
+}
+END_TEST
+
 START_TEST(test_memory__half_frames_hold_little)
 {
     /* announces 1 MiB, sends 10 bytes of it */
@@ -772,6 +819,8 @@ int main(void)
     tcase_add_test(tc, test_ends__peer_gone_while_a_request_is_under_way);
     tcase_add_test(tc, test_ends__idle);
     tcase_add_test(tc, test_ends__not_idle_while_a_request_waits);
+    tcase_add_test(tc, test_mute__answered_at_once_then_not_read);
+    tcase_add_test(tc, test_mute__middle_of_a_frame);
     tcase_add_test(tc, test_memory__half_frames_hold_little);
     tcase_add_test(tc, test_memory__used_up_stops_reading_until_some_returns);
     tcase_add_test(tc, test_bounds__connections);
