@@ -213,7 +213,7 @@ static void print_help(const struct command *commands)
     for (const struct command *c = commands; c->name != NULL; c++) {
         char left[64];
         snprintf(left, sizeof left, "%s %s", c->name, c->arguments);
-        printf("  %-24s %s\n", left, c->summary);
+        printf("  %-29s %s\n", left, c->summary);
     }
     printf(
         "\n`flotilla COMMAND --help` says more; `flotilla --version` which one "
@@ -328,8 +328,9 @@ static bool print_verbs(const struct command *commands, const char *noun,
     size_t n = strlen(noun);
     for (const struct command *c = commands; c->name != NULL; c++) {
         if (strncmp(c->name, noun, n) == 0 && c->name[n] == ' ') {
-            fprintf(to, "%sflotilla %s %s\n",
-                    any ? "       " : "Usage: ", c->name, c->arguments);
+            fprintf(to, "%sflotilla %s%s%s\n",
+                    any ? "       " : "Usage: ", c->name,
+                    c->arguments[0] != '\0' ? " " : "", c->arguments);
             any = true;
         }
     }
@@ -357,12 +358,16 @@ int cli_main(const struct command *commands, int argc, char **argv)
     }
     bool help = argc > 2 &&
                 (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0);
+    if (argc > 2 && !help) {
+        fprintf(stderr, "flotilla: there is no command \"%s %s\".\n", first,
+                argv[2]);
+    }
     if (print_verbs(commands, first, help ? stdout : stderr)) {
         return help ? EXIT_DONE : EXIT_USAGE;
     }
-    fprintf(stderr,
-            "flotilla: there is no command \"%s\"; `flotilla --help` lists "
-            "them.\n",
-            first);
+    if (argc <= 2 || help) {
+        fprintf(stderr, "flotilla: there is no command \"%s\".\n", first);
+    }
+    fputs("`flotilla --help` lists them.\n", stderr);
     return EXIT_USAGE;
 }

@@ -468,9 +468,16 @@ static bool choose_directory(struct dev *dev, bool ephemeral)
     return fits;
 }
 
+static void warn_define(void *arg, const char *sentence)
+{
+    (void)arg;
+    fprintf(stderr, "flotilla dev: %s\n", sentence);
+}
+
 /* A wrong -D is told here, once, rather than by every broker's log. */
 static bool check_defines(const struct cli *cli)
 {
+    const struct config_problem_fn warn = {warn_define, NULL};
     struct broker_config *c = broker_config_new();
     bool ok = true;
     const char *text;
@@ -478,7 +485,7 @@ static bool check_defines(const struct cli *cli)
          i++) {
         char key[CONFIG_NAME_MAX], why[1024];
         const char *value = cli_key_value(cli, "define", text, key, sizeof key);
-        if (broker_config_set(c, key, value, "-D", NULL, why, sizeof why) !=
+        if (broker_config_set(c, key, value, "-D", &warn, why, sizeof why) !=
             ERR_OK) {
             cli_fail(cli, EXIT_FAILED, "%s", why);
             ok = false;

@@ -236,6 +236,7 @@ class Verbs:
         self.call("topic", "create", "bad/name", status=1)
         self.call("topic", "create", "rf-" + self.tag, "-r", "9", status=1)
         run([self.flotilla, "nonsense"], status=2)
+        run([self.flotilla, "topic", "crate"], status=2)
         run([self.flotilla, "--version"])
 
 
