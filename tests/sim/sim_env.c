@@ -187,7 +187,13 @@ struct sim_event *sim_event_add(struct sim *sim, uint64_t time_ns,
                                 void (*fire)(struct sim_event *event),
                                 struct sim_node *node)
 {
-    struct sim_event *event = sim_zalloc(sizeof *event);
+    struct sim_event *event = sim->free_events;
+    if (event == NULL) {
+        event = sim_alloc(sizeof *event);
+    } else {
+        sim->free_events = event->arg;
+    }
+    *event = (struct sim_event){0};
     event->time_ns = time_ns > sim->now_ns ? time_ns : sim->now_ns;
     event->number = ++sim->next_number;
     event->kind = kind;
@@ -773,7 +779,8 @@ static void event_free(struct sim_event *event, bool fired)
     if (!fired && event->drop != NULL) {
         event->drop(event);
     }
-    mem_free(event);
+    event->arg = event->sim->free_events;
+    event->sim->free_events = event;
 }
 
 void sim_free(struct sim *sim)
@@ -785,6 +792,11 @@ void sim_free(struct sim *sim)
     }
     while (sim->n_heap > 0) {
         event_free(heap_pop(sim), false);
+    }
+    while (sim->free_events != NULL) {
+        struct sim_event *event = sim->free_events;
+        sim->free_events = event->arg;
+        mem_free(event);
     }
     sim_net_free(sim);
     for (unsigned i = 0; i < sim->n_nodes; i++) {

@@ -23,28 +23,50 @@ static bool all_zero(const uint8_t *data, size_t size)
     return size == 0 || (data[0] == 0 && memcmp(data, data + 1, size - 1) == 0);
 }
 
+static void page_unref(struct sim_page *page)
+{
+    if (page != NULL && --page->refs == 0) {
+        mem_free(page);
+    }
+}
+
+/* A page that no other image has, with the same bytes. */
+static struct sim_page *page_own(struct sim_page **slot)
+{
+    struct sim_page *page = *slot;
+    if (page != NULL && page->refs == 1) {
+        return page;
+    }
+    if (page == NULL) {
+        *slot = sim_zalloc(sizeof **slot);
+    } else {
+        *slot = memcpy(sim_alloc(sizeof **slot), page, sizeof *page);
+        page->refs--;
+    }
+    (*slot)->refs = 1;
+    return *slot;
+}
+
 /* The part of a write that lies in one page. */
 static void page_write(struct sim_image *image, uint64_t offset,
                        const uint8_t *data, size_t size)
 {
-    uint8_t **page = &image->pages[offset / SIM_PAGE];
+    struct sim_page **page = &image->pages[offset / SIM_PAGE];
     size_t within = (size_t)(offset % SIM_PAGE);
     bool zero = data == NULL || all_zero(data, size);
     if (zero && *page == NULL) {
         return;
     }
     if (zero && size == SIM_PAGE) {
-        mem_free(*page);
+        page_unref(*page);
         *page = NULL;
         return;
     }
-    if (*page == NULL) {
-        *page = sim_zalloc(SIM_PAGE);
-    }
+    uint8_t *to = page_own(page)->bytes + within;
     if (zero) {
-        memset(*page + within, 0, size);
+        memset(to, 0, size);
     } else {
-        memcpy(*page + within, data, size);
+        memcpy(to, data, size);
     }
 }
 
@@ -82,12 +104,12 @@ size_t sim_image_read(const struct sim_image *image, uint64_t offset,
         uint64_t at = offset + done;
         size_t step = SIM_PAGE - (size_t)(at % SIM_PAGE);
         step = step < size - done ? step : size - done;
-        const uint8_t *page =
+        const struct sim_page *page =
             at / SIM_PAGE < image->n_pages ? image->pages[at / SIM_PAGE] : NULL;
         if (page == NULL) {
             memset(data + done, 0, step);
         } else {
-            memcpy(data + done, page + at % SIM_PAGE, step);
+            memcpy(data + done, page->bytes + at % SIM_PAGE, step);
         }
         done += step;
     }
@@ -110,9 +132,9 @@ void sim_image_copy(struct sim_image *to, const struct sim_image *from)
     pages_reserve(to, from->n_pages);
     to->size = from->size;
     for (size_t i = 0; i < from->n_pages; i++) {
-        if (from->pages[i] != NULL) {
-            to->pages[i] =
-                memcpy(sim_alloc(SIM_PAGE), from->pages[i], SIM_PAGE);
+        to->pages[i] = from->pages[i];
+        if (to->pages[i] != NULL) {
+            to->pages[i]->refs++;
         }
     }
 }
@@ -120,7 +142,7 @@ void sim_image_copy(struct sim_image *to, const struct sim_image *from)
 void sim_image_free(struct sim_image *image)
 {
     for (size_t i = 0; i < image->n_pages; i++) {
-        mem_free(image->pages[i]);
+        page_unref(image->pages[i]);
     }
     mem_free(image->pages);
     memset(image, 0, sizeof *image);

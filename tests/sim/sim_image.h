@@ -1,4 +1,5 @@
-/* The bytes of a file, sparse: pages of zeros take no memory. */
+/* The bytes of a file, sparse: pages of zeros take no memory, and copies share
+ * pages until one of them writes. */
 #ifndef SIM_SIM_IMAGE_H
 #define SIM_SIM_IMAGE_H
 
@@ -7,9 +8,14 @@
 
 #define SIM_PAGE 4096
 
+struct sim_page {
+    unsigned refs; /* images that have it */
+    uint8_t bytes[SIM_PAGE];
+};
+
 struct sim_image {
     uint64_t size;
-    uint8_t **pages; /* NULL: zeros */
+    struct sim_page **pages; /* NULL: zeros */
     size_t n_pages;
 };
 

@@ -99,6 +99,7 @@ struct sim {
     struct prng net_prng;
     struct prng disk_prng;
     struct prng test_prng;
+    struct sim_event *free_events; /* to be used again */
     struct sim_event **heap;
     size_t n_heap, heap_capacity;
     struct sim_node *nodes[SIM_NODES_MAX];

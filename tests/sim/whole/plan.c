@@ -44,6 +44,7 @@ static void draw_properties(struct plan *p, struct prng *rng)
     add(p, "offsets.topic.num.partitions", ONE_OF(rng, 1, 2, 5));
     add(p, "group.initial.rebalance.delay.ms", ONE_OF(rng, 0, 300, 3000));
     add(p, "group.min.session.timeout.ms", 1000);
+    add(p, "log.scrub.max.bytes.per.second", ONE_OF(rng, 5000, 20000, 1 << 20));
     add(p, "open.files.max", ONE_OF(rng, 16, 64, 1024));
     add(p, "auto.create.topics.enable", 0);
     char *zero = strstr(p->properties, "enable=0");

@@ -27,6 +27,7 @@ struct out_part {
     int32_t next_sequence;
     struct outgoing *first, **last;
     int n_queued, n_in_flight;
+    int in_flight_to; /* the broker that has those */
     uint64_t not_before_ns;
     bool drains; /* something failed: wait for the rest */
 };
@@ -186,6 +187,12 @@ static struct outgoing *next_of(struct producer *p, int part)
         out->not_before_ns > sim_now_ns(p->client.world->sim)) {
         return NULL;
     }
+    /* As librdkafka waits for outstanding requests before it produces to a new
+     * leader: that one may not know the producer, and let it begin anywhere. */
+    if (out->n_in_flight > 0 &&
+        out->in_flight_to != p->client.parts[part].leader) {
+        return NULL;
+    }
     /* Counted from the oldest that is not acknowledged, though others behind it
      * may be: brokers know the last five batches only. */
     int at = 0;
@@ -223,6 +230,7 @@ static void send(struct producer *p, int leader, struct out_request *rq)
             .n_partition_data = 1};
         o->in_flight = true;
         p->parts[rq->parts[i]].n_in_flight++;
+        p->parts[rq->parts[i]].in_flight_to = leader;
         oracle_sent(p->client.world, record_make(p->at, rq->parts[i], o->r),
                     o->n);
     }
