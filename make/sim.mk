@@ -1,5 +1,6 @@
 # The simulator: one seed with its event hash, or N seeds from SEED on. MODE is
-# whole (whole brokers and clients) or raft (Raft groups alone: faster).
+# whole (whole brokers and clients) or raft (Raft groups alone: faster). CUT is
+# what a shrunk seed is cut down to (tests/sim/main.c).
 SEED ?= 1
 N ?= 100
 MODE ?= raft
@@ -7,13 +8,17 @@ SIM_MODE = $(if $(filter raft,$(MODE)),raft)
 .PHONY: sim sim-seeds
 sim: MODE := whole
 sim: $(B)/sim_main
-	@$(B)/sim_main $(SIM_MODE) $(SEED)
+	@$(B)/sim_main $(SIM_MODE) $(SEED) $(CUT)
 sim-seeds: $(B)/sim_main
 	@$(B)/sim_main $(SIM_MODE) $(SEED) $(N)
 # Seeds of whole brokers in two processes, those that once failed first; totals.
-.PHONY: sim-whole
+# sim-ci runs as many as CI does and fails when they do not do enough.
+.PHONY: sim-whole sim-ci
 sim-whole: $(B)/sim_main
-	@tests/sim/seeds.sh $(B)/sim_main $(SEED) $(N)
+	@tests/sim/seeds.py $(B)/sim_main $(SEED) $(N)
+sim-ci: $(B)/sim_main
+	@tests/sim/seeds.py $(B)/sim_main 1 320 seeds=300 days=3 \
+	  acknowledged=1000000 faults=30000
 # Defects that the simulator alone must find (tests/fault/planted.txt).
 .PHONY: planted
 planted:

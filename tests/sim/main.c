@@ -1,4 +1,5 @@
-/* sim_main SEED [COUNT]: runs seeds of whole brokers (tests/sim/whole).
+/* sim_main SEED [COUNT] [CUT...]: runs seeds of whole brokers (tests/sim/whole),
+ * cut down in what they do: chaos=SECONDS clients=NUMBER without=MASK of faults.
  * sim_main raft SEED [COUNT [WITHOUT]]: of Raft groups alone, which is faster;
  * WITHOUT one of the guards of raft/guard.h when it is named by its number.
  * sim_main lab SEED [COUNT [WITHOUT]]: one group over the laboratory, record by
@@ -133,11 +134,27 @@ static void print_whole(const struct whole_result *r)
         (unsigned long long)r->broker_bytes_max / 1024);
 }
 
+/* What cuts a seed down: chaos=SECONDS clients=NUMBER without=MASK. */
+static void cut_down(struct whole_options *o, int argc, char **argv)
+{
+    for (int i = 1; i < argc; i++) {
+        if (strncmp(argv[i], "chaos=", 6) == 0)
+            o->chaos_s_max = strtoull(argv[i] + 6, NULL, 10);
+        else if (strncmp(argv[i], "clients=", 8) == 0)
+            o->clients_max = (int)strtol(argv[i] + 8, NULL, 10);
+        else if (strncmp(argv[i], "without=", 8) == 0)
+            o->faults_off = (uint32_t)strtoul(argv[i] + 8, NULL, 0);
+    }
+}
+
 static int run_whole(int argc, char **argv)
 {
     uint64_t seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     uint64_t count = argc > 2 ? strtoull(argv[2], NULL, 10) : 1;
     struct whole_result sum = {0}, r = {0};
+
+    if (count == 0) /* no number: an option */
+        count = 1;
 
     for (uint64_t i = 0; i < count; i++) {
         struct whole_options o = {
@@ -146,6 +163,7 @@ static int run_whole(int argc, char **argv)
             .print_plan = count == 1,
         };
 
+        cut_down(&o, argc, argv);
         r = whole_run(&o);
         add(&sum, &r);
     }

@@ -112,6 +112,8 @@ static bool strike_with(struct world *w, enum fault_kind kind)
     struct whole_broker *b = any_broker(w);
     struct sim_node *other = NULL;
     uint64_t now = sim_now_ns(w->sim);
+    /* drawn one after the other: compilers choose the order of arguments */
+    uint64_t some[3];
     switch (kind) {
         case FAULT_CRASH:
             return crash_one(w, b);
@@ -136,8 +138,9 @@ static bool strike_with(struct world *w, enum fault_kind kind)
             sim_net_reset(w->sim, other, b->node);
             return true;
         case FAULT_DELAY:
-            sim_net_delay(w->sim, NULL, NULL, some_ns(w, 0, 30),
-                          some_ns(w, 10, 100));
+            some[0] = some_ns(w, 0, 30);
+            some[1] = some_ns(w, 10, 100);
+            sim_net_delay(w->sim, NULL, NULL, some[0], some[1]);
             sim_at(w->sim, now + some_ns(w, 100, 10000), calm_network, w);
             return true;
         case FAULT_PAUSE:
@@ -150,8 +153,10 @@ static bool strike_with(struct world *w, enum fault_kind kind)
             sim_disk_stall(b->node, now + some_ns(w, 10, 5000));
             return true;
         case FAULT_SLOW_DISK:
-            sim_disk_latency(b->node, some_ns(w, 1, 20), some_ns(w, 1, 20),
-                             some_ns(w, 1, 100));
+            some[0] = some_ns(w, 1, 20);
+            some[1] = some_ns(w, 1, 20);
+            some[2] = some_ns(w, 1, 100);
+            sim_disk_latency(b->node, some[0], some[1], some[2]);
             sim_at(w->sim, now + some_ns(w, 1000, 20000), calm_disk, b);
             return true;
         case FAULT_DISK_FULL:
