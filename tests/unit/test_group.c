@@ -352,6 +352,54 @@ START_TEST(results_wait_for_the_disk)
 }
 END_TEST
 
+/* A term that was only heard of, without a vote or an entry in it. */
+START_TEST(terms_survive)
+{
+    struct message m = {.type = MESSAGE_APPEND_RESULT,
+                        .from = C + 1,
+                        .to = A + 1,
+                        .term = lab_raft(lab, A)->current_term + 7,
+                        .rejected = 1};
+
+    lab_forge(lab, C, A, &m, NULL);
+    ck_assert_uint_eq(lab_raft(lab, A)->current_term, m.term);
+    lab_sync(lab, A);
+    lab_crash(lab, A, 0);
+    lab_up(lab, A);
+    ck_assert_uint_eq(lab_raft(lab, A)->current_term, m.term);
+    ck_assert_uint_eq(lab_raft(lab, A)->voted_for, 0);
+}
+END_TEST
+
+static int n_restored;
+
+static enum err count_restore(void *sm, log_index index, raft_term_t term,
+                              const uint8_t *blob, uint32_t size)
+{
+    (void)sm, (void)index, (void)term, (void)blob, (void)size;
+    n_restored++;
+    return ERR_IO;
+}
+
+/* A replica is made anew only where its creation says: another directory may
+ * have lost one that voted. */
+START_TEST(made_in_its_own_directory_only)
+{
+    static const struct group_ops ops = {.restore = count_restore};
+    struct group_creation c = *group_creation(group(A));
+    struct group *made;
+
+    c.id.partition++;
+    ck_assert_int_eq(
+        raft_host_create(lab->nodes[A].host, &c, &ops, NULL, &made), ERR_IO);
+    ck_assert_int_eq(n_restored, 1);
+    c.directory.b[0] ^= 1;
+    ck_assert_int_eq(
+        raft_host_create(lab->nodes[A].host, &c, &ops, NULL, &made), ERR_LOST);
+    ck_assert_int_eq(n_restored, 1);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("group");
@@ -379,6 +427,8 @@ int main(void)
     tcase_add_test(tc, alone);
     tcase_add_test(tc, votes_wait_for_the_disk);
     tcase_add_test(tc, results_wait_for_the_disk);
+    tcase_add_test(tc, terms_survive);
+    tcase_add_test(tc, made_in_its_own_directory_only);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

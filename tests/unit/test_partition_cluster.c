@@ -79,6 +79,58 @@ START_TEST(test_cluster__produce_and_kill)
 }
 END_TEST
 
+static void call_hold(struct env *env, void *arg)
+{
+    struct reading *r = arg;
+    (void)env;
+    r->req = (struct partition_fetch){.offset = {r->next},
+                                      .max_bytes = 1000,
+                                      .at_least_one = true,
+                                      .current_leader_epoch = -1,
+                                      .last_fetched_epoch = -1,
+                                      .arg = r};
+    ck_assert(partition_fetch(r->node->p, &r->req)); /* from memory */
+    ck_assert_int_eq(r->req.error, KAFKA_NONE);
+}
+
+static void call_let_go(struct env *env, void *arg)
+{
+    (void)env;
+    partition_fetch_release(&((struct reading *)arg)->req);
+}
+
+/* Answers at the tail that nobody takes hold so much of the log buffer and not
+ * more; then they get copies. */
+START_TEST(test_cluster__tail_is_lent_within_bounds)
+{
+    enum { MOST = 1 << 20 };
+    static struct reading held[100];
+    struct node *n;
+    int n_held = 0;
+
+    world_begin(5);
+    producer_begin(100000);
+    world_start();
+    ck_assert(produce_until(30, 60));
+    n = leader();
+    ck_assert_ptr_nonnull(n);
+    n->shard->options.lent_bytes_max = MOST;
+    for (int64_t at = 0; at < producer.value; at += 3) {
+        held[n_held] = (struct reading){.node = n, .next = at};
+        sim_node_call(n->sim_node, 0, call_hold, &held[n_held]);
+        n_held++;
+    }
+    ck_assert(partition_shard_is_short(n->shard));
+    ck_assert_uint_gt(n->shard->read_bytes, 0); /* copies */
+    for (int i = 0; i < n_held; i++) {
+        sim_node_call(n->sim_node, 0, call_let_go, &held[i]);
+    }
+    ck_assert_uint_eq(n->shard->read_bytes, 0);
+    producer_end();
+    sim_free(sim);
+}
+END_TEST
+
 /* A follower away for longer than the window gets segments; its own are used
  * as far as they go; twice, with retention in between, and with crashes. */
 START_TEST(test_cluster__catch_up)
@@ -202,6 +254,7 @@ int main(void)
     TCase *tc = tcase_create("partition_cluster");
     tcase_set_timeout(tc, 300);
     tcase_add_loop_test(tc, test_cluster__produce_and_kill, 0, 6);
+    tcase_add_test(tc, test_cluster__tail_is_lent_within_bounds);
     tcase_add_loop_test(tc, test_cluster__catch_up, 0, 4);
     tcase_add_loop_test(tc, test_cluster__compaction_and_kill, 0, 6);
     tcase_add_loop_test(tc, test_cluster__compaction_and_catch_up, 0, 8);

@@ -544,6 +544,32 @@ START_TEST(test_wal__two_terms_at_an_index)
 }
 END_TEST
 
+static uint64_t most_names; /* un-synced at one time */
+
+static void note_names(void *arg, enum sim_disk_kind kind)
+{
+    uint64_t data, names;
+    bool durable;
+    (void)arg, (void)kind;
+    sim_disk_journal(m.node, &data, &names, &durable);
+    most_names = names > most_names ? names : most_names;
+}
+
+/* The name of a log file is durable before wal.meta tells of it: wal.meta is
+ * made aside and renamed, and no other name is open then. */
+START_TEST(test_wal__names_are_durable_before_meta)
+{
+    model_end(&m);
+    model_begin(&m, 12);
+    m.calm = true;
+    most_names = 0;
+    sim_disk_on_op(m.node, note_names, NULL);
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+    sim_disk_on_op(m.node, NULL, NULL);
+    ck_assert_uint_eq(most_names, 2);
+}
+END_TEST
+
 START_TEST(test_wal__damaged_meta_or_lost_files)
 {
     static const char *const lost[] = {"/data/log/wal.meta", FILE1, FILE2};
@@ -724,6 +750,7 @@ int main(void)
     tcase_add_test(tcase, test_wal__last_flush_without_attestation_is_torn);
     tcase_add_test(tcase, test_wal__flush_in_the_wrong_place);
     tcase_add_test(tcase, test_wal__two_terms_at_an_index);
+    tcase_add_test(tcase, test_wal__names_are_durable_before_meta);
     tcase_add_test(tcase, test_wal__damaged_meta_or_lost_files);
     tcase_add_test(tcase, test_wal__meta_older_than_the_log);
     tcase_add_test(tcase, test_wal__file_that_was_there_before);
