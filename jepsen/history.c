@@ -45,6 +45,16 @@ void history_put(struct history *h, const char *format, ...)
     buffer_added(&h->text, (size_t)(n < 160 ? n : 159));
 }
 
+void history_put_send(struct history *h, int64_t key, int64_t value,
+                      int64_t offset)
+{
+    if (offset < 0)
+        history_put(h, "[:send %" PRId64 " %" PRId64 "]", key, value);
+    else
+        history_put(h, "[:send %" PRId64 " [%" PRId64 " %" PRId64 "]]", key,
+                    offset, value);
+}
+
 void history_op(struct history *h, int64_t process, const char *type,
                 const char *f, const char *more)
 {

@@ -25,6 +25,9 @@ void history_close(struct history *h);
 void history_begin(struct history *h);
 void history_put(struct history *h, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* One send of a value; offset -1: it is not known. */
+void history_put_send(struct history *h, int64_t key, int64_t value,
+                      int64_t offset);
 /* Writes the operation with the value built, stamped now. `more` is text like
  * ", :error :x"; "" when there is none. */
 void history_op(struct history *h, int64_t process, const char *type,

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/crc32c.h"
+#include "base/mem.h"
 #include "jepsen/history.h"
 
 /* Values of a worker lie in a range of their own. */
@@ -137,16 +138,30 @@ bool record_read(const uint8_t *data, size_t size, int64_t key, int64_t *value)
     return its_key == key && length == size && crc32c(0, data, size - 4) == crc;
 }
 
-size_t ends_read(const char *path, int64_t *keys, int64_t *ends, size_t max)
+bool ends_read(const char *path, struct ends *e)
 {
     FILE *f = fopen(path, "r");
-    size_t n = 0;
+    int64_t key, end;
+    size_t cap = 0;
 
+    *e = (struct ends){0};
     if (f == NULL)
-        return 0;
-    while (n < max &&
-           fscanf(f, "%" SCNd64 " %" SCNd64, &keys[n], &ends[n]) == 2)
-        n++;
+        return false;
+    while (fscanf(f, "%" SCNd64 " %" SCNd64, &key, &end) == 2) {
+        if (e->n == cap) {
+            cap = cap * 2 + 256;
+            e->keys = mem_realloc(e->keys, cap * sizeof *e->keys);
+            e->ends = mem_realloc(e->ends, cap * sizeof *e->ends);
+        }
+        e->keys[e->n] = key;
+        e->ends[e->n++] = end;
+    }
     fclose(f);
-    return n;
+    return e->n > 0;
+}
+
+void ends_free(struct ends *e)
+{
+    mem_free(e->keys);
+    mem_free(e->ends);
 }

@@ -72,8 +72,14 @@ size_t record_write(uint8_t *out, int64_t key, int64_t value);
 /* False: damaged, or another key's. */
 bool record_read(const uint8_t *data, size_t size, int64_t key, int64_t *value);
 
-/* The lines of `ends`; at most `max`. Gives how many. */
-size_t ends_read(const char *path, int64_t *keys, int64_t *ends, size_t max);
+/* The lines "KEY END" of a file. */
+struct ends {
+    int64_t *keys, *ends;
+    size_t n;
+};
+/* False: there are none. To be freed either way. */
+bool ends_read(const char *path, struct ends *e);
+void ends_free(struct ends *e);
 
 /* The kinds of workers. Each returns when load->stop is set, or when all is
  * read (`ends`); false when it was not. */

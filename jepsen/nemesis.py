@@ -44,11 +44,21 @@ def names(brokers):
 
 
 def at_once(brokers, do):
-    threads = [threading.Thread(target=do, args=(b,)) for b in brokers]
+    """For all brokers at the same time; raises what failed first."""
+    failed = []
+
+    def one(b):
+        try:
+            do(b)
+        except Exception as e:
+            failed.append(e)
+    threads = [threading.Thread(target=one, args=(b,)) for b in brokers]
     for t in threads:
         t.start()
     for t in threads:
         t.join()
+    if failed:
+        raise failed[0]
 
 
 class Kill(Nemesis):

@@ -12,6 +12,7 @@
 #include "base/mem.h"
 #include "jepsen/history.h"
 #include "jepsen/load.h"
+#include "jepsen/reading.h"
 
 #define GROUP "jepsen-rdkafka"
 #define POLL_MS 100
@@ -33,22 +34,14 @@ struct flight { /* the records of one operation */
     size_t left; /* not told yet */
 };
 
-struct place {
-    int64_t key;
-    int64_t next; /* offset to read next */
-    int64_t end;
-};
-
 struct rd {
     struct worker *w;
     struct history h;
     rd_kafka_t *producer;
     rd_kafka_t *consumer;
     bool subscribes;
-    struct place places[2 * OP_KEYS_MAX]; /* assigned */
-    size_t n_places;
+    struct reading r;
     struct buffer rebalanced; /* keys, since the last poll */
-    struct buffer torn;
 };
 
 /* ---- clients ----------------------------------------------------------------
@@ -183,7 +176,7 @@ static void clients_open(struct rd *x, bool produces, bool consumes)
         x->producer = producer_new(x);
     if (consumes)
         x->consumer = consumer_new(x);
-    x->n_places = 0;
+    x->r.n_places = 0;
 }
 
 /* Like a crash when `hard`: a member does not leave its group. */
@@ -225,16 +218,9 @@ static void flight_put(struct rd *x, const struct flight *f)
 {
     history_begin(&x->h);
     history_put(&x->h, "[");
-    for (size_t i = 0; i < f->n; i++) {
-        const struct sent *s = &f->sends[i];
-
-        if (s->offset < 0)
-            history_put(&x->h, "[:send %" PRId64 " %" PRId64 "]", s->key,
-                        s->value);
-        else
-            history_put(&x->h, "[:send %" PRId64 " [%" PRId64 " %" PRId64 "]]",
-                        s->key, s->offset, s->value);
-    }
+    for (size_t i = 0; i < f->n; i++)
+        history_put_send(&x->h, f->sends[i].key, f->sends[i].value,
+                         f->sends[i].offset);
     history_put(&x->h, "]");
 }
 
@@ -306,37 +292,6 @@ static void op_send(struct rd *x)
 /* ---- assign, subscribe
  * --------------------------------------------------------- */
 
-static void put_places(struct rd *x)
-{
-    history_begin(&x->h);
-    history_put(&x->h, "[");
-    for (size_t i = 0; i < x->n_places; i++)
-        history_put(&x->h, "%" PRId64 " ", x->places[i].key);
-    history_put(&x->h, "]");
-}
-
-static struct place *place_of(struct rd *x, int64_t key)
-{
-    for (size_t i = 0; i < x->n_places; i++) {
-        if (x->places[i].key == key)
-            return &x->places[i];
-    }
-    return NULL;
-}
-
-static void set_places(struct rd *x, const int64_t *keys, size_t n)
-{
-    struct place places[2 * OP_KEYS_MAX];
-
-    for (size_t i = 0; i < n; i++) {
-        const struct place *before = place_of(x, keys[i]);
-
-        places[i] = before != NULL ? *before : (struct place){.key = keys[i]};
-    }
-    memcpy(x->places, places, n * sizeof *places);
-    x->n_places = n;
-}
-
 /* Topics have two partitions, and a subscription is one to both. */
 static size_t with_siblings(int64_t *keys, size_t n)
 {
@@ -356,17 +311,17 @@ static size_t with_siblings(int64_t *keys, size_t n)
 static bool apply_places(struct rd *x)
 {
     rd_kafka_topic_partition_list_t *list =
-        rd_kafka_topic_partition_list_new((int)x->n_places);
+        rd_kafka_topic_partition_list_new((int)x->r.n_places);
     rd_kafka_resp_err_t err;
 
-    for (size_t i = 0; i < x->n_places; i++) {
+    for (size_t i = 0; i < x->r.n_places; i++) {
         char topic[TOPIC_MAX];
         int32_t partition;
 
-        key_topic(x->places[i].key, topic, &partition);
+        key_topic(x->r.places[i].key, topic, &partition);
         if (!x->subscribes)
             rd_kafka_topic_partition_list_add(list, topic, partition)->offset =
-                x->places[i].next;
+                x->r.places[i].next;
         else if (rd_kafka_topic_partition_list_find(
                      list, topic, RD_KAFKA_PARTITION_UA) == NULL)
             rd_kafka_topic_partition_list_add(list, topic,
@@ -383,11 +338,11 @@ static void place_all(struct rd *x, const int64_t *keys, size_t n)
     const char *f = x->subscribes ? "subscribe" : "assign";
     bool ok;
 
-    set_places(x, keys, n);
-    put_places(x);
+    reading_assign(&x->r, keys, n);
+    reading_put_keys(&x->r);
     history_op(&x->h, x->w->process, "invoke", f, "");
     ok = apply_places(x);
-    put_places(x);
+    reading_put_keys(&x->r);
     history_op(&x->h, x->w->process, ok ? "ok" : "info", f, "");
     if (!ok)
         new_process(x);
@@ -406,110 +361,61 @@ static void op_place(struct rd *x)
 /* ---- poll
  * --------------------------------------------------------------------- */
 
-struct polled {
-    int64_t key, offset, value;
-};
-
-/* -> whether it is a record. */
-static bool poll_one(struct rd *x, const rd_kafka_message_t *m,
-                     struct polled *p)
+static void poll_one(struct rd *x, const rd_kafka_message_t *m)
 {
     const char *topic = m->rkt == NULL ? "" : rd_kafka_topic_name(m->rkt);
-    struct place *place;
+    int64_t key = key_of_topic(topic, strlen(topic), m->partition), value;
+    struct place *place = reading_place(&x->r, key);
 
-    p->key = key_of_topic(topic, strlen(topic), m->partition);
     if (m->err == RD_KAFKA_RESP_ERR__AUTO_OFFSET_RESET && !x->subscribes)
         fprintf(stderr,
                 "SUSPECT librdkafka: position of key %" PRId64
                 " is out of range: %s\n",
-                p->key, rd_kafka_message_errstr(m));
+                key, rd_kafka_message_errstr(m));
     if (m->err != RD_KAFKA_RESP_ERR_NO_ERROR)
-        return false;
-    p->offset = m->offset;
-    place = place_of(x, p->key);
+        return;
     if (place != NULL)
         place->next = m->offset + 1;
-    if (!record_read(m->payload, m->len, p->key, &p->value)) {
-        char text[64];
-        int n = snprintf(text, sizeof text, "[%" PRId64 " %" PRId64 "] ",
-                         p->key, p->offset);
-
-        buffer_append(&x->torn, text, (size_t)n);
-        return false;
-    }
-    return true;
+    if (record_read(m->payload, m->len, key, &value))
+        reading_record(&x->r, key, m->offset, value);
+    else
+        reading_torn(&x->r, key, m->offset);
 }
 
-static size_t poll_many(struct rd *x, struct polled *polled)
+static void poll_many(struct rd *x)
 {
     int64_t until = now_ns() + POLL_MS * 1000000;
-    size_t n = 0;
 
-    while (n < POLL_RECORDS) {
+    for (int n = 0; n < POLL_RECORDS; n++) {
         int64_t left = (until - now_ns()) / 1000000;
         rd_kafka_message_t *m =
             rd_kafka_consumer_poll(x->consumer, left > 0 ? (int)left : 0);
 
         if (m == NULL)
             break;
-        n += poll_one(x, m, &polled[n]);
+        poll_one(x, m);
         rd_kafka_message_destroy(m);
     }
-    return n;
 }
 
-/* The map of a poll: records by key, each key's in the order they came. */
-static void put_polled(struct rd *x, const struct polled *p, size_t n)
+static void op_poll(struct rd *x)
 {
-    bool done[POLL_RECORDS] = {false};
-
-    history_begin(&x->h);
-    history_put(&x->h, "[[:poll {");
-    for (size_t i = 0; i < n; i++) {
-        if (done[i])
-            continue;
-        history_put(&x->h, "%" PRId64 " [", p[i].key);
-        for (size_t j = i; j < n; j++) {
-            if (p[j].key != p[i].key)
-                continue;
-            done[j] = true;
-            history_put(&x->h, "[%" PRId64 " %" PRId64 "]", p[j].offset,
-                        p[j].value);
-        }
-        history_put(&x->h, "]");
-    }
-    history_put(&x->h, "}]]");
-}
-
-static size_t op_poll(struct rd *x)
-{
-    struct polled polled[POLL_RECORDS];
     struct buffer more = {0};
     size_t n;
 
-    history_begin(&x->h);
-    history_put(&x->h, "[[:poll]]");
-    history_op(&x->h, x->w->process, "invoke", "poll", "");
     buffer_clear(&x->rebalanced);
-    buffer_clear(&x->torn);
-    n = poll_many(x, polled);
-    put_polled(x, polled, n);
+    reading_poll_begin(&x->r);
+    poll_many(x);
     if (x->rebalanced.size > 0) {
         buffer_append(&more, ", :rebalance-log [{:keys [", 26);
         buffer_append(&more, x->rebalanced.data, x->rebalanced.size);
         buffer_append(&more, "]}]", 3);
     }
-    if (x->torn.size > 0) {
-        buffer_append(&more, ", :torn [", 9);
-        buffer_append(&more, x->torn.data, x->torn.size);
-        buffer_append(&more, "]", 1);
-    }
     buffer_append(&more, "", 1);
-    history_op(&x->h, x->w->process, "ok", "poll", (const char *)more.data);
+    n = reading_poll_end(&x->r, (const char *)more.data);
     buffer_free(&more);
     if (x->subscribes && n > 0)
         rd_kafka_commit(x->consumer, NULL, 1);
-    return n;
 }
 
 /* ---- threads
@@ -521,6 +427,7 @@ static bool rd_begin(struct rd *x, struct worker *w, bool subscribes,
     char name[40];
 
     *x = (struct rd){.w = w, .subscribes = subscribes};
+    reading_init(&x->r, w, &x->h);
     snprintf(name, sizeof name, "rdkafka-%" PRId64, w->process);
     if (!history_open(&x->h, w->load->dir, name))
         return false;
@@ -533,14 +440,12 @@ static void rd_end(struct rd *x)
     clients_close(x, false);
     history_close(&x->h);
     buffer_free(&x->rebalanced);
-    buffer_free(&x->torn);
+    reading_free(&x->r);
 }
 
 static void op_crash(struct rd *x)
 {
-    history_begin(&x->h);
-    history_op(&x->h, x->w->process, "invoke", "crash", "");
-    history_op(&x->h, x->w->process, "info", "crash", "");
+    reading_crash(&x->r);
     new_process(x);
 }
 
@@ -555,7 +460,7 @@ bool rdkafka_run(struct worker *w, bool subscribes)
 
         if (worker_crashes(w))
             op_crash(&x);
-        else if (x.n_places == 0 || dice < 3)
+        else if (x.r.n_places == 0 || dice < 3)
             op_place(&x);
         else if (dice < 51)
             op_send(&x);
@@ -580,7 +485,7 @@ bool rdkafka_steady_consume(struct worker *w, bool subscribes)
         /* only subscribers crash: another one would read all again */
         if (subscribes && worker_crashes(w))
             op_crash(&x);
-        else if (x.n_places == 0)
+        else if (x.r.n_places == 0)
             place_all(&x, keys, n);
         else
             op_poll(&x);
@@ -679,46 +584,29 @@ bool rdkafka_steady_produce(struct worker *w)
 /* ---- the last reading
  * ----------------------------------------------------------- */
 
-static bool read_to_end(struct rd *x, const int64_t *keys, const int64_t *ends,
-                        size_t n)
+static void final_assign(void *arg, const int64_t *keys, size_t n)
 {
-    size_t left = n;
+    place_all(arg, keys, n);
+}
 
-    x->n_places = 0;
-    place_all(x, keys, n);
-    for (size_t i = 0; i < n; i++)
-        x->places[i].end = ends[i];
-    while (left > 0 && !atomic_load(&x->w->load->stop)) {
-        op_poll(x);
-        left = 0;
-        for (size_t i = 0; i < n; i++)
-            left += x->places[i].next < x->places[i].end;
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (x->places[i].next < x->places[i].end)
-            printf("unread: key %" PRId64 " from %" PRId64 " to %" PRId64 "\n",
-                   x->places[i].key, x->places[i].next, x->places[i].end);
-    }
-    return left == 0;
+static void final_poll(void *arg)
+{
+    op_poll(arg);
+}
+
+static void final_next(void *arg)
+{
+    new_process(arg);
 }
 
 bool rdkafka_final(struct worker *w)
 {
-    enum { MAX = 65536 };
-    int64_t *keys = mem_alloc(MAX * sizeof *keys);
-    int64_t *ends = mem_alloc(MAX * sizeof *ends);
-    size_t n = ends_read(w->load->ends, keys, ends, MAX);
+    static const struct reading_ops ops = {final_assign, final_poll,
+                                           final_next};
     struct rd x;
-    bool ok = rd_begin(&x, w, false, false, true);
+    bool ok =
+        rd_begin(&x, w, false, false, true) && reading_to_ends(&x.r, &ops, &x);
 
-    for (size_t i = 0; ok && i < n; i += OP_KEYS_MAX) {
-        size_t some = n - i < OP_KEYS_MAX ? n - i : OP_KEYS_MAX;
-
-        ok = read_to_end(&x, keys + i, ends + i, some);
-        new_process(&x);
-    }
     rd_end(&x);
-    mem_free(keys);
-    mem_free(ends);
-    return ok && n > 0;
+    return ok;
 }

@@ -12,6 +12,7 @@
 #include "jepsen/batches.h"
 #include "jepsen/history.h"
 #include "jepsen/load.h"
+#include "jepsen/reading.h"
 #include "jepsen/wire_client.h"
 #include "schema/apis.h"
 #include "schema/fetch.h"
@@ -35,21 +36,14 @@
 #define LATEST (-1)
 #define SENDS_MAX 8 /* values of one operation */
 
-struct place { /* a partition that is read */
-    int64_t key;
-    int64_t position;
-    int64_t end;    /* last reading: where it ends */
-    int32_t leader; /* -1: not known */
-};
-
 struct wire {
     struct worker *w;
     struct history h;
     struct wire_client c;
     struct arena arena;
     struct buffer batch;
-    struct place places[2 * OP_KEYS_MAX]; /* assigned */
-    size_t n_places;
+    struct reading r;
+    int32_t leader;      /* the probe's; -1: not known */
     int32_t coordinator; /* -1: not known */
     char more[200];      /* what is said of the operation besides */
 };
@@ -145,7 +139,7 @@ static void new_process(struct wire *x)
 {
     wire_client_close(&x->c);
     x->w->process += PROCESS_STRIDE;
-    x->n_places = 0;
+    x->r.n_places = 0;
     x->coordinator = -1;
 }
 
@@ -156,29 +150,10 @@ static void op_begin(struct wire *x)
     x->more[0] = '\0';
 }
 
-static void put_keys(struct wire *x)
-{
-    history_begin(&x->h);
-    history_put(&x->h, "[");
-    for (size_t i = 0; i < x->n_places; i++)
-        history_put(&x->h, "%" PRId64 " ", x->places[i].key);
-    history_put(&x->h, "]");
-}
-
 static void assign(struct wire *x, const int64_t *keys, size_t n)
 {
-    struct place places[OP_KEYS_MAX];
-
-    for (size_t i = 0; i < n; i++) {
-        places[i] = (struct place){.key = keys[i], .leader = -1};
-        for (size_t j = 0; j < x->n_places; j++) {
-            if (x->places[j].key == keys[i])
-                places[i] = x->places[j];
-        }
-    }
-    memcpy(x->places, places, n * sizeof *places);
-    x->n_places = n;
-    put_keys(x);
+    reading_assign(&x->r, keys, n);
+    reading_put_keys(&x->r);
     history_op(&x->h, x->w->process, "invoke", "assign", "");
     history_op(&x->h, x->w->process, "ok", "assign", "");
 }
@@ -196,9 +171,7 @@ static void op_assign(struct wire *x)
 
 static void op_crash(struct wire *x)
 {
-    history_begin(&x->h);
-    history_op(&x->h, x->w->process, "invoke", "crash", "");
-    history_op(&x->h, x->w->process, "info", "crash", "");
+    reading_crash(&x->r);
     new_process(x);
 }
 
@@ -264,18 +237,14 @@ static void put_sends(struct wire *x, int64_t key, const int64_t *values,
 {
     history_begin(&x->h);
     history_put(&x->h, "[");
-    for (size_t i = 0; i < n; i++) {
-        if (offset < 0)
-            history_put(&x->h, "[:send %" PRId64 " %" PRId64 "]", key,
-                        values[i]);
-        else
-            history_put(&x->h, "[:send %" PRId64 " [%" PRId64 " %" PRId64 "]]",
-                        key, offset + (int64_t)i, values[i]);
-    }
+    for (size_t i = 0; i < n; i++)
+        history_put_send(&x->h, key, values[i],
+                         offset < 0 ? -1 : offset + (int64_t)i);
     history_put(&x->h, "]");
 }
 
-/* Sends `n` new values, at most SENDS_MAX, to `key`; gives the type of the outcome. */
+/* Sends `n` new values, at most SENDS_MAX, to `key`; gives the type of the
+ * outcome. */
 static const char *send_values(struct wire *x, int64_t key, size_t n,
                                struct wire_broker *(*leader)(struct wire *x,
                                                              int64_t key))
@@ -323,98 +292,67 @@ static void op_send(struct wire *x)
 /* ---- poll
  * --------------------------------------------------------------------- */
 
-struct poll {
-    struct buffer records; /* text of the poll's map */
-    struct buffer torn;
-    int64_t n;
-};
-
-static void put(struct buffer *b, const char *format, ...)
-    __attribute__((format(printf, 2, 3)));
-static void put(struct buffer *b, const char *format, ...)
-{
-    char text[80];
-    va_list args;
-    int n;
-
-    va_start(args, format);
-    n = vsnprintf(text, sizeof text, format, args);
-    va_end(args);
-    buffer_append(b, text, (size_t)n);
-}
-
-static void poll_records(struct place *place, const uint8_t *data, size_t size,
-                         struct poll *poll)
+static void poll_records(struct wire *x, struct place *place,
+                         const uint8_t *data, size_t size)
 {
     struct batches b;
     int64_t offset, value;
-    bool any = false;
+    enum batch_state state;
 
     batches_begin(&b, data, size, place->key);
-    for (;;) {
-        enum batch_state s = batches_next(&b, &offset, &value);
-
-        if (s == BATCH_END)
-            break;
-        if (offset < place->position)
+    while ((state = batches_next(&b, &offset, &value)) != BATCH_END) {
+        if (offset < place->next)
             continue; /* the batch begins before */
-        if (s == BATCH_TORN) {
-            put(&poll->torn, "[%" PRId64 " %" PRId64 "] ", place->key, offset);
-        } else {
-            if (!any)
-                put(&poll->records, "%" PRId64 " [", place->key);
-            any = true;
-            put(&poll->records, "[%" PRId64 " %" PRId64 "]", offset, value);
-            poll->n++;
-        }
-        place->position = offset + 1;
+        if (state == BATCH_TORN)
+            reading_torn(&x->r, place->key, offset);
+        else
+            reading_record(&x->r, place->key, offset, value);
+        place->next = offset + 1;
     }
-    if (any)
-        put(&poll->records, "]");
 }
 
-static void poll_answer(struct wire *x, const struct fetch_response *r,
-                        struct poll *poll)
+static void poll_partition(struct wire *x, struct place *place,
+                           const struct fetch_response_partition *p)
+{
+    if (p->error_code != 0) {
+        place->leader = -1;
+        note(x, "code", kafka_error_name(p->error_code));
+    }
+    if (p->error_code == KAFKA_OFFSET_OUT_OF_RANGE)
+        fprintf(stderr,
+                "SUSPECT fetch of key %" PRId64 " at %" PRId64
+                ": OFFSET_OUT_OF_RANGE (log from %" PRId64
+                ", high watermark %" PRId64 ")\n",
+                place->key, place->next, p->log_start_offset,
+                p->high_watermark);
+    if (p->error_code == 0 && p->records.n > 0)
+        poll_records(x, place, p->records.p, (size_t)p->records.n);
+}
+
+static void poll_answer(struct wire *x, const struct fetch_response *r)
 {
     for (int i = 0; i < r->n_responses; i++) {
         const struct fetch_response_topic *t = &r->responses[i];
 
         for (int j = 0; j < t->n_partitions; j++) {
             const struct fetch_response_partition *p = &t->partitions[j];
-            int64_t key = key_of_topic(t->topic.p, (size_t)t->topic.n,
-                                       p->partition_index);
+            struct place *place = reading_place(
+                &x->r, key_of_topic(t->topic.p, (size_t)t->topic.n,
+                                    p->partition_index));
 
-            for (size_t k = 0; k < x->n_places; k++) {
-                struct place *place = &x->places[k];
-
-                if (place->key != key)
-                    continue;
-                if (p->error_code != 0) {
-                    place->leader = -1;
-                    note(x, "code", kafka_error_name(p->error_code));
-                }
-                if (p->error_code == KAFKA_OFFSET_OUT_OF_RANGE)
-                    fprintf(stderr,
-                            "SUSPECT fetch of key %" PRId64 " at %" PRId64
-                            ": OFFSET_OUT_OF_RANGE (log from %" PRId64
-                            ", high watermark %" PRId64 ")\n",
-                            key, place->position, p->log_start_offset,
-                            p->high_watermark);
-                if (p->error_code == 0 && p->records.n > 0)
-                    poll_records(place, p->records.p, (size_t)p->records.n,
-                                 poll);
-            }
+            if (place != NULL)
+                poll_partition(x, place, p);
         }
     }
 }
 
 /* One Fetch of all places led by `leader`. */
-static void poll_leader(struct wire *x, int32_t leader, struct poll *poll)
+static void poll_leader(struct wire *x, int32_t leader)
 {
     struct wire_broker *b = wire_client_broker(&x->c, leader);
     struct fetch_request request;
     struct fetch_response r;
-    size_t n = x->n_places;
+    size_t n = x->r.n_places;
     struct fetch_request_topic *topics =
         arena_array(&x->arena, n, sizeof *topics);
     int n_topics = 0;
@@ -426,9 +364,9 @@ static void poll_leader(struct wire *x, int32_t leader, struct poll *poll)
         int32_t partition;
         int at;
 
-        if (x->places[i].leader != leader)
+        if (x->r.places[i].leader != leader)
             continue;
-        key_topic(x->places[i].key, name, &partition);
+        key_topic(x->r.places[i].key, name, &partition);
         for (at = 0; at < n_topics; at++) {
             if (wire_str_is(topics[at].topic, name))
                 break;
@@ -441,7 +379,7 @@ static void poll_leader(struct wire *x, int32_t leader, struct poll *poll)
             (struct fetch_request_partition){
                 .partition = partition,
                 .current_leader_epoch = -1,
-                .fetch_offset = x->places[i].position,
+                .fetch_offset = x->r.places[i].next,
                 .last_fetched_epoch = -1,
                 .log_start_offset = -1,
                 .partition_max_bytes = FETCH_BYTES,
@@ -455,65 +393,43 @@ static void poll_leader(struct wire *x, int32_t leader, struct poll *poll)
     request.n_topics = n_topics;
     if (b != NULL && wire_call(&x->c, b, API_FETCH, FETCH_VERSION, &request,
                                &x->arena, &r) == WIRE_ANSWERED) {
-        poll_answer(x, &r, poll);
+        poll_answer(x, &r);
         return;
     }
     for (size_t i = 0; i < n; i++) {
-        if (x->places[i].leader == leader)
-            x->places[i].leader = -1;
+        if (x->r.places[i].leader == leader)
+            x->r.places[i].leader = -1;
     }
     note(x, "net", "no answer");
 }
 
-static void poll_all(struct wire *x, struct poll *poll)
+static void poll_all(struct wire *x)
 {
-    for (size_t i = 0; i < x->n_places; i++) {
+    for (size_t i = 0; i < x->r.n_places; i++) {
         struct wire_broker *b;
 
-        if (x->places[i].leader >= 0)
+        if (x->r.places[i].leader >= 0)
             continue;
-        b = leader_of(x, x->places[i].key);
+        b = leader_of(x, x->r.places[i].key);
         if (b != NULL)
-            x->places[i].leader = b->id;
+            x->r.places[i].leader = b->id;
     }
-    for (size_t i = 0; i < x->n_places; i++) {
-        bool first = x->places[i].leader >= 0;
+    for (size_t i = 0; i < x->r.n_places; i++) {
+        bool first = x->r.places[i].leader >= 0;
 
         for (size_t j = 0; j < i; j++)
-            first = first && x->places[j].leader != x->places[i].leader;
+            first = first && x->r.places[j].leader != x->r.places[i].leader;
         if (first)
-            poll_leader(x, x->places[i].leader, poll);
+            poll_leader(x, x->r.places[i].leader);
     }
 }
 
-/* Gives the number of records. */
-static int64_t op_poll(struct wire *x)
+static void op_poll(struct wire *x)
 {
-    struct poll poll = {0};
-    struct buffer more = {0};
-
     op_begin(x);
-    history_begin(&x->h);
-    history_put(&x->h, "[[:poll]]");
-    history_op(&x->h, x->w->process, "invoke", "poll", "");
-    poll_all(x, &poll);
-    history_begin(&x->h);
-    history_put(&x->h, "[[:poll {");
-    if (poll.records.size > 0)
-        buffer_append(&x->h.text, poll.records.data, poll.records.size);
-    history_put(&x->h, "}]]");
-    buffer_append(&more, x->more, strlen(x->more));
-    if (poll.torn.size > 0) {
-        buffer_append(&more, ", :torn [", 9);
-        buffer_append(&more, poll.torn.data, poll.torn.size);
-        buffer_append(&more, "]", 1);
-    }
-    buffer_append(&more, "", 1);
-    history_op(&x->h, x->w->process, "ok", "poll", (const char *)more.data);
-    buffer_free(&poll.records);
-    buffer_free(&poll.torn);
-    buffer_free(&more);
-    return poll.n;
+    reading_poll_begin(&x->r);
+    poll_all(x);
+    (void)reading_poll_end(&x->r, x->more);
 }
 
 /* ---- ends of logs, committed offsets
@@ -683,7 +599,8 @@ static bool wire_begin(struct wire *x, struct worker *w)
 {
     char name[40];
 
-    *x = (struct wire){.w = w, .coordinator = -1};
+    *x = (struct wire){.w = w, .leader = -1, .coordinator = -1};
+    reading_init(&x->r, w, &x->h);
     snprintf(name, sizeof name, "wire-%" PRId64, w->process);
     arena_init(&x->arena, 0);
     wire_client_init(&x->c, w->load->bootstrap);
@@ -694,6 +611,7 @@ static void wire_end(struct wire *x)
 {
     wire_client_close(&x->c);
     history_close(&x->h);
+    reading_free(&x->r);
     arena_free(&x->arena);
     buffer_free(&x->batch);
 }
@@ -705,7 +623,7 @@ static void op_any(struct wire *x)
     op_begin(x);
     if (worker_crashes(x->w))
         op_crash(x);
-    else if (x->n_places == 0 || dice < 2)
+    else if (x->r.n_places == 0 || dice < 2)
         op_assign(x);
     else if (dice < 46)
         op_send(x);
@@ -743,7 +661,7 @@ bool wire_run(struct worker *w)
 /* The one that was found, until it fails. */
 static struct wire_broker *probe_leader(struct wire *x, int64_t key)
 {
-    struct wire_broker *b = wire_client_broker(&x->c, x->places[0].leader);
+    struct wire_broker *b = wire_client_broker(&x->c, x->leader);
 
     if (b != NULL)
         return b;
@@ -751,7 +669,7 @@ static struct wire_broker *probe_leader(struct wire *x, int64_t key)
     b = leader_of(x, key);
     x->c.timeout_ms = PROBE_ANSWER_MS;
     if (b != NULL)
-        x->places[0].leader = b->id;
+        x->leader = b->id;
     return b;
 }
 
@@ -764,14 +682,13 @@ bool wire_probe(struct worker *w)
         return false;
     x.c.connect_ms = PROBE_ASK_MS;
     x.c.timeout_ms = PROBE_ANSWER_MS;
-    x.places[0].leader = -1;
     while (!atomic_load(&w->load->stop)) {
         const char *type;
 
         op_begin(&x);
         type = send_values(&x, key, 1, probe_leader);
         if (strcmp(type, "ok") != 0)
-            x.places[0].leader = -1;
+            x.leader = -1;
         if (strcmp(type, "info") == 0)
             w->process += PROCESS_STRIDE;
         usleep(1000 * PROBE_EVERY_MS);
@@ -780,75 +697,58 @@ bool wire_probe(struct worker *w)
     return true;
 }
 
-/* Reads `n` keys from their beginning to their ends. */
-static bool read_to_end(struct wire *x, const int64_t *keys,
-                        const int64_t *ends, size_t n)
-{
-    size_t left = n;
+/* ---- the last reading
+ * ----------------------------------------------------------- */
 
-    x->n_places = 0;
-    assign(x, keys, n);
-    for (size_t i = 0; i < n; i++)
-        x->places[i].end = ends[i];
-    while (left > 0 && !atomic_load(&x->w->load->stop)) {
-        op_poll(x);
-        left = 0;
-        for (size_t i = 0; i < n; i++)
-            left += x->places[i].position < x->places[i].end;
-    }
-    for (size_t i = 0; i < n; i++) {
-        if (x->places[i].position < x->places[i].end)
-            printf("unread: key %" PRId64 " from %" PRId64 " to %" PRId64 "\n",
-                   x->places[i].key, x->places[i].position, x->places[i].end);
-    }
-    return left == 0;
+static void final_assign(void *arg, const int64_t *keys, size_t n)
+{
+    assign(arg, keys, n);
+}
+
+static void final_poll(void *arg)
+{
+    op_poll(arg);
+}
+
+static void final_next(void *arg)
+{
+    ((struct wire *)arg)->w->process += PROCESS_STRIDE;
 }
 
 bool wire_final(struct worker *w)
 {
-    enum { MAX = 65536 };
-    int64_t *keys = mem_alloc(MAX * sizeof *keys);
-    int64_t *ends = mem_alloc(MAX * sizeof *ends);
-    size_t n = ends_read(w->load->ends, keys, ends, MAX);
+    static const struct reading_ops ops = {final_assign, final_poll,
+                                           final_next};
     struct wire x;
-    bool ok = wire_begin(&x, w);
+    bool ok = wire_begin(&x, w) && reading_to_ends(&x.r, &ops, &x);
 
-    for (size_t i = 0; ok && i < n; i += 16) {
-        size_t some = n - i < 16 ? n - i : 16;
-
-        ok = read_to_end(&x, keys + i, ends + i, some);
-        w->process += PROCESS_STRIDE; /* positions begin anew */
-    }
     wire_end(&x);
-    mem_free(keys);
-    mem_free(ends);
-    return ok && n > 0;
+    return ok;
 }
 
 bool wire_ask(struct worker *w)
 {
-    enum { MAX = 65536 };
-    int64_t *keys = mem_alloc(MAX * sizeof *keys);
-    int64_t *ends = mem_alloc(MAX * sizeof *ends);
-    size_t n = ends_read(w->load->ends, keys, ends, MAX), got = 0;
+    struct ends e;
     struct wire x;
-    bool ok = wire_begin(&x, w);
+    size_t got = 0;
+    bool ok = ends_read(w->load->ends, &e) && wire_begin(&x, w);
 
-    while (ok && got < n && !atomic_load(&w->load->stop)) {
+    while (ok && got < e.n && !atomic_load(&w->load->stop)) {
         int64_t end;
 
         op_begin(&x);
-        end = ask_latest(&x, keys[got]);
+        end = ask_latest(&x, e.keys[got]);
         if (end < 0) {
             usleep(100000);
             continue;
         }
-        printf("%" PRId64 " %" PRId64 "\n", keys[got++], end);
+        printf("%" PRId64 " %" PRId64 "\n", e.keys[got++], end);
     }
-    for (size_t i = got; i < n; i++)
-        fprintf(stderr, "no answer: key %" PRId64 "\n", keys[i]);
-    wire_end(&x);
-    mem_free(keys);
-    mem_free(ends);
-    return ok && got == n;
+    for (size_t i = got; i < e.n; i++)
+        fprintf(stderr, "no answer: key %" PRId64 "\n", e.keys[i]);
+    ok = ok && got == e.n;
+    if (e.n > 0)
+        wire_end(&x);
+    ends_free(&e);
+    return ok;
 }

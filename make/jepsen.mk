@@ -9,7 +9,7 @@ $(B)/jepsen-check: $(B)/jepsen/check_main.o $(B)/jepsen/gaps.o $(CHECKER_OBJ) \
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS)
 
 WORKER_OBJ := $(patsubst %,$(B)/jepsen/%.o,worker_main worker_wire \
-  worker_rdkafka wire_client batches load history)
+  worker_rdkafka wire_client reading batches load history)
 $(B)/jepsen-worker: $(WORKER_OBJ) $(B)/libflotilla.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS)
