@@ -16,7 +16,14 @@
 #define RANDOM 4
 #define CHILD_SECONDS 60
 #define BAD_MAX 5
+#define JOBS_MAX 64
 enum { CHILD_SAME = 77 };
+
+/* A state being judged. */
+struct job {
+    pid_t child; /* 0: none */
+    char name[160];
+};
 
 static struct {
     const struct crash_load *load;
@@ -29,6 +36,8 @@ static struct {
     bool replaying;
     uint64_t replay_operation;
     struct sim_crash_point point; /* of this child, or of the replay */
+    struct job jobs[JOBS_MAX];
+    int n_jobs, jobs_max;
 } c;
 
 bool crash_points_done(void)
@@ -42,12 +51,13 @@ static bool seen_before(uint64_t digest)
     digest |= 1;
     for (uint64_t at = digest * 0x9e3779b97f4a7c15u >> 44;;
          at = (at + 1) % SEEN) {
-        if (c.seen[at] == digest) {
-            return true;
-        }
-        if (c.seen[at] == 0) {
-            c.seen[at] = digest;
+        uint64_t is = 0;
+        if (__atomic_compare_exchange_n(&c.seen[at], &is, digest, false,
+                                        __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST)) {
             return false;
+        }
+        if (is == digest) {
+            return true;
         }
     }
 }
@@ -75,11 +85,50 @@ static void name_state(const struct sim_crash_point *p, char out[160])
              p->how == SIM_SUBSET ? p->keep : p->seed, p->names);
 }
 
+static void job_ended(const struct job *job, int status)
+{
+    if (WIFEXITED(status) && WEXITSTATUS(status) == CHILD_SAME) {
+        c.totals.same++;
+        return;
+    }
+    c.totals.states++;
+    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
+        c.totals.bad++;
+        printf("BAD crash state (%s %d): make crash-points REPLAY=\"%s\"\n",
+               WIFSIGNALED(status) ? "signal" : "status",
+               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
+               job->name);
+    }
+}
+
+/* Waits until fewer than `n` states are being judged. */
+static void jobs_wait(int n)
+{
+    while (c.n_jobs >= n && c.n_jobs > 0) {
+        int status = 0;
+        pid_t ended = waitpid(-1, &status, 0);
+        ASSERT(ended > 0);
+        for (int k = 0; k < JOBS_MAX; k++) {
+            if (c.jobs[k].child == ended) {
+                c.jobs[k].child = 0;
+                c.n_jobs--;
+                job_ended(&c.jobs[k], status);
+            }
+        }
+    }
+}
+
 static void try_state(struct sim_crash_point p)
 {
+    struct job *job = c.jobs;
+    jobs_wait(c.jobs_max);
     if (crash_points_done()) {
         return;
     }
+    while (job->child != 0) {
+        job++;
+    }
+    name_state(&p, job->name);
     fflush(stdout);
     fflush(stderr);
     pid_t child = fork();
@@ -90,23 +139,8 @@ static void try_state(struct sim_crash_point p)
         c.point.after = child_crashed;
         sim_crash_now(c.node, &c.point);
     }
-    int status = 0;
-    pid_t ended = waitpid(child, &status, 0);
-    ASSERT(ended == child);
-    if (WIFEXITED(status) && WEXITSTATUS(status) == CHILD_SAME) {
-        c.totals.same++;
-        return;
-    }
-    c.totals.states++;
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0) {
-        char text[160];
-        c.totals.bad++;
-        name_state(&p, text);
-        printf("BAD crash state (%s %d): make crash-points REPLAY=\"%s\"\n",
-               WIFSIGNALED(status) ? "signal" : "status",
-               WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status),
-               text);
-    }
+    job->child = child;
+    c.n_jobs++;
 }
 
 /* Every fate of `data` un-synced writes and `names` un-synced names. */
@@ -177,6 +211,10 @@ static void begin(void)
     c.seen = mmap(NULL, SEEN * sizeof *c.seen, PROT_READ | PROT_WRITE,
                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     ASSERT(c.seen != MAP_FAILED);
+    const char *jobs = getenv("JOBS");
+    long n =
+        jobs != NULL ? strtol(jobs, NULL, 10) : sysconf(_SC_NPROCESSORS_ONLN);
+    c.jobs_max = n < 1 ? 1 : n > JOBS_MAX ? JOBS_MAX : (int)n;
 }
 
 static void run_load(const struct crash_load *load, int number, uint64_t seed)
@@ -186,6 +224,7 @@ static void run_load(const struct crash_load *load, int number, uint64_t seed)
     c.seed = seed;
     c.operation = 0;
     load->run(seed);
+    jobs_wait(1);
 }
 
 struct crash_totals crash_points_run(const struct crash_load *const *loads,

@@ -2,7 +2,8 @@
  * operation that changes the disk the process forks, once for each fate that
  * the un-synced writes may have, and each child crashes the node right there,
  * recovers, and judges what it finds against the load's model. Only disk states
- * that differ (from what was promised, too) are recovered and counted.
+ * that differ (from what was promised, too) are recovered and counted. As many
+ * children as there are processors (or JOBS) judge at the same time.
  *
  * A state is named by seven numbers, printed when it is bad:
  *   load seed operation how under_way fate names
