@@ -12,8 +12,9 @@
  * and written durably in its place; then the segment is looked through again.
  * What no replica has stays as it is, is not served, and is tried again later.
  *
- * Segments that were compacted are other bytes on every replica: damage in
- * their batches is found and told, but not repaired here. */
+ * Segments that were compacted may be other bytes on every replica: a batch is
+ * repaired where a peer has the same one, not rewritten or rewritten to the
+ * same bytes. Other damage in them is found and told, but not repaired here. */
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "base/log.h"
@@ -571,7 +572,7 @@ static void item_next(struct repair *r)
     }
     const struct damage *d = &r->items[r->at];
     bool compacted = r->view.segment.compaction != 0;
-    if (d->kind == DAMAGE_BATCH && !compacted) {
+    if (d->kind == DAMAGE_BATCH) {
         ask(r, entry_file(d->entry.index), 0, d->entry.size, check_batch,
             take_bytes);
     } else if (d->kind == DAMAGE_HEAD && !compacted) {

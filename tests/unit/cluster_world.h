@@ -24,14 +24,16 @@ struct node {
     struct transport *transport;
     struct raft_host *host;
     struct partition_shard *shard;
-    struct partition *p;
+    struct partition *p, *other;
 };
 
 static struct sim *sim;
 static struct node nodes[N];
 static struct partition_config config;
 static bool small_buffer;
-static uint64_t scrub; /* bytes a second */
+static uint64_t scrub;    /* bytes a second */
+static bool settles_late; /* all stays in the write-ahead log */
+static bool with_other;   /* a second partition, on the same log */
 
 /* A compacted partition: value i has this key, and some are tombstones. The
  * first values have keys of their own, of which some are taken back later and
@@ -108,8 +110,8 @@ static void boot(struct env *env, void *arg)
         .log_buffer_bytes = small_buffer ? 4 << 20 : 16 << 20,
         .wal_file_bytes = small_buffer ? 4 << 20 : 16 << 20,
         .wal_bytes_max = 64 << 20,
-        .settle_ms = 200,
-        .settle_bytes = 65536,
+        .settle_ms = settles_late ? 3600000 : 200,
+        .settle_bytes = settles_late ? 1 << 20 : 65536,
     };
     ck_assert_int_eq(raft_host_new(&host, &n->host), ERR_OK);
     struct partition_shard_options shard = {.env = env,
@@ -130,6 +132,12 @@ static void boot(struct env *env, void *arg)
     ck_assert_int_eq(
         partition_open(n->shard, &creation, "t-3", &config, &ops, NULL, &n->p),
         ERR_OK);
+    if (with_other) {
+        creation.id.partition = 4;
+        ck_assert_int_eq(partition_open(n->shard, &creation, "t-4", &config,
+                                        &ops, NULL, &n->other),
+                         ERR_OK);
+    }
     snprintf(address, sizeof address, "n%d:1", n->id);
     ck_assert_int_eq(transport_listen(n->transport, address), ERR_OK);
     for (int i = 0; i < N; i++) {
@@ -143,7 +151,8 @@ static void world_begin(uint64_t seed)
     sim = sim_new(seed);
     sim_set_verbose(sim, getenv("SIM_VERBOSE") != NULL);
     small_buffer = false;
-    keyed = false;
+    keyed = settles_late = with_other = false;
+    scrub = 0;
     config = (struct partition_config){
         .cleanup_delete = true,
         .retention_ms = -1,
@@ -187,7 +196,7 @@ static struct node *leader(void)
 
 static void crash(struct node *n, enum sim_crash how)
 {
-    n->p = NULL;
+    n->p = n->other = NULL;
     sim_node_crash(n->sim_node, how);
 }
 

@@ -4,6 +4,7 @@
 
 #include "raft/group_impl.h"
 #include "raft/guard.h"
+#include "raft/wal_format.h"
 
 struct files {
     char paths[200][200];
@@ -180,6 +181,233 @@ START_TEST(test_repair__no_vote_without_proof)
 }
 END_TEST
 
+/* ---- found by nobody's reads --------------------------------------------- */
+static void ignore_batch(void *arg, const struct dump_batch *batch)
+{
+    (void)arg, (void)batch;
+}
+
+/* What `flotilla log verify` says of a node's settled files. */
+static uint64_t damage_in(struct node *n)
+{
+    static const struct dump_ops ops = {.batch = ignore_batch};
+    struct dump_summary summary;
+    ck_assert_int_eq(partition_dump(sim_env(n->sim_node, 0), n->p->dir, &ops,
+                                    NULL, &summary),
+                     ERR_OK);
+    return summary.damaged;
+}
+
+static bool is_whole(void *arg)
+{
+    return damage_in(arg) == 0;
+}
+
+static void scrub_alone(bool scrubs)
+{
+    world_begin(21);
+    scrub = scrubs ? 1 << 20 : 0;
+    producer_begin(1000);
+    world_start();
+    ck_assert(produce_until(600, 60));
+    sim_run_for(sim, 3 * SIM_S);
+    struct node *victim = leader() == &nodes[0] ? &nodes[1] : &nodes[0];
+    ck_assert_int_gt(flip_two(victim, ".log", sim_prng(sim)), 0);
+    ck_assert(!is_whole(victim));
+    ck_assert_int_eq(sim_run_while_not(sim, is_whole, victim, 60 * SIM_S),
+                     scrubs);
+    producer_end();
+    sim_free(sim);
+}
+
+START_TEST(test_repair__scrub_alone_finds_what_nobody_reads)
+{
+    scrub_alone(true);
+    scrub_alone(false);
+}
+END_TEST
+
+/* Batches of a compacted segment, from peers that compacted to the same. */
+START_TEST(test_repair__compacted_batches)
+{
+    world_begin((uint64_t)_i + 31);
+    keyed = true;
+    scrub = 1 << 20;
+    config.cleanup_delete = false;
+    config.cleanup_compact = true;
+    config.min_cleanable_dirty_ratio = 0.1;
+    config.delete_retention_ms = 4000;
+    config.segment_bytes = 30000;
+    producer_begin(1000);
+    world_start();
+    ck_assert(produce_until(600, 60));
+    sim_run_for(sim, 120 * SIM_S); /* all have compacted */
+    struct node *victim = leader() == &nodes[0] ? &nodes[1] : &nodes[0];
+    ck_assert_uint_gt(victim->p->n_closed_segments, 0);
+    ck_assert_uint_ne(victim->p->closed_segments[0].compaction, 0);
+    ck_assert_int_gt(flip_two(victim, ".log", sim_prng(sim)), 0);
+    ck_assert(!is_whole(victim));
+    ck_assert(sim_run_while_not(sim, is_whole, victim, 60 * SIM_S));
+    producer_end();
+    sim_free(sim);
+}
+END_TEST
+
+/* ---- damage in the write-ahead log of a majority ------------------------- */
+static const char *wal_path = "raft/wal-00000001.log";
+static char wal_found[200];
+
+static void note_wal(void *arg, const char *path, uint64_t size)
+{
+    (void)arg, (void)size;
+    if (strstr(path, wal_path) != NULL) {
+        snprintf(wal_found, sizeof wal_found, "%s", path);
+    }
+}
+
+/* Where the log's first file has the record with this value; the whole file is
+ * the caller's. */
+static uint64_t find_value(struct node *n, int64_t value, uint8_t **file,
+                           size_t *size)
+{
+    uint8_t *v = calloc(1, producer.size);
+    void *data;
+    put_i64(v, value);
+    sim_disk_list(n->sim_node, note_wal, NULL);
+    int64_t got = sim_disk_durable(n->sim_node, wal_found, &data);
+    ck_assert_int_gt(got, 0);
+    *file = data;
+    *size = (size_t)got;
+    const uint8_t *at = memmem(*file, *size, v, producer.size);
+    free(v);
+    ck_assert_ptr_nonnull(at);
+    return (uint64_t)(at - *file);
+}
+
+static bool other_ready(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < N; i++) {
+        if (sim_node_up(nodes[i].sim_node) && nodes[i].other != NULL &&
+            partition_role(nodes[i].other).ready) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Two of three have the same acknowledged record damaged, and the third never
+ * had it: nobody leads, nothing is cut; the other partition on the same logs
+ * serves; with one of the two made whole all is there. */
+START_TEST(test_repair__majority_damaged_at_one_place)
+{
+    world_begin(41);
+    settles_late = with_other = true;
+    producer_begin(1000);
+    world_start();
+    ck_assert(produce_until(20, 60));
+    sim_run_for(sim, SIM_S);
+    struct node *first = leader();
+    ck_assert_ptr_nonnull(first);
+    struct node *lost[2] = {first, &nodes[(first->id + 1) % N]};
+    struct node *late = &nodes[(first->id + 2) % N];
+    crash(late, SIM_DROP_ALL);
+    int64_t value = producer.value;
+    ck_assert(produce_until(producer.n + 20, 60));
+    sim_run_for(sim, SIM_S);
+    uint8_t *before[2];
+    size_t size[2];
+    uint64_t at[2];
+    for (int i = 0; i < 2; i++) {
+        crash(lost[i], SIM_DROP_ALL);
+        at[i] = find_value(lost[i], value, &before[i], &size[i]);
+        mem_free(before[i]);
+        ck_assert(sim_disk_flip(lost[i]->sim_node, wal_found, at[i] + 500, 1));
+        ck_assert_uint_eq(
+            find_value(lost[i], value - 1, &before[i], &size[i]) < at[i], 1);
+    }
+    for (int i = 0; i < N; i++) {
+        sim_node_restart(nodes[i].sim_node);
+    }
+    ck_assert(sim_run_while_not(sim, other_ready, NULL, 20 * SIM_S));
+    ck_assert(!sim_run_while_not(sim, somebody_leads, NULL, 30 * SIM_S));
+    for (int i = 0; i < 2; i++) {
+        void *after;
+        ck_assert(!proven(lost[i]));
+        sim_disk_list(lost[i]->sim_node, note_wal, NULL);
+        ck_assert_int_ge(sim_disk_durable(lost[i]->sim_node, wal_found, &after),
+                         (int64_t)size[i]);
+        /* up to and beyond the damage all is as it was */
+        ck_assert_int_eq(memcmp(after, before[i], at[i] + producer.size), 0);
+        mem_free(after);
+        mem_free(before[i]);
+    }
+    crash(lost[0], SIM_DROP_ALL);
+    sim_disk_list(lost[0]->sim_node, note_wal, NULL);
+    ck_assert(sim_disk_flip(lost[0]->sim_node, wal_found, at[0] + 500, 1));
+    sim_node_restart(lost[0]->sim_node);
+    ck_assert(produce_until(producer.n + 20, 60));
+    check_replicas();
+    ck_assert(sim_run_while_not(sim, proven, lost[1], 30 * SIM_S));
+    producer_end();
+    sim_free(sim);
+}
+END_TEST
+
+/* Where the last flush of the log begins, and whether it is an attestation. */
+static uint64_t last_flush(struct node *n, bool *attested)
+{
+    void *data;
+    uint64_t at = 0, last = 0;
+    struct wal_flush_header header;
+    sim_disk_list(n->sim_node, note_wal, NULL);
+    int64_t size = sim_disk_durable(n->sim_node, wal_found, &data);
+    for (; at < (uint64_t)size && wal_flush_read((uint8_t *)data + at, &header);
+         at += header.length) {
+        struct wal_frame frame;
+        wal_frame_peek((uint8_t *)data + at + WAL_FLUSH_HEADER, &frame);
+        *attested = frame.type == WAL_FRAME_ATTEST;
+        last = at;
+    }
+    mem_free(data);
+    return last;
+}
+
+/* Damage in a last flush that nothing attests yet is taken for a torn write and
+ * cut; what it held is on the peers. */
+START_TEST(test_repair__last_flush_not_attested)
+{
+    bool attested = true;
+    uint64_t at = 0;
+    struct node *victim = NULL;
+    world_begin((uint64_t)_i + 51);
+    settles_late = true;
+    producer_begin(1000);
+    world_start();
+    for (int k = 0; k < 50 && attested; k++) {
+        ck_assert(produce_until(producer.n + 5, 60));
+        victim = &nodes[(leader()->id + 1) % N];
+        sim_run_for(sim, prng_below(sim_prng(sim), 2000) * SIM_US);
+        at = last_flush(victim, &attested);
+    }
+    ck_assert(!attested);
+    crash(victim, SIM_DROP_ALL);
+    ck_assert(sim_disk_flip(victim->sim_node, wal_found, at + 300, 2));
+    sim_node_restart(victim->sim_node);
+    sim_run_for(sim, SIM_MS);
+    ck_assert(proven(victim)); /* it saw a torn write */
+    sim_run_for(sim, 5 * SIM_S);
+    check_replicas();
+    /* and counts again */
+    crash(&nodes[(victim->id + 1) % N], SIM_DROP_ALL);
+    ck_assert(produce_until(producer.n + 20, 60));
+    sim_node_restart(nodes[(victim->id + 1) % N].sim_node);
+    check_replicas();
+    producer_end();
+    sim_free(sim);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("repair");
@@ -193,6 +421,10 @@ int main(void)
     tcase_add_loop_test(tc, test_repair__log_files, 0, 4);
     tcase_add_loop_test(tc, test_repair__list_of_log_files, 0, 4);
     tcase_add_test(tc, test_repair__no_vote_without_proof);
+    tcase_add_test(tc, test_repair__scrub_alone_finds_what_nobody_reads);
+    tcase_add_loop_test(tc, test_repair__compacted_batches, 0, 3);
+    tcase_add_test(tc, test_repair__majority_damaged_at_one_place);
+    tcase_add_loop_test(tc, test_repair__last_flush_not_attested, 0, 4);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
