@@ -441,11 +441,32 @@ static size_t message_length(const char *line)
     return (size_t)(equals - line);
 }
 
+/* The words as they stand between quotes: what would end them is another's. */
+static void quote(const char *words, size_t n, char *out)
+{
+    for (size_t i = 0; i < n; i++) {
+        if (words[i] == '"' || words[i] == '\\') {
+            *out++ = '\\';
+        }
+        *out++ = words[i];
+    }
+    *out = '\0';
+}
+
+/* One event is one line, whatever it tells of. */
+static void keep_one_line(char *text, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        text[i] = (unsigned char)text[i] < ' ' ? '?' : text[i];
+    }
+}
+
 void env_uv_log_sink(void *arg, enum log_level level, const char *component,
                      const char *line)
 {
     static const char *const names[] = {"debug", "info", "warn", "error"};
-    char text[LIMIT_LOG_LINE + 128];
+    char text[2 * LIMIT_LOG_LINE + 128];
+    char message[2 * LIMIT_LOG_LINE];
     char stamp[32];
     struct timespec now;
     struct tm utc;
@@ -458,14 +479,17 @@ void env_uv_log_sink(void *arg, enum log_level level, const char *component,
     while (length > 0 && line[length - 1] == ' ') {
         length--;
     }
+    ASSERT(length < LIMIT_LOG_LINE); /* log_write cuts it */
+    quote(line, length, message);
     int size = snprintf(text, sizeof text,
-                        "ts=%s.%03ldZ level=%s component=%s msg=\"%.*s\"%s%s\n",
+                        "ts=%s.%03ldZ level=%s component=%s msg=\"%s\"%s%s\n",
                         stamp, now.tv_nsec / 1000000, names[level], component,
-                        (int)length, line, *rest == '\0' ? "" : " ", rest);
+                        message, *rest == '\0' ? "" : " ", rest);
     if (size >= (int)sizeof text) {
         size = (int)sizeof text - 1;
         text[size - 1] = '\n';
     }
+    keep_one_line(text, (size_t)size - 1);
     ssize_t written = write(STDERR_FILENO, text, (size_t)size);
     (void)written; /* nowhere to report it */
 }
