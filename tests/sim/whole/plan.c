@@ -44,7 +44,7 @@ static void draw_properties(struct plan *p, struct prng *rng)
     add(p, "offsets.topic.num.partitions", ONE_OF(rng, 1, 2, 5));
     add(p, "group.initial.rebalance.delay.ms", ONE_OF(rng, 0, 300, 3000));
     add(p, "group.min.session.timeout.ms", 1000);
-    add(p, "log.scrub.max.bytes.per.second", ONE_OF(rng, 5000, 20000, 1 << 20));
+    add(p, "log.scrub.max.bytes.per.second", ONE_OF(rng, 5000, 20000, 100000));
     add(p, "open.files.max", ONE_OF(rng, 16, 64, 1024));
     add(p, "auto.create.topics.enable", 0);
     char *zero = strstr(p->properties, "enable=0");
@@ -63,9 +63,23 @@ static void draw_topics(struct plan *p, struct prng *rng)
     }
 }
 
+/* What time costs grows with the connections between shards of brokers, which
+ * are never silent: many of them, and it is shorter. */
+static uint64_t draw_chaos_s(const struct plan *p, struct prng *rng)
+{
+    int links = p->n_brokers * (p->n_brokers - 1) * (int)p->n_shards;
+    uint64_t s = links <= 6    ? 1300
+                 : links <= 12 ? 900
+                 : links <= 20 ? 700
+                               : 400;
+    return s * ONE_OF(rng, 80, 100, 120) / 100;
+}
+
 static void draw_faults(struct plan *p, struct prng *rng)
 {
     static const uint64_t paces[] = {300, 1000, 3000, 6000};
+    uint64_t chaos_s = draw_chaos_s(p, rng);
+    p->chaos_ns = chaos_s * SIM_S;
     for (int k = 0; k < FAULT_KINDS; k++) {
         if (prng_chance(rng, 1, 2)) {
             p->faults |= UINT32_C(1) << k;
@@ -76,11 +90,13 @@ static void draw_faults(struct plan *p, struct prng *rng)
     }
     p->faults |= UINT32_C(1) << FAULT_HEAL;
     p->fault_ms_max = one_of(rng, paces, 4);
+    if (p->fault_ms_max > chaos_s * 1000 / 150) {
+        p->fault_ms_max = chaos_s * 1000 / 150; /* all must find their time */
+    }
     p->fault_ms_min = p->fault_ms_max / 10;
     p->storm_faults = (int)ONE_OF(rng, 3, 8, 20);
     p->n_storms = (int)prng_between(rng, 100, 160) / p->storm_faults + 1;
     p->heals_after = prng_chance(rng, 2, 3);
-    p->chaos_ns = ONE_OF(rng, 600, 900, 1200) * SIM_S;
 }
 
 /* Numbers of their own: what else a seed decides does not change with them. */
