@@ -102,6 +102,7 @@ START_TEST(a_proposal_wakes)
     ck_assert_int_eq(lab_propose(lab, A, "x"), ERR_OK);
     ck_assert(!group(A)->resting);
     lab_settle(lab);
+    run(50);
     for (int i = 0; i < 3; i++)
         ck_assert_uint_eq(lab->nodes[i].applied, 3);
     run(500);
