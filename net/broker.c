@@ -20,6 +20,7 @@
 #include "net/layout.h"
 #include "net/listener.h"
 #include "net/memory.h"
+#include "net/orphans.h"
 #include "net/shard.h"
 #include "net/throttle.h"
 
@@ -618,6 +619,11 @@ static bool client_listen_one(struct broker *b, int i)
     return true;
 }
 
+static void partitions_dir(const struct broker *b, char out[PATH_SIZE])
+{
+    snprintf(out, PATH_SIZE, "%s/partitions", b->dir);
+}
+
 static void client_listen(struct broker *b)
 {
     for (int i = 0; i < b->addresses.n; i++) {
@@ -636,6 +642,9 @@ static void metadata_ready(void *arg)
     struct broker *b = arg;
     atomic_store(&b->controller, metadata_leader(b->metadata));
     if (!b->ready && !b->failed && !b->stopping) {
+        char partitions[PATH_SIZE];
+        partitions_dir(b, partitions);
+        orphans_sweep(b->shards[0], partitions);
         client_listen(b);
     }
 }
@@ -752,7 +761,7 @@ static enum err shard_open(struct broker_shard *s)
     const struct broker_config *c = b->config;
     char dir[PATH_SIZE], partitions[PATH_SIZE];
     layout_shard_dir(&b->layout, b->dir, s->index, dir);
-    snprintf(partitions, sizeof partitions, "%s/partitions", b->dir);
+    partitions_dir(b, partitions);
     enum err e = env_dir_make(s->env, dir);
     if (e == ERR_OK) {
         e = env_dir_make(s->env, partitions);

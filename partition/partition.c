@@ -80,6 +80,34 @@ static char *dir_of(const struct partition_shard *shard,
     return mem_strdup(path);
 }
 
+bool partition_dir_topic(const char *name, struct uuid *topic)
+{
+    char text[UUID_TEXT_SIZE];
+    const char *replica = strrchr(name, '.');
+    if (replica == NULL || replica[1] == '\0' ||
+        strspn(replica + 1, "0123456789") != strlen(replica + 1) ||
+        replica - name < UUID_TEXT_SIZE) {
+        return false;
+    }
+    const char *id = replica - (UUID_TEXT_SIZE - 1);
+    memcpy(text, id, UUID_TEXT_SIZE - 1);
+    text[UUID_TEXT_SIZE - 1] = '\0';
+    return id[-1] == '.' && uuid_parse(text, topic);
+}
+
+bool partition_shard_has_dir(const struct partition_shard *shard,
+                             const char *name)
+{
+    for (struct partition_link *l = shard->partitions.next;
+         l != &shard->partitions; l = l->next) {
+        const struct partition *p = LINK_OF(struct partition, link, l);
+        if (strcmp(strrchr(p->dir, '/') + 1, name) == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static void partition_turn(struct env_deferred *d);
 
 static struct partition *partition_new(struct partition_shard *shard,

@@ -12,6 +12,7 @@
 #include "net/broker.h"
 #include "partition/batch.h"
 #include "schema/apis.h"
+#include "schema/delete_topics.h"
 #include "schema/fetch.h"
 #include "schema/header.h"
 #include "schema/metadata.h"
@@ -196,6 +197,25 @@ static bool ask(const struct codec_message *request,
     codec_decode(response, &r, version, a, out);
     ck_assert_int_eq(r.err, ERR_OK);
     return true;
+}
+
+static bool topic_delete(void)
+{
+    struct wire_str name = WIRE_STR("t");
+    struct delete_topics_request q;
+    struct delete_topics_response r;
+    struct arena a;
+    arena_init(&a, 0);
+    delete_topics_request_init(&q);
+    q.topic_names = &name;
+    q.n_topic_names = 1;
+    q.timeout_ms = 5000;
+    bool ok =
+        ask(&delete_topics_request_message, &delete_topics_response_message,
+            API_DELETE_TOPICS, 1, &q, &a, &r) &&
+        r.n_responses == 1 && r.responses[0].error_code == 0;
+    arena_free(&a);
+    return ok;
 }
 
 /* Makes the topic when it is not there. */
@@ -522,6 +542,109 @@ START_TEST(test_loop__disk_fills_up)
 }
 END_TEST
 
+/* ---- what a deleted topic leaves ----------------------------------------- */
+static int n_left;
+static void note_left(void *arg, const char *path, uint64_t size)
+{
+    (void)arg, (void)size;
+    n_left += strstr(path, "partitions/t-0.") != NULL;
+}
+
+static int files_left(void)
+{
+    n_left = 0;
+    sim_disk_list(node, note_left, NULL);
+    return n_left;
+}
+
+static void make_orphan(struct env *env, void *arg)
+{
+    static const char *const dirs[] = {
+        "/data/partitions/gone-7.AAAAAAAAAAAAAAAAAAAAEg.1",
+        "/data/partitions/mine", "/data/partitions/no.topic.1"};
+    char path[200];
+    (void)arg;
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(env_dir_make(env, dirs[i]), ERR_OK);
+        snprintf(path, sizeof path, "%s/00000000000000000000.log", dirs[i]);
+        ck_assert_int_eq(env_file_write_whole(env, path, "x", 1), ERR_OK);
+    }
+}
+
+static int n_gone, n_kept;
+static void note_orphan(void *arg, const char *path, uint64_t size)
+{
+    (void)arg, (void)size;
+    n_gone += strstr(path, "partitions/gone-7") != NULL;
+    n_kept += strstr(path, "partitions/mine") != NULL ||
+              strstr(path, "partitions/no.topic.1") != NULL;
+}
+
+static void crash_and_restart(enum sim_crash how)
+{
+    sim_node_crash(node, how);
+    ready = stopped = down = false;
+    sim_node_call(host, 0, call_close, NULL);
+    sim_run_for(sim, 100 * SIM_MS);
+    sim_node_restart(node);
+    ck_assert(sim_run_while_not(sim, is_ready, NULL, 60 * SIM_S) && !down);
+    sim_run_for(sim, 2 * SIM_S);
+}
+
+/* The process ends at any time after a topic was deleted: nothing of it is left
+ * a while after the next start, and the next topic of the name is whole. */
+START_TEST(test_loop__deleted_topic)
+{
+    static const enum sim_crash how[] = {SIM_KILL, SIM_DROP_ALL, SIM_KEEP_ALL};
+    int n_swept = 0;
+    for (uint64_t us = 0; us < 20000; us += us < 3000 ? 100 : 1000) {
+        begin();
+        sim_node_start(node, boot, NULL);
+        (void)sim_run_while_not(sim, is_ready, NULL, 20 * SIM_S);
+        ck_assert(topic_is_there());
+        for (int i = 0; i < BATCHES; i++) {
+            ck_assert_int_ge(produce(i), 0);
+        }
+        sim_run_for(sim, SIM_S);
+        ck_assert_int_gt(files_left(), 0);
+        ck_assert(topic_delete());
+        sim_run_for(sim, us * SIM_US);
+        n_swept += files_left() > 0;
+        crash_and_restart(how[us / 100 % 3]);
+        ck_assert_int_eq(files_left(), 0);
+        ck_assert(topic_is_there()); /* it is made again */
+        ck_assert_int_eq(produce(1), 0);
+        sim_free(sim);
+    }
+    ck_assert_int_gt(n_swept, 0);
+}
+END_TEST
+
+/* A directory of a topic that nobody knows goes, whatever else is there stays.
+ */
+START_TEST(test_loop__directory_of_no_topic)
+{
+    begin();
+    sim_node_start(node, boot, NULL);
+    (void)sim_run_while_not(sim, is_ready, NULL, 20 * SIM_S);
+    ck_assert(topic_is_there());
+    for (int i = 0; i < BATCHES; i++) {
+        ck_assert_int_ge(produce(i), 0);
+    }
+    sim_run_for(sim, SIM_S);
+    int n = files_left();
+    ck_assert_int_gt(n, 0);
+    sim_node_call(node, 0, make_orphan, NULL);
+    crash_and_restart(SIM_KEEP_ALL);
+    sim_disk_list(node, note_orphan, NULL);
+    ck_assert_int_eq(n_gone, 0);
+    ck_assert_int_eq(n_kept, 2);
+    ck_assert_int_ge(files_left(), n);
+    ck_assert_int_eq(fetch(3), 3);
+    sim_free(sim);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("fault_loops");
@@ -534,6 +657,8 @@ int main(void)
     tcase_add_test(tc, test_loop__names);
     tcase_add_loop_test(tc, test_loop__restart, 0, 5);
     tcase_add_test(tc, test_loop__disk_fills_up);
+    tcase_add_test(tc, test_loop__deleted_topic);
+    tcase_add_test(tc, test_loop__directory_of_no_topic);
     suite_add_tcase(suite, tc);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
