@@ -19,6 +19,16 @@ sim-whole: $(B)/sim_main
 sim-ci: $(B)/sim_main
 	@tests/sim/seeds.py $(B)/sim_main 1 320 seeds=300 days=3 \
 	  acknowledged=1000000 faults=30000
+# The same seeds with gcc, clang and gcc's sanitizers: the same event hashes.
+HASH_SEEDS ?= 2 3 8
+.PHONY: sim-hashes
+sim-hashes: $(B)/sim_main
+	@./make/deps.sh clang
+	@$(MAKE) --no-print-directory CC=$(CLANG) B=$(B)/clang $(B)/clang/sim_main
+	@$(MAKE) --no-print-directory B=$(B)/asan OPT="-O1 -g" \
+	  SAN="-fsanitize=address,undefined $(UNDEFINED)" $(B)/asan/sim_main
+	@ASAN_OPTIONS=detect_leaks=0 tests/sim/hashes.sh "$(HASH_SEEDS)" \
+	  $(B)/sim_main $(B)/clang/sim_main $(B)/asan/sim_main
 # Defects that the simulator alone must find (tests/fault/planted.txt).
 .PHONY: planted
 planted:

@@ -36,7 +36,9 @@ part "layers, headers, symbols, clang" make --no-print-directory -s \
 part "checks of the tests" python3 tests/conformance/selftest.py
 part "unit tests" make --no-print-directory -s unit
 if [ -e make/sim.mk ]; then
-    part "simulator" make --no-print-directory -s sim-seeds
+    part "simulator, groups alone" make --no-print-directory -s sim-seeds
+    part "simulator, whole brokers" make --no-print-directory -s sim-ci
+    part "simulator, other compilers" make --no-print-directory -s sim-hashes
 fi
 part "fuzzing's corpus" make --no-print-directory -s fuzz-corpus
 part "fuzzing" make --no-print-directory -s fuzz TIME="${FUZZ_TIME:-10}" \
