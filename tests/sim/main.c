@@ -1,9 +1,9 @@
-/* sim_main SEED [COUNT] [CUT...]: runs seeds of whole brokers (tests/sim/whole),
- * cut down in what they do: chaos=SECONDS clients=NUMBER without=MASK of faults.
- * sim_main raft SEED [COUNT [WITHOUT]]: of Raft groups alone, which is faster;
- * WITHOUT one of the guards of raft/guard.h when it is named by its number.
- * sim_main lab SEED [COUNT [WITHOUT]]: one group over the laboratory, record by
- * record: three replicas, or five where the seed is odd.
+/* sim_main SEED [COUNT] [CUT...]: runs seeds of whole brokers
+ * (tests/sim/whole), cut down in what they do: chaos=SECONDS clients=NUMBER
+ * without=FAULT,... sim_main raft SEED [COUNT [WITHOUT]]: of Raft groups alone,
+ * which is faster; WITHOUT one of the guards of raft/guard.h when it is named
+ * by its number. sim_main lab SEED [COUNT [WITHOUT]]: one group over the
+ * laboratory, record by record: three replicas, or five where the seed is odd.
  *
  * One seed prints its event hash in the end; many print a line of totals. Ends
  * non-zero on the first violation, with the trace that led to it. */
@@ -134,7 +134,27 @@ static void print_whole(const struct whole_result *r)
         (unsigned long long)r->broker_bytes_max / 1024);
 }
 
-/* What cuts a seed down: chaos=SECONDS clients=NUMBER without=MASK. */
+/* Kinds of faults, with commas between. */
+static uint32_t faults_named(const char *names)
+{
+    uint32_t mask = 0;
+
+    while (*names != '\0') {
+        size_t size = strcspn(names, ",");
+        int kind = whole_fault_find(names, size);
+
+        if (kind < 0) {
+            fprintf(stderr, "no such kind of fault: %s\n", names);
+            exit(2);
+        }
+        mask |= UINT32_C(1) << kind;
+        names += size;
+        names += *names == ',';
+    }
+    return mask;
+}
+
+/* What cuts a seed down: chaos=SECONDS clients=NUMBER without=FAULT,... */
 static void cut_down(struct whole_options *o, int argc, char **argv)
 {
     for (int i = 1; i < argc; i++) {
@@ -143,7 +163,7 @@ static void cut_down(struct whole_options *o, int argc, char **argv)
         else if (strncmp(argv[i], "clients=", 8) == 0)
             o->clients_max = (int)strtol(argv[i] + 8, NULL, 10);
         else if (strncmp(argv[i], "without=", 8) == 0)
-            o->faults_off = (uint32_t)strtoul(argv[i] + 8, NULL, 0);
+            o->faults_off = faults_named(argv[i] + 8);
     }
 }
 

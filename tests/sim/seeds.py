@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """seeds.py PROGRAM FIRST COUNT [AIM=NUMBER ...]: runs seeds of whole brokers,
 those that once failed (seeds.txt) first, two at a time, and prints the totals.
-Every twentieth runs a second time and must have the same event hash. Of a seed
-that fails it prints the violation and how to run it again; after five it gives
-up. Fails too when the totals miss an aim: seeds, days (simulated),
+Every twentieth runs a second time and must have the same event hash. A seed
+that fails is shrunk (fewer kinds of faults, one client of a kind, no longer
+than until it fails) and printed with the violation and the command that runs it
+again; after five it gives up. Fails too when the totals miss an aim: seeds, days (simulated),
 acknowledged, faults."""
 import concurrent.futures
 import os
@@ -11,11 +12,13 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 LIST = os.path.join(os.path.dirname(os.path.abspath(__file__)), "seeds.txt")
 SEED_SECONDS = 600
 AGAIN = 20
 FAILURES_MAX = 5
+SHRINK_SECONDS = 180
 
 NAMES = ("events", "hours", "acknowledged", "read", "faults", "restarts",
          "elections", "requests", "commits", "rebalances", "admin")
@@ -45,6 +48,54 @@ def numbers(text):
     return done, found.group(1) if found else None
 
 
+def faults_of(plan):
+    """The kinds that a plan's line names and that can be left out."""
+    found = re.search(r"every \d+ ms:(.*)", plan)
+    return [f for f in (found.group(1) if found else "").split()
+            if f != "heal"]
+
+
+def shrink(program, seed):
+    """What the seed can be cut down to and still fails, as arguments."""
+    until = time.monotonic() + SHRINK_SECONDS
+
+    def fails(cut):
+        left = until - time.monotonic()
+        if left <= 0:
+            return None
+        try:
+            run = subprocess.run([program, str(seed)] + cut, text=True,
+                                 capture_output=True, errors="replace",
+                                 timeout=left)
+        except subprocess.TimeoutExpired:
+            return None
+        return run if run.returncode != 0 else None
+
+    def arguments():
+        return (["clients=1"] if alone else []) + \
+            (["without=" + ",".join(without)] if without else []) + ends
+
+    alone, without, ends = False, [], []
+    newest = fails([])
+    if newest is None:
+        return []
+    for fault in faults_of(newest.stdout):
+        without.append(fault)
+        run = fails(arguments())
+        newest = run or newest
+        if run is None:
+            without.pop()
+    alone = True
+    run = fails(arguments())
+    newest, alone = run or newest, run is not None
+    when = re.findall(r"^(\d+)\.\d{6} \S+ (?:VIOLATION|ASSERT)",
+                      newest.stderr, re.M)
+    if when:
+        ends = [f"chaos={int(when[-1]) + 1}"]
+        ends = ends if fails(arguments()) else []
+    return arguments()
+
+
 class Runs:
     def __init__(self, program):
         self.program = program
@@ -65,10 +116,12 @@ class Runs:
         return numbers(run.stdout.split("\n", 1)[1]), None
 
     def fails(self, seed, why):
+        cut = " ".join(shrink(self.program, seed))
         with self.lock:
             self.violations += 1
-            print(f"seed {seed}: {why}\nreplay: make sim SEED={seed}",
-                  flush=True)
+            print(f"seed {seed}: {why}\nreplay: make sim SEED={seed}"
+                  + (f"\nsmaller: make sim SEED={seed} CUT=\"{cut}\""
+                     if cut else ""), flush=True)
 
     def run(self, seed):
         if self.violations >= FAILURES_MAX:

@@ -51,6 +51,7 @@ struct plan {
     uint32_t faults;                     /* mask of fault_kind */
     uint64_t fault_ms_min, fault_ms_max; /* between two */
     uint64_t chaos_ns;
+    uint64_t stop_ns; /* of it; the same, unless cut short */
     /* Faults come in storms, with calm between them. */
     int n_storms, storm_faults; /* of each */
     bool heals_after;           /* cuts end with their storm */

@@ -135,8 +135,10 @@ void plan_make(struct plan *p, const struct whole_options *o)
     draw_properties(p, &rng);
     draw_actors(p, o->seed);
     p->faults &= ~o->faults_off;
-    if (o->chaos_s_max != 0 && p->chaos_ns > o->chaos_s_max * SIM_S) {
-        p->chaos_ns = o->chaos_s_max * SIM_S;
+    /* Cut short, it is the beginning of the whole seed, event for event. */
+    p->stop_ns = p->chaos_ns;
+    if (o->chaos_s_max != 0 && p->stop_ns > o->chaos_s_max * SIM_S) {
+        p->stop_ns = o->chaos_s_max * SIM_S;
     }
     if (o->clients_max > 0) {
         int most = o->clients_max;
@@ -145,6 +147,17 @@ void plan_make(struct plan *p, const struct whole_options *o)
         p->n_consumers = p->n_consumers < most ? p->n_consumers : most;
         p->n_members = p->n_members < most ? p->n_members : most;
     }
+}
+
+int whole_fault_find(const char *name, size_t size)
+{
+    for (int k = 0; k < FAULT_KINDS; k++) {
+        if (k != FAULT_HEAL && strlen(fault_names[k]) == size &&
+            memcmp(fault_names[k], name, size) == 0) {
+            return k;
+        }
+    }
+    return -1;
 }
 
 void plan_print(const struct plan *p)

@@ -6,6 +6,7 @@
 #define TESTS_SIM_WHOLE_WHOLE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct whole_options {
@@ -14,7 +15,7 @@ struct whole_options {
     /* Shrinking: what a seed decided is cut down further. -1 / 0: as decided */
     int clients_max;      /* of each kind */
     uint32_t faults_off;  /* mask of enum fault_kind */
-    uint64_t chaos_s_max; /* seconds of the phase with faults */
+    uint64_t chaos_s_max; /* faults end after so many seconds */
     bool print_plan;
 };
 
@@ -25,6 +26,10 @@ struct whole_result {
     uint64_t commits, rebalances, admin_changes, elections;
     uint64_t broker_bytes_max; /* memory of one broker, the most at any time */
 };
+
+/* Which bit of faults_off has this name ("crash", as a plan prints it); -1:
+ * there is none, or one that no world is without. */
+int whole_fault_find(const char *name, size_t size);
 
 /* Runs one seed to its end. A violation ends the process (sim_fail). */
 struct whole_result whole_run(const struct whole_options *options);

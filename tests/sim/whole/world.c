@@ -220,7 +220,7 @@ struct whole_result whole_run(const struct whole_options *options)
     begin(w);
     w->phase = PHASE_CHAOS;
     nemesis_start(w);
-    sim_run_for(w->sim, w->plan.chaos_ns);
+    sim_run_for(w->sim, w->plan.stop_ns);
     finish(w);
     w->result.hash = sim_hash(w->sim);
     w->result.events = sim_events(w->sim);
