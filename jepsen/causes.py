@@ -16,6 +16,17 @@ HEAD = re.compile(r"\{:index \d+, :time (\d+), :type :(\w+), :process (\S+), "
                   r":f :([\w-]+), :value (.*)")
 ERROR = re.compile(r':error \[:\w+ "([^"]*)"\]')
 LEADER = re.compile(r":leader (-?\d+)")
+# What the probe is told, and what it means for who waits.
+MEANS = {
+    "ok": "an acknowledgement, late",
+    "no answer": "a leader that does not answer",
+    "REQUEST_TIMED_OUT": "a leader without its followers",
+    "no metadata": "a broker that does not answer",
+    "no connection": "a broker that is not there",
+    "no leader": "an election",
+    "NOT_LEADER_OR_FOLLOWER": "word of an election",
+}
+NAMES = {"machine": "machine-stood-still"}
 CLIENTS = ("any client", "librdkafka", "own client")
 
 
@@ -58,8 +69,8 @@ class History:
         what, _, name = f.partition("-")
         text = text.strip('"}\n')
         if what == "start" and name not in self.opened:
-            self.opened[name] = [t, name]
-        elif what == "start":
+            self.opened[name] = [t, NAMES.get(name, name)]
+        elif what == "start" and text:
             self.opened[name][1] = (name + " " + text).strip()
         elif text == "done" and name in self.opened:
             begun, said = self.opened.pop(name)
@@ -94,26 +105,41 @@ def kinds(faults):
     return ", ".join(sorted({f.split()[0] for f in faults})) or "none"
 
 
+def seconds_of(history, key, a, b):
+    """What the probe waited for in that time: seconds by what it was told at
+    last. It does one thing after the other."""
+    some = collections.Counter()
+    last = a
+    for t, what, _ in history.told[key]:
+        if t > a and last < b:
+            some[MEANS.get(what, what)] += min(t, b) - last
+            last = min(t, b)
+    some["the end"] += b - last
+    return collections.Counter({w: s for w, s in some.items() if s >= 0.05})
+
+
+def seconds_text(some):
+    return ", ".join("%s %.1f s" % item for item in some.most_common(5))
+
+
 def gap_line(history, key, gap):
     length, a, b = gap
-    said = collections.Counter(what for t, what, _ in history.told[key]
-                               if a <= t <= b)
     leaders = [who for t, _, who in history.told[key]
                if a - 1 <= t <= b + 2 and who is not None]
     moves = [who for i, who in enumerate(leaders)
              if i == 0 or leaders[i - 1] != who]
-    return "    %5.2f s at %.1f s, key %d; faults: %s; told: %s; leaders: %s\n" \
+    return "    %5.2f s at %.1f s, key %d; faults: %s; %s; leaders: %s\n" \
         % (length, a, key, "; ".join(history.around(a, b)) or "none",
-           ", ".join("%s %d" % item for item in said.most_common(5)) or
-           "nothing", " ".join(moves) or "?")
+           seconds_text(seconds_of(history, key, a, b)),
+           " ".join(moves) or "?")
 
 
 def told(history_path, windows_path):
-    """(text for the report, longest gap of any client)"""
+    """Text for the report. `windows_path` has lines "FROM TO" in ns."""
     history, windows = History(history_path), windows_read(windows_path)
     longest = {}
     long_ones = []
-    by_kind = collections.defaultdict(lambda: [0, 0.0])
+    by_kind = collections.defaultdict(lambda: [0, 0.0, collections.Counter()])
     for client in CLIENTS:
         longest[client] = 0.0
         for key, times in sorted(history.acks[client].items()):
@@ -123,22 +149,26 @@ def told(history_path, windows_path):
                     some = by_kind[kinds(history.around(gap[1], gap[2]))]
                     some[0] += 1
                     some[1] = max(some[1], gap[0])
+                    some[2].update(seconds_of(history, key, gap[1], gap[2]))
                 if client == "any client" and gap[0] >= TOLD_S:
                     long_ones.append((gap, key))
-    text = "without an acknowledgement while a majority lives, at most: " + \
+    text = "longest time without an acknowledgement while a majority lives: " + \
         ", ".join("%s %.2f s" % (c, longest[c]) for c in CLIENTS) + "\n"
     if by_kind:
-        text += "  gaps of 1 s and more, by the faults around them:\n"
-    for kind, (n, most) in sorted(by_kind.items(), key=lambda i: -i[1][1]):
-        text += "    %-40s %4d, longest %.2f s\n" % (kind, n, most)
+        text += "  gaps of 1 s and more, by the faults around them, and what " \
+            "the probe waited for:\n"
+    for kind, (n, most, some) in sorted(by_kind.items(),
+                                        key=lambda i: -i[1][1]):
+        text += "    %-32s %4d, longest %.2f s: %s\n" % (
+            kind, n, most, seconds_text(some))
     long_ones.sort(reverse=True)
     if long_ones:
         text += "  the longest:\n"
     for gap, key in long_ones[:TOLD_MAX]:
         text += gap_line(history, key, gap)
-    return text, longest["any client"]
+    return text
 
 
 if __name__ == "__main__":
     import sys
-    print(told(*sys.argv[1:3])[0], end="")
+    print(told(*sys.argv[1:3]), end="")

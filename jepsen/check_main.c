@@ -1,12 +1,9 @@
-/* jepsen-check [--jepsen] [--partial] [--windows FILE [--steady KEY]]
- *              HISTORY.edn
+/* jepsen-check [--jepsen] [--partial] HISTORY.edn
  *
  * Judges a history and shows the lines that prove what is wrong.
  *   --jepsen   Jepsen's own rules: offsets may have holes, and a known offset
  *              of an :info send is no acknowledgement (transactions)
  *   --partial  not everything was read at last, so nothing can be unseen
- *   --windows  lines "FROM TO" in ns: the longest time without an
- *              acknowledgement within them is told, for each key (from KEY)
  * Ends with 0 when all is well, 1 with anomalies, 2 when it cannot read. */
 #include <errno.h>
 #include <stdio.h>
@@ -17,7 +14,6 @@
 #include "base/mem.h"
 #include "jepsen/checker.h"
 #include "jepsen/edn.h"
-#include "jepsen/gaps.h"
 
 struct lines { /* where the line with an index begins in the file */
     off_t *at;
@@ -111,8 +107,7 @@ static double seconds_now(void)
 }
 
 /* Feeds all lines; gives the number of lines that could not be read. */
-static int feed(FILE *file, struct checker *c, struct gaps *gaps,
-                struct lines *l)
+static int feed(FILE *file, struct checker *c, struct lines *l)
 {
     struct edn_ops ops = {0};
     char *line = NULL;
@@ -133,39 +128,31 @@ static int feed(FILE *file, struct checker *c, struct gaps *gaps,
         }
         lines_note(l, op.index, at);
         checker_add(c, &op);
-        gaps_add(gaps, &op);
     }
     free(line);
     edn_ops_free(&ops);
     return bad;
 }
 
-static int check(const char *path, const struct check_config *config,
-                 const char *windows, int64_t keys_from)
+static int check(const char *path, const struct check_config *config)
 {
     FILE *file = fopen(path, "r");
-    struct gaps *gaps = gaps_new(keys_from);
     struct lines l = {0};
     struct checker *c;
     const struct check_result *r;
     double begun = seconds_now();
     int bad, status;
 
-    if (file == NULL ||
-        (windows != NULL && !gaps_windows_read(gaps, windows))) {
-        fprintf(stderr, "cannot read %s: %s\n", file == NULL ? path : windows,
-                strerror(errno));
+    if (file == NULL) {
+        fprintf(stderr, "cannot read %s: %s\n", path, strerror(errno));
         return 2;
     }
     c = checker_new(config);
-    bad = feed(file, c, gaps, &l);
+    bad = feed(file, c, &l);
     r = checker_finish(c);
     result_show(file, &l, r, seconds_now() - begun);
-    if (windows != NULL)
-        gaps_show(gaps);
     status = bad > 0 ? 2 : r->valid ? 0 : 1;
     checker_free(c);
-    gaps_free(gaps);
     mem_free(l.at);
     fclose(file);
     return status;
@@ -174,8 +161,6 @@ static int check(const char *path, const struct check_config *config,
 int main(int argc, char **argv)
 {
     struct check_config config = {true, true, true};
-    const char *windows = NULL;
-    int64_t keys_from = 0;
     int i = 1;
 
     for (; i < argc && argv[i][0] == '-'; i++) {
@@ -183,18 +168,13 @@ int main(int argc, char **argv)
             config.offsets_are_acks = config.gapless = false;
         else if (strcmp(argv[i], "--partial") == 0)
             config.drained = false;
-        else if (strcmp(argv[i], "--windows") == 0 && i + 1 < argc)
-            windows = argv[++i];
-        else if (strcmp(argv[i], "--steady") == 0 && i + 1 < argc)
-            keys_from = strtoll(argv[++i], NULL, 10);
         else
             break;
     }
     if (i + 1 != argc) {
         fprintf(stderr,
-                "usage: jepsen-check [--jepsen] [--partial] "
-                "[--windows FILE [--steady KEY]] HISTORY.edn\n");
+                "usage: jepsen-check [--jepsen] [--partial] HISTORY.edn\n");
         return 2;
     }
-    return check(argv[i], &config, windows, keys_from);
+    return check(argv[i], &config);
 }

@@ -3,7 +3,7 @@
 CHECKER_OBJ := $(patsubst %.c,$(B)/%.o,$(wildcard jepsen/checker*.c) \
   jepsen/edn.c)
 
-$(B)/jepsen-check: $(B)/jepsen/check_main.o $(B)/jepsen/gaps.o $(CHECKER_OBJ) \
+$(B)/jepsen-check: $(B)/jepsen/check_main.o $(CHECKER_OBJ) \
     $(B)/libflotilla.a
 	@echo "  LINK $@"
 	$(Q)$(CC) $(CFLAGS_ALL) -o $@ $^ $(LIBS)
