@@ -10,8 +10,7 @@ from suite_clients import Java
 HERE = os.path.dirname(os.path.abspath(__file__))
 RATE = 1000000
 # Kafka's windows: ten seconds' worth may pass at once, and consumers get as much
-# every
-# eleven seconds: two such rounds are measured
+# every eleven seconds: two such rounds are measured
 SECONDS, FROM = 38, 16
 THROTTLING_QUOTA_EXCEEDED = 89
 
