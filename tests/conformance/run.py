@@ -112,7 +112,7 @@ def foreign(args, report):
     if "elections" in args.only:
         Elections(report, args.build, args.port + 60).all()
     if "quotas" in args.only:
-        Quotas(report, args.build, args.port + 80).all()
+        Quotas(report, args.build, args.port + 80, args.full).all()
     if "librdkafka" in args.only:
         Librdkafka(report, args.build, args.port + 100, args.full, args.chaos,
                    args.tests.split(",") if args.tests else None).all()
