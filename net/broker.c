@@ -8,6 +8,7 @@
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <utlist.h>
 
 #include "base/assert.h"
 #include "base/limits.h"
@@ -319,7 +320,8 @@ static struct partition_config topic_settings(struct broker_shard *s,
 }
 
 static void open_partition(struct broker_shard *s,
-                           const struct image_topic *topic, int32_t index)
+                           const struct image_topic *topic, int32_t index,
+                           const struct partition_config *config)
 {
     struct broker *b = s->broker;
     const struct image_partition *ip = &topic->partitions[index];
@@ -344,10 +346,9 @@ static void open_partition(struct broker_shard *s,
     sp->offsets_topic = strcmp(topic->name, OFFSETS_TOPIC) == 0;
     char name[TOPIC_NAME_MAX + 16];
     snprintf(name, sizeof name, "%s-%d", topic->name, (int)index);
-    struct partition_config config = topic_settings(s, topic);
     HASH_ADD(hh, s->partitions, id, sizeof sp->id, sp);
     enum err e = partition_open(
-        s->partitions_of, &creation, name, &config,
+        s->partitions_of, &creation, name, config,
         sp->offsets_topic ? &offsets_partition_callbacks : &partition_callbacks,
         sp, &sp->partition);
     if (e != ERR_OK) {
@@ -362,9 +363,97 @@ static void open_partition(struct broker_shard *s,
     partition_role_told(sp, sp->partition, &role);
 }
 
+/* Opening thousands at once would keep the loop from its peers for so long that
+ * they took us for dead: a few are opened at a time, the rest by a timer. */
+#define OPEN_AT_ONCE 64
+#define OPEN_PAUSE_MS 1
+
+struct shard_opening {
+    struct shard_opening *prev, *next;
+    struct uuid topic;
+    int32_t at, end;
+};
+
+static void opening_end(struct broker_shard *s, struct shard_opening *o)
+{
+    DL_DELETE(s->opening, o);
+    mem_free(o);
+}
+
+/* Opens up to `most` of these; true when that were all. */
+static bool open_some(struct broker_shard *s, struct shard_opening *o,
+                      const struct image_topic *topic, int32_t most)
+{
+    int32_t end = o->end - o->at > most ? o->at + most : o->end;
+    struct partition_config config = topic_settings(s, topic);
+    for (; o->at < end; o->at++) {
+        open_partition(s, topic, o->at, &config);
+    }
+    return o->at == o->end;
+}
+
+static void opening_timer(struct env_timer *timer)
+{
+    struct broker_shard *s = timer->arg;
+    struct shard_opening *o = s->opening;
+    /* a topic that is deleted has nothing left here */
+    const struct image_topic *topic = image_topic_by_id(s->image, &o->topic);
+    ASSERT(topic != NULL);
+    if (open_some(s, o, topic, OPEN_AT_ONCE)) {
+        opening_end(s, o);
+    }
+    if (s->opening != NULL) {
+        env_timer_start(timer, OPEN_PAUSE_MS);
+    }
+}
+
+static void open_partitions(struct broker_shard *s,
+                            const struct image_topic *topic, int32_t first)
+{
+    if (s->closing) {
+        return;
+    }
+    struct shard_opening *o = mem_zalloc(sizeof *o);
+    o->topic = topic->id;
+    o->at = first;
+    o->end = topic->n_partitions;
+    bool waits = s->opening != NULL; /* in their order */
+    DL_APPEND(s->opening, o);
+    if (!waits && open_some(s, o, topic, OPEN_AT_ONCE)) {
+        opening_end(s, o);
+    } else if (!waits) {
+        env_timer_start(&s->opening_timer, OPEN_PAUSE_MS);
+    }
+}
+
+static void openings_drop(struct broker_shard *s)
+{
+    while (s->opening != NULL) {
+        opening_end(s, s->opening);
+    }
+}
+
+/* What is still to be opened is, so that its files are found and removed. */
+static void open_rest(struct broker_shard *s, const struct image_topic *topic)
+{
+    struct shard_opening *o = NULL;
+    struct shard_opening *next = NULL;
+    DL_FOREACH_SAFE(s->opening, o, next)
+    {
+        if (uuid_equal(&o->topic, &topic->id)) {
+            open_some(s, o, topic, INT32_MAX);
+            opening_end(s, o);
+        }
+    }
+    if (s->opening == NULL) {
+        env_timer_stop(&s->opening_timer);
+    }
+}
+
 static void close_partitions(struct broker_shard *s,
                              const struct image_topic *topic)
 {
+    open_rest(s, topic);
     for (int32_t i = 0; i < topic->n_partitions; i++) {
         struct group_id id = {.topic = topic->id, .partition = i};
         leader_forget(s, &id);
@@ -416,15 +505,10 @@ static void image_changed(void *arg, const struct image_change *change)
             }
             break;
         case IMAGE_TOPIC_CREATED:
-            for (int32_t i = 0; i < change->topic->n_partitions; i++) {
-                open_partition(s, change->topic, i);
-            }
+            open_partitions(s, change->topic, 0);
             break;
         case IMAGE_PARTITIONS_ADDED:
-            for (int32_t i = change->partition; i < change->topic->n_partitions;
-                 i++) {
-                open_partition(s, change->topic, i);
-            }
+            open_partitions(s, change->topic, change->partition);
             break;
         case IMAGE_TOPIC_DELETED:
             close_partitions(s, change->topic);
@@ -801,6 +885,7 @@ static enum err shard_open(struct broker_shard *s)
         .settle_ms = (uint32_t)broker_config_int(c, "settle.interval.ms"),
         .settle_bytes = (uint32_t)broker_config_int(c, "settle.bytes"),
     };
+    env_timer_init(s->env, &s->opening_timer, opening_timer, s);
     e = raft_host_new(&ho, &s->host);
     if (e != ERR_OK) {
         return e;
@@ -1100,6 +1185,9 @@ static void shard_stop_begin(struct env_post *post)
     struct shard_stop *stop = post->arg;
     struct broker_shard *s = stop->shard;
     stop->deadline_ms = env_now_ms(s->env) + STOP_TRANSFER_MS;
+    s->closing = true;
+    env_timer_stop(&s->opening_timer);
+    openings_drop(s);
     env_timer_init(s->env, &stop->timer, shard_stop_step, stop);
     shard_stop_step(&stop->timer);
 }
@@ -1138,6 +1226,7 @@ static void shard_free(struct broker_shard *s)
         HASH_DEL(s->leaders, known);
         mem_free(known);
     }
+    openings_drop(s);
     if (s->connections != NULL) {
         connections_free(s->connections);
     }

@@ -39,7 +39,11 @@ struct broker_shard {
     struct coordinator *coordinator;
     struct shard_partition *partitions; /* uthash */
     struct shard_leader *leaders;       /* uthash */
-    struct connections *connections;    /* net/connection */
+    /* partitions to be opened, oldest first (broker.c) */
+    struct shard_opening *opening;
+    struct env_timer opening_timer;
+    bool closing;                    /* no more of them */
+    struct connections *connections; /* net/connection */
     struct fetch_sessions *fetch_sessions;
     /* producer ids of InitProducerId */
     int64_t producer_id_next, producer_id_end;

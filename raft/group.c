@@ -717,7 +717,7 @@ static bool reserve_append(struct group *g, struct message *m,
     if (m->term < g->raft.current_term || n == 0)
         return true;
     if (m->prev_index + n > g->settled + LIMIT_RAFT_ENTRIES) {
-        g->wanted = true;
+        g->wanted = g->host->settle_wanted = true;
         return false;
     }
     while (n > 0 && !reserve_first(g, m, entries, n))
@@ -1084,7 +1084,7 @@ static enum err propose_allowed(struct group *g, uint64_t size)
     if (size > g->host->entry_bytes_max)
         return ERR_TOO_LARGE;
     if (last_index(g) >= g->settled + LIMIT_RAFT_ENTRIES) {
-        g->wanted = true;
+        g->wanted = g->host->settle_wanted = true;
         return ERR_BUSY;
     }
     if (g->table.count >= LIMIT_RAFT_ENTRIES)
@@ -1295,6 +1295,22 @@ static bool pace_heartbeats(struct group *g)
         idle = g->peers[i].match == last_index(g);
     raft_set_heartbeat_timeout(&g->raft, idle ? rare : o->heartbeat_ms);
     return idle;
+}
+
+bool group_is_restless(const struct group *g)
+{
+    const struct raft *r = &g->raft;
+
+    if (g->life != GROUP_OPEN)
+        return false;
+    if (r->state == RAFT_FOLLOWER)
+        return r->follower_state.current_leader.id == 0;
+    if (r->state != RAFT_LEADER || g->transfer_to != 0 || !g->role.ready)
+        return true;
+    for (int i = 0; i < g->n_peers; i++)
+        if (g->peers[i].heard_ms == 0)
+            return true;
+    return false;
 }
 
 void group_tick(struct group *g)

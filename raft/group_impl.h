@@ -212,6 +212,7 @@ struct group {
     uint64_t dirty_ms; /* since when something applied is not settled; 0 */
     bool dirty;        /* in host->dirty */
     bool settling, wanted, due;
+    uint32_t settle_at; /* in the round's items, while settling */
 
     /* catch-up (catchup_impl.h) */
     struct transfer *transfer; /* receiving; NULL: none */
@@ -302,7 +303,8 @@ struct raft_host {
     uint64_t catchup_tokens, catchup_tokens_ms, catchup_offer_ms;
     /* settling */
     struct settle_round *settle;
-    bool settle_nospace;
+    bool settle_nospace, settle_wanted; /* a group has `wanted` */
+    uint32_t settle_ticks;
     uint64_t settle_next_ms; /* no round begins before */
     uint8_t *settle_scratch; /* SETTLE_RUNNING_MAX pieces of SETTLE_SCRATCH */
     bool settle_scratch_used[SETTLE_RUNNING_MAX];
@@ -365,7 +367,10 @@ void group_run(struct group *group);
 /* At the end of a loop turn in which group_want_turn was called. */
 void group_turn_end(struct group *group);
 void group_want_turn(struct group *group);
-/* Ticked at every tick for `ms` from now. */
+/* Something is under way that needs quick ticks: an election, a hand-over,
+ * replicas that a young leader has not heard yet. */
+bool group_is_restless(const struct group *group);
+/* Ticked at every tick for `ms` from now, as long as it is restless. */
 void group_activate(struct group *group, uint64_t ms);
 /* Without a leader, campaigns after `ms` (and a little more for replicas that
  * are less preferred), and again soon when that fails. */

@@ -276,10 +276,12 @@ static void groups_tick(struct raft_host *host)
     for (uint32_t i = 0; i < host->n_active; i++) {
         struct group *g = host->active[i];
 
-        if (group_now(g) < g->active_until_ms)
+        if (group_now(g) < g->active_until_ms && group_is_restless(g)) {
             host->active[kept++] = g;
-        else
-            g->active = false;
+            continue;
+        }
+        g->active = false;
+        g->active_until_ms = 0;
     }
     host->n_active = kept;
     for (uint32_t i = host->phase; i < host->n_groups; i += TICK_PHASES)

@@ -22,6 +22,8 @@
 /* Rounds follow each other at this distance at least, so that they gather. */
 #define ROUND_GAP_MS 50
 #define ROUND_GROUPS_MAX 256
+/* A checkpoint names all groups: where they are many, so are a round's. */
+#define ROUND_PART 4
 /* Up to so many files are synced one by one. */
 #define SYNC_EACH_MAX 16
 #define NOSPACE_RETRY_MS 1000
@@ -66,6 +68,10 @@ bool settle_busy(const struct raft_host *host)
  * in the log buffer. */
 #define UNSETTLED_BYTES ((uint64_t)32 << 20)
 #define UNSETTLED_LEAST ((uint64_t)64 << 10)
+/* With this many more the time is doubled, tripled, up to the most. */
+#define MANY_DIRTY 512
+#define SETTLE_MS_MANY 30000
+#define MANY_TICKS 5
 
 static uint64_t due_bytes(const struct raft_host *host)
 {
@@ -76,9 +82,27 @@ static uint64_t due_bytes(const struct raft_host *host)
     return share < most ? share : most;
 }
 
+/* And longer: a partition costs a round the same for one record or a thousand.
+ */
+static uint64_t due_ms(const struct raft_host *host)
+{
+    uint64_t ms = host->options.settle_ms;
+    uint64_t more = ms * host->n_dirty / MANY_DIRTY;
+    uint64_t most = ms > SETTLE_MS_MANY ? ms : SETTLE_MS_MANY;
+
+    return ms + more < most ? ms + more : most;
+}
+
 static uint64_t unsettled_bytes(const struct group *g)
 {
     return entry_table_bytes(&g->table, g->settled, g->applied);
+}
+
+/* Entries without content (no-ops of elections) are worth no file: they settle
+ * with what follows them, or when the log wants its file back. */
+static bool has_content(const struct group *g)
+{
+    return unsettled_bytes(g) > 0;
 }
 
 static void list_push(struct group ***list, uint32_t *n, uint32_t *size,
@@ -114,8 +138,6 @@ static void dirty_since(struct group *g, uint64_t ms)
 
 void settle_check(struct group *g)
 {
-    const struct raft_host_options *o = &g->host->options;
-
     if (catchup_ready(g)) {
         due_push(g);
         return;
@@ -124,13 +146,14 @@ void settle_check(struct group *g)
         return;
     if (g->wanted || unsettled_bytes(g) >= due_bytes(g->host) ||
         g->applied - g->settled >= LIMIT_RAFT_ENTRIES / 8 ||
-        (g->dirty_ms != 0 && group_now(g) - g->dirty_ms >= o->settle_ms))
+        (has_content(g) && g->dirty_ms != 0 &&
+         group_now(g) - g->dirty_ms >= due_ms(g->host)))
         due_push(g);
 }
 
 void settle_mark(struct group *g)
 {
-    if (g->dirty_ms == 0)
+    if (g->dirty_ms == 0 && has_content(g))
         dirty_since(g, group_now(g));
     settle_check(g);
 }
@@ -139,6 +162,11 @@ void settle_tick(struct raft_host *host)
 {
     uint32_t kept = 0;
 
+    /* Time passes slowly for many; who wants to be settled does not wait. */
+    if (host->n_dirty > MANY_DIRTY && !host->settle_wanted &&
+        ++host->settle_ticks % MANY_TICKS != 0)
+        return;
+    host->settle_wanted = false;
     for (uint32_t i = 0; i < host->n_dirty; i++) {
         struct group *g = host->dirty[i];
 
@@ -156,15 +184,14 @@ void settle_tick(struct raft_host *host)
 static void gather_due(struct raft_host *host)
 {
     uint64_t bytes = due_bytes(host) / 4;
-    uint64_t now = env_now_ms(host->env);
+    uint64_t half = due_ms(host) / 2;
 
     for (uint32_t i = 0; i < host->n_dirty; i++) {
         struct group *g = host->dirty[i];
 
-        if (g->applied > g->settled &&
-            (unsettled_bytes(g) >= bytes ||
-             (g->dirty_ms != 0 &&
-              now - g->dirty_ms >= host->options.settle_ms / 2)))
+        if (g->applied > g->settled && (unsettled_bytes(g) >= bytes ||
+                                        (has_content(g) && g->dirty_ms != 0 &&
+                                         group_now(g) - g->dirty_ms >= half)))
             due_push(g);
     }
 }
@@ -312,10 +339,10 @@ static void checkpoint_done(struct env_work *work)
 static struct settle_item *item_of(struct settle_round *round,
                                    const struct group *g)
 {
-    for (uint32_t i = 0; g->settling && i < round->n; i++)
-        if (round->items[i].group == g)
-            return &round->items[i];
-    return NULL;
+    if (round == NULL || !g->settling)
+        return NULL;
+    ASSERT(g->settle_at < round->n && round->items[g->settle_at].group == g);
+    return &round->items[g->settle_at];
 }
 
 static void checkpoint_fill(struct settle_round *round, const struct group *g,
@@ -492,6 +519,7 @@ static void item_init(struct settle_round *round, struct settle_item *item,
     }
     item_config(item, &config);
     g->settling = true;
+    g->settle_at = (uint32_t)(item - round->items);
 }
 
 static void round_begin(struct raft_host *host)
@@ -500,7 +528,9 @@ static void round_begin(struct raft_host *host)
     uint32_t taken = 0, max;
 
     gather_due(host);
-    max = host->n_due < ROUND_GROUPS_MAX ? host->n_due : ROUND_GROUPS_MAX;
+    max = host->n_groups / ROUND_PART;
+    max = max > ROUND_GROUPS_MAX ? max : ROUND_GROUPS_MAX;
+    max = host->n_due < max ? host->n_due : max;
     round->host = host;
     round->items = mem_zalloc((max + (size_t)1) * sizeof *round->items);
     while (taken < host->n_due && round->n < max) {
@@ -553,7 +583,7 @@ void settle_poll(struct raft_host *host)
 void settle_now(struct raft_host *host)
 {
     for (uint32_t i = 0; i < host->n_groups; i++)
-        if (host->groups[i]->applied > host->groups[i]->settled)
+        if (has_content(host->groups[i]))
             due_push(host->groups[i]);
     if (host->settle == NULL && host->wal != NULL &&
         (host->n_due > 0 || host->n_deleted > 0))

@@ -9,6 +9,7 @@ restart, and a restart of all. Prints one table: aim and seen.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -100,6 +101,12 @@ class Scale:
             return wire.leaders(c, TOPIC)
         finally:
             c.close()
+
+    def keep_logs(self, folder):
+        os.makedirs(folder, exist_ok=True)
+        for i in (1, 2, 3):
+            shutil.copy(self.cluster.path(i, "broker.log"),
+                        os.path.join(folder, "broker-%d.log" % i))
 
     # ---- the parts --------------------------------------------------------
 
@@ -341,6 +348,8 @@ def main():
     parser.add_argument("--rate", type=int, default=5000)
     parser.add_argument("--parts",
                         default="idle,wire,rdkafka,kill,restart,again")
+    parser.add_argument("--logs", default="", metavar="FOLDER",
+                        help="keeps the brokers' logs there")
     parser.add_argument("--define", "-D", action="append", default=[],
                         help="key=value for the brokers")
     options = parser.parse_args()
@@ -350,6 +359,8 @@ def main():
     finally:
         scale.table.print()
         scale.cluster.stop()
+        if options.logs:
+            scale.keep_logs(options.logs)
         scale.cluster.remove()
     return 1 if scale.table.missed() else 0
 
