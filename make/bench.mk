@@ -9,3 +9,12 @@ bench: deps-foreign
 	@$(MAKE) --no-print-directory all
 	@python3 tests/bench/bench.py --build $(B) --rounds $(ROUNDS_BENCH) \
 	  --systems $(SYSTEMS) --only "$(ROWS)" --scale $(SCALE)
+
+# Many partitions: creation, idle cost, load over all, a broker killed, restart.
+# PARTS of idle, wire, rdkafka, kill, restart, again.
+.PHONY: scale
+PARTITIONS ?= 10000
+PARTS ?= idle,wire,rdkafka,kill,restart,again
+scale: all
+	@python3 tests/bench/scale.py --build $(B) --partitions $(PARTITIONS) \
+	  --parts $(PARTS)

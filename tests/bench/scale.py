@@ -9,6 +9,7 @@ restart, and a restart of all. Prints one table: aim and seen.
 import argparse
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -192,6 +193,7 @@ class Scale:
     def load_rdkafka(self):
         """The same by librdkafka's partitioner, one record at a time."""
         n = self.options.rate * self.options.load
+        client = resource.getrusage(resource.RUSAGE_CHILDREN)
         before, begun = [cpu_seconds(p) for p in self.pids()], time.monotonic()
         done = subprocess.run(
             [self.cluster.binary, "bench", "produce", TOPIC, "-b",
@@ -212,7 +214,10 @@ class Scale:
             seen, ok = "no figures: " + harness.tail(done.stderr), False
         self.table.add("load, %d/s, librdkafka: failed" % self.options.rate,
                        seen, "0", ok)
-        self.table.add("  brokers, % of a core", several(cpu))
+        end = resource.getrusage(resource.RUSAGE_CHILDREN)
+        self.table.add("  brokers; client, % of a core", "%s; %.0f" % (
+            several(cpu), 100 * (end.ru_utime + end.ru_stime - client.ru_utime -
+                                 client.ru_stime) / took))
         self.memory("  resident, MB")
 
     def kill(self):
