@@ -27,8 +27,8 @@ NAMES = ("events", "hours", "acknowledged", "read", "faults", "restarts",
 def listed():
     """The seeds that once failed, in their order."""
     with open(LIST) as f:
-        return [int(m.group(0)) for m in (re.match(r"\d+", line) for line in f)
-                if m]
+        found = [re.match(r"\d+", line) for line in f]
+    return list(dict.fromkeys(int(m.group(0)) for m in found if m))
 
 
 def complaint(text):
