@@ -28,6 +28,7 @@
 #define AGAIN_MS 10000                 /* after what could not be fetched */
 #define ROUNDS_MAX 1000 /* of one segment, ITEMS_MAX repairs each */
 #define SCRUB_TICK_MS 250
+#define WINDOW_BYTES ((size_t)64 << 10)
 /* Partitions looked at in one tick for something to scrub. */
 #define SCRUB_LOOKS 256
 
@@ -43,8 +44,17 @@ struct damage {
     int64_t running_max;
 };
 
+/* Bytes of a file read ahead; a segment of small batches would be read by two
+ * calls a batch. Filled and used within one work. */
+struct window {
+    uint8_t *bytes; /* WINDOW_BYTES, or NULL */
+    uint64_t at;
+    size_t size;
+};
+
 /* Where looking through a segment stands. */
 struct scan {
+    struct window log, side;
     uint64_t slot; /* 0: at its head */
     log_index next;
     bool chain_known;
@@ -89,13 +99,49 @@ static struct damage *damage_add(struct repair *r, enum damage_kind kind)
     return &r->items[r->n_items++];
 }
 
+/* The bytes of `file` at `at`, valid until the next call with this window; fewer
+ * than `size` where it ends. `size` is at most WINDOW_BYTES. */
+static enum err window_read(struct window *w, struct env_file *file,
+                            uint64_t at, size_t size, const uint8_t **out,
+                            size_t *got)
+{
+    ASSERT(size <= WINDOW_BYTES);
+    if (at < w->at || at + size > w->at + w->size) {
+        if (w->bytes == NULL) {
+            w->bytes = mem_alloc(WINDOW_BYTES);
+        }
+        w->at = at;
+        w->size = 0;
+        enum err e = env_file_pread(file, w->bytes, WINDOW_BYTES, at, &w->size);
+        if (e != ERR_OK) {
+            w->size = 0;
+            return e;
+        }
+    }
+    *out = w->bytes + (at - w->at);
+    *got = w->size - (size_t)(at - w->at);
+    *got = *got < size ? *got : size;
+    return ERR_OK;
+}
+
+static void window_drop(struct window *w)
+{
+    mem_free(w->bytes);
+    *w = (struct window){0};
+}
+
 /* Zeros where the file is too short. */
 static enum err read_slot(struct repair *r, uint64_t slot,
                           uint8_t bytes[SIDE_SLOT])
 {
     size_t got = 0;
-    enum err e = env_file_pread(r->view.side.file, bytes, SIDE_SLOT,
-                                slot == 0 ? 0 : side_offset(slot), &got);
+    const uint8_t *from;
+    enum err e =
+        window_read(&r->scan.side, r->view.side.file,
+                    slot == 0 ? 0 : side_offset(slot), SIDE_SLOT, &from, &got);
+    if (e == ERR_OK) {
+        memcpy(bytes, from, got);
+    }
     memset(bytes + got, 0, SIDE_SLOT - got);
     r->scan.bytes += SIDE_SLOT;
     return e;
@@ -208,10 +254,16 @@ static enum err scan_content(struct repair *r, const struct side_entry *e)
         s->bytes += slots * SIDE_SLOT;
         return status;
     }
-    bytes = mem_alloc(e->size);
-    status =
-        env_file_pread(r->view.log.file, bytes, e->size, e->position, &got);
-    if (status == ERR_OK && (got < e->size || !segment_batch_is(bytes, e))) {
+    const uint8_t *batch;
+    if (e->size <= WINDOW_BYTES) {
+        status = window_read(&s->log, r->view.log.file, e->position, e->size,
+                             &batch, &got);
+    } else {
+        batch = bytes = mem_alloc(e->size);
+        status =
+            env_file_pread(r->view.log.file, bytes, e->size, e->position, &got);
+    }
+    if (status == ERR_OK && (got < e->size || !segment_batch_is(batch, e))) {
         damage_add(r, DAMAGE_BATCH)->entry = *e;
     }
     s->bytes += e->size;
@@ -260,6 +312,8 @@ static void scan_run(struct env_work *work)
             r->status = scan_entry(r);
         }
     }
+    window_drop(&s->log);
+    window_drop(&s->side);
 }
 
 /* ---- the end ------------------------------------------------------------- */

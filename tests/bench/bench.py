@@ -66,7 +66,8 @@ class Bench:
         under_load = usage(cluster.pids())
         time.sleep(SETTLED)
         after = usage(cluster.pids())
-        produced = row.records * row.size
+        produced = (row.records +
+                    (row.warm if client == "java" else 0)) * row.size
         if not row.rate:
             figures["mb"] = figures["rate"] * row.size / 1e6
         figures["cpu"] = (after[0] - before[0]) / (produced / 1e9)
@@ -172,6 +173,7 @@ def main():
     rows = [r for r in rows_of.ROWS if options.only in r.name]
     for row in rows:
         row.records = int(row.records * options.scale)
+        row.warm = int(row.warm * options.scale)
     systems.install(names, options.build)
     bench = Bench(options)
     try:

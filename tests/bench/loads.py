@@ -56,11 +56,13 @@ class Driver:
     def produce_java(self, cluster, topic, row):
         out = self.java(
             "ProducerPerformance", "--topic", topic, "--num-records",
-            str(row.records), "--record-size", str(row.size), "--throughput",
+            str(row.warm + row.records), *(["--warmup-records", str(row.warm)]
+                                           if row.warm else []),
+            "--record-size", str(row.size), "--throughput",
             str(row.rate or -1), "--bootstrap-server", cluster.bootstrap,
             "--command-property", "acks=all",
             *sum((["--command-property", p] for p in row.java), []))
-        last = out.strip().split("\n")[-1]
+        last = out.strip().split("\n")[-1]  # of a warm client, if asked for
         m = re.search(r"([\d.]+) records/sec .*?(\d+) ms 50th, (\d+) ms 95th, "
                       r"(\d+) ms 99th, (\d+) ms 99.9th", last)
         return {"rate": float(m.group(1)), "p50": float(m.group(2)),
