@@ -2,7 +2,8 @@
 
 #include "base/crc32c.h"
 
-uint32_t wal_flush_seal(uint8_t *flush, const struct wal_flush_header *h)
+static void flush_header_write(uint8_t *flush,
+                               const struct wal_flush_header *h)
 {
     le_put32(flush + WAL_FLUSH_AT_MAGIC, WAL_FLUSH_MAGIC);
     le_put16(flush + WAL_FLUSH_AT_VERSION, WAL_VERSION);
@@ -17,8 +18,23 @@ uint32_t wal_flush_seal(uint8_t *flush, const struct wal_flush_header *h)
     le_put32(flush + WAL_FLUSH_AT_FRAMES, h->n_frames);
     le_put32(flush + WAL_FLUSH_AT_LENGTH, h->length);
     le_put64(flush + WAL_FLUSH_AT_ZERO, 0);
+}
+
+uint32_t wal_flush_seal(uint8_t *flush, const struct wal_flush_header *h)
+{
+    flush_header_write(flush, h);
     uint32_t crc = crc32c(0, flush, WAL_FLUSH_AT_CRC);
     crc = crc32c(crc, flush + WAL_FLUSH_HEADER, h->length - WAL_FLUSH_HEADER);
+    le_put32(flush + WAL_FLUSH_AT_CRC, crc);
+    return crc;
+}
+
+uint32_t wal_flush_seal_known(uint8_t *flush, const struct wal_flush_header *h,
+                              uint32_t behind)
+{
+    flush_header_write(flush, h);
+    uint32_t crc = crc32c_join(crc32c(0, flush, WAL_FLUSH_AT_CRC), behind,
+                               h->length - WAL_FLUSH_HEADER);
     le_put32(flush + WAL_FLUSH_AT_CRC, crc);
     return crc;
 }

@@ -152,6 +152,10 @@ struct wal_frame {
 /* Writes the header at the beginning of a flush whose frames and padding are
  * in place, and its CRC; gives the CRC. */
 uint32_t wal_flush_seal(uint8_t *flush, const struct wal_flush_header *header);
+/* The same, where the CRC-32C of all behind the header is known. */
+uint32_t wal_flush_seal_known(uint8_t *flush,
+                              const struct wal_flush_header *header,
+                              uint32_t behind);
 /* Reads the header of a block; false when it is none of this format (magic,
  * version, sizes). Says nothing about the content. */
 bool wal_flush_read(const uint8_t *block, struct wal_flush_header *out);

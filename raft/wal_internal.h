@@ -46,6 +46,7 @@ struct wal_flush {
     uint8_t *data;
     uint32_t length; /* with header; after sealing with padding */
     uint32_t n_frames;
+    uint32_t crc;      /* of all behind the header, taken while it was hot */
     uint64_t position; /* of the first frame */
     struct wal_file *file;
     uint64_t file_offset;

@@ -53,6 +53,17 @@ START_TEST(test_crc32c__known_values)
     ck_assert_uint_eq(crc32c(0, zeros, 32), 0x8a9136aa); /* RFC 3720 B.4 */
     ck_assert_uint_eq(crc32c(0, "", 0), 0);
     ck_assert_uint_eq(crc32c(crc32c(0, "1234", 4), "56789", 5), 0xe3069283);
+    for (size_t at = 0; at <= 9; at++) {
+        const char *all = "123456789";
+        ck_assert_uint_eq(crc32c_join(crc32c(0, all, at),
+                                      crc32c(0, all + at, 9 - at), 9 - at),
+                          0xe3069283);
+    }
+    static const uint8_t many[100000] = {1, 2, 3};
+    ck_assert_uint_eq(
+        crc32c_join(crc32c(0, "12", 2), crc32c(0, many, sizeof many),
+                    sizeof many),
+        crc32c(crc32c(0, "12", 2), many, sizeof many));
 }
 END_TEST
 
