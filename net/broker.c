@@ -685,6 +685,19 @@ static void address_of(const char *host, int32_t port, char *out, size_t size)
              (int)port);
 }
 
+/* Why it cannot be listened on an address, and what then helps. */
+static const char *listen_why(enum err e)
+{
+    switch ((int)e) {
+        case ERR_BUSY:
+            return "the port is in use; stop what uses it";
+        case ERR_UNREACHABLE:
+            return "this machine has no such address; name one of its own";
+        default:
+            return err_text(e);
+    }
+}
+
 static bool client_listen_one(struct broker *b, int i)
 {
     const struct config_listener *l = &b->addresses.listen[i];
@@ -694,10 +707,8 @@ static bool client_listen_one(struct broker *b, int i)
     enum err e =
         listener_open(b->shards[0], address, l->name, &b->listeners[i]);
     if (e != ERR_OK) {
-        fail(b,
-             "Cannot listen on %s: %s. Stop what uses that port, or change "
-             "`listeners`.",
-             address, e == ERR_BUSY ? "the port is in use" : err_text(e));
+        fail(b, "Cannot listen on %s: %s, or change `listeners`.", address,
+             listen_why(e));
         return false;
     }
     return true;
@@ -766,10 +777,9 @@ static void start_metadata(struct broker *b)
     enum err e = transport_listen(s->transport, b->addresses.peer_listen);
     if (e != ERR_OK) {
         fail(b,
-             "cannot listen for other brokers on %s: %s; stop what uses that "
-             "port or change `peer.listener`",
-             b->addresses.peer_listen,
-             e == ERR_BUSY ? "the port is in use" : err_text(e));
+             "cannot listen for other brokers on %s: %s, or change "
+             "`peer.listener`",
+             b->addresses.peer_listen, listen_why(e));
         return;
     }
     char listeners[CONFIG_LISTENERS_MAX * LISTENER_TEXT];

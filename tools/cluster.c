@@ -51,6 +51,48 @@ static int compare_brokers(const void *a, const void *b)
     return x->id < y->id ? -1 : x->id > y->id;
 }
 
+static bool is_listed(const struct rd_kafka_metadata *m, json_t *rows,
+                      int32_t node)
+{
+    size_t i;
+    json_t *row;
+    for (int b = 0; b < m->broker_cnt; b++) {
+        if (m->brokers[b].id == node) {
+            return true;
+        }
+    }
+    json_array_foreach(rows, i, row)
+    {
+        if (json_integer_value(json_object_get(row, "node")) == node) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Brokers that are told of no more, but hold replicas: they are down. */
+static void add_down(const struct rd_kafka_metadata *m, json_t *rows)
+{
+    for (int t = 0; t < m->topic_cnt; t++) {
+        for (int i = 0; i < m->topics[t].partition_cnt; i++) {
+            const struct rd_kafka_metadata_partition *p =
+                &m->topics[t].partitions[i];
+            for (int r = 0; r < p->replica_cnt; r++) {
+                int leads, replicas;
+                if (is_listed(m, rows, p->replicas[r])) {
+                    continue;
+                }
+                count_node(m, p->replicas[r], &leads, &replicas);
+                json_array_append_new(
+                    rows, json_pack("{s:i, s:s, s:n, s:n, s:b, s:i, s:i}",
+                                    "node", p->replicas[r], "state", "down",
+                                    "host", "port", "controller", 0, "leads",
+                                    leads, "replicas", replicas));
+            }
+        }
+    }
+}
+
 static json_t *broker_rows(const struct rd_kafka_metadata *m,
                            int32_t controller)
 {
@@ -62,11 +104,12 @@ static json_t *broker_rows(const struct rd_kafka_metadata *m,
         int leads, replicas;
         count_node(m, b->id, &leads, &replicas);
         json_array_append_new(
-            rows, json_pack("{s:i, s:s, s:i, s:b, s:i, s:i}", "node", b->id,
-                            "host", b->host, "port", b->port, "controller",
-                            b->id == controller, "leads", leads, "replicas",
-                            replicas));
+            rows, json_pack("{s:i, s:s, s:s, s:i, s:b, s:i, s:i}", "node",
+                            b->id, "state", "up", "host", b->host, "port",
+                            b->port, "controller", b->id == controller, "leads",
+                            leads, "replicas", replicas));
     }
+    add_down(m, rows);
     return rows;
 }
 
@@ -74,6 +117,7 @@ static void print_status(const struct cli *cli, json_t *status)
 {
     static const struct output_column columns[] = {
         {"NODE", "node", true, false},
+        {"STATE", "state", false, false},
         {"HOST", "host", false, false},
         {"PORT", "port", true, false},
         {"CONTROLLER", "controller", false, false},

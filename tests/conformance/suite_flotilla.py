@@ -223,7 +223,8 @@ class Verbs:
     def status(self):
         told = json.loads(self.call("cluster", "status", "-o", "json"))
         expect(len(told["brokers"]) == self.brokers and
-               told["controller"] >= 0 and told["cluster"], repr(told))
+               told["controller"] >= 0 and told["cluster"] and
+               all(b["state"] == "up" for b in told["brokers"]), repr(told))
 
     def statuses(self):
         self.call("topic", "create", status=2)
@@ -447,12 +448,19 @@ class Dev:
         c = self.cluster()
         try:
             c.start()
+            run([self.flotilla, "topic", "create", "t", "-b", c.bootstrap])
             pid = c.kill(2)
             said = c.err.next(5) or ""
             expect("Broker 2 ended by signal 9" in said, said)
             c.wait_dead(2, pid)
             time.sleep(1)
             expect(c.dev.poll() is None and not c.pid(2), "restarted, or over")
+            states, until = {}, time.monotonic() + 15
+            while states.get(2) != "down" and time.monotonic() < until:
+                told = json.loads(run([self.flotilla, "cluster", "status",
+                                       "-o", "json", "-b", c.bootstrap]))
+                states = {b["node"]: b["state"] for b in told["brokers"]}
+            expect(states == {1: "up", 2: "down", 3: "up"}, repr(states))
             for node in (1, 3):
                 c.kill(node)
             expect(c.dev.wait(10) == 1, "status %r" % c.dev.returncode)
