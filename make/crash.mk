@@ -6,8 +6,11 @@ crash-points: N = 50000
 crash-points: $(B)/unit/test_crash_points
 	@N=$(N) LOAD="$(LOAD)" REPLAY="$(REPLAY)" $(B)/unit/test_crash_points
 
-# Every byte of a small log flipped, one at a time.
+# Every byte of a small log flipped, one at a time; of every other file of a
+# broker too, and every sector zeroed.
 .PHONY: flips
-flips: $(B)/unit/test_wal $(B)/unit/test_repair
+flips: $(B)/unit/test_wal $(B)/unit/test_repair \
+    $(B)/unit/test_fault_loops
 	@FLIPS_EVERY=1 $(B)/unit/test_wal
-	@$(B)/unit/test_repair
+	@SWEEP_EVERY=1 $(B)/unit/test_repair
+	@CK_RUN_CASE=every_byte $(B)/unit/test_fault_loops

@@ -857,6 +857,30 @@ bool sim_disk_flip(struct sim_node *node, const char *path, uint64_t offset,
     return flipped;
 }
 
+bool sim_disk_zero(struct sim_node *node, const char *path, uint64_t offset,
+                   size_t size)
+{
+    static const uint8_t zeros[4096];
+    uint8_t bytes[4096];
+    char clean[LIMIT_PATH];
+    path_clean(path, clean);
+    struct name *name = names_find(&node->disk->seen, clean);
+    ASSERT(size <= sizeof zeros);
+    if (name == NULL || name->inode == NULL) {
+        return false;
+    }
+    struct sim_image *images[2] = {&name->inode->seen, &name->inode->durable};
+    bool changed = false;
+    for (int i = 0; i < 2; i++) {
+        size_t got = sim_image_read(images[i], offset, bytes, size);
+        if (got > 0) {
+            changed = changed || memcmp(bytes, zeros, got) != 0;
+            sim_image_write(images[i], offset, zeros, got);
+        }
+    }
+    return changed;
+}
+
 int64_t sim_disk_durable(struct sim_node *node, const char *path, void **data)
 {
     char clean[LIMIT_PATH];

@@ -168,6 +168,10 @@ uint64_t sim_disk_unsynced(const struct sim_node *node);
  * file or byte. */
 bool sim_disk_flip(struct sim_node *node, const char *path, uint64_t offset,
                    unsigned bit);
+/* A sector's worth (at most 4096 bytes) from there on reads as zeros, as far as
+ * the file goes. false: no such file, or there are only zeros. */
+bool sim_disk_zero(struct sim_node *node, const char *path, uint64_t offset,
+                   size_t size);
 /* What would survive SIM_DROP_ALL now. *size < 0 of a missing file. `data` is
  * the caller's to mem_free; NULL out-pointers are fine. */
 int64_t sim_disk_durable(struct sim_node *node, const char *path, void **data);

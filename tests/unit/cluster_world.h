@@ -25,6 +25,7 @@ struct node {
     struct raft_host *host;
     struct partition_shard *shard;
     struct partition *p, *other;
+    bool refused; /* its log is damaged beyond proof */
 };
 
 static struct sim *sim;
@@ -33,6 +34,7 @@ static struct partition_config config;
 static bool small_buffer;
 static uint64_t scrub;    /* bytes a second */
 static bool settles_late; /* all stays in the write-ahead log */
+static bool may_refuse;   /* a node may refuse to start, or end itself */
 static bool with_other;   /* a second partition, on the same log */
 
 /* A compacted partition: value i has this key, and some are tombstones. The
@@ -113,7 +115,12 @@ static void boot(struct env *env, void *arg)
         .settle_ms = settles_late ? 3600000 : 200,
         .settle_bytes = settles_late ? 1 << 20 : 65536,
     };
-    ck_assert_int_eq(raft_host_new(&host, &n->host), ERR_OK);
+    enum err e = raft_host_new(&host, &n->host);
+    if (e != ERR_OK && may_refuse) {
+        n->refused = true;
+        return;
+    }
+    ck_assert_int_eq(e, ERR_OK);
     struct partition_shard_options shard = {.env = env,
                                             .host = n->host,
                                             .dir = "topics",
@@ -151,7 +158,7 @@ static void world_begin(uint64_t seed)
     sim = sim_new(seed);
     sim_set_verbose(sim, getenv("SIM_VERBOSE") != NULL);
     small_buffer = false;
-    keyed = settles_late = with_other = false;
+    keyed = settles_late = with_other = may_refuse = false;
     scrub = 0;
     config = (struct partition_config){
         .cleanup_delete = true,

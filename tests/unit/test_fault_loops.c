@@ -7,6 +7,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "net/broker.h"
@@ -645,6 +647,92 @@ START_TEST(test_loop__directory_of_no_topic)
 }
 END_TEST
 
+/* ---- every byte of the small files --------------------------------------- */
+static struct {
+    char path[200];
+    uint64_t size;
+} small[8];
+static int n_small;
+
+static void note_small(void *arg, const char *path, uint64_t size)
+{
+    (void)arg;
+    if (size > 0 && n_small < 8 &&
+        (strstr(path, "meta.properties") != NULL ||
+         strcmp(strrchr(path, '/'), "/shards") == 0)) {
+        snprintf(small[n_small].path, sizeof small[0].path, "%s", path);
+        small[n_small++].size = size;
+    }
+}
+
+static void check_acknowledged(void)
+{
+    ck_assert(topic_is_there());
+    for (int i = 0; i < BATCHES; i++) {
+        ck_assert_int_eq(fetch(acknowledged[i]), i);
+    }
+    ck_assert_int_ge(produce(99), 0);
+}
+
+/* In a process of its own: starts with all that it had, or refuses with a
+ * sentence and starts again when the byte is back. */
+static bool small_damaged(const char *path, uint64_t at, size_t zeros)
+{
+    int status = 0;
+    fflush(stdout);
+    fflush(stderr);
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child != 0) {
+        ck_assert(waitpid(child, &status, 0) == child);
+        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) <= 1,
+                      "%s: byte %llu", path, (unsigned long long)at);
+        return WEXITSTATUS(status) == 0;
+    }
+    alarm(300);
+    ck_assert(zeros > 0 ? sim_disk_zero(node, path, at, zeros)
+                        : sim_disk_flip(node, path, at, at * 5 % 8));
+    sim_node_restart(node);
+    ck_assert(sim_run_while_not(sim, is_ready, NULL, 60 * SIM_S));
+    bool refused = down;
+    if (refused && zeros == 0) {
+        ck_assert(sim_disk_flip(node, path, at, at * 5 % 8));
+        ready = down = false;
+        sim_node_restart(node);
+        ck_assert(sim_run_while_not(sim, is_ready, NULL, 60 * SIM_S) && !down);
+    }
+    if (!down) {
+        check_acknowledged();
+    }
+    _exit(refused ? 1 : 0);
+}
+
+START_TEST(test_loop__bytes_of_small_files)
+{
+    begin();
+    sim_node_start(node, boot, NULL);
+    live();
+    ck_assert_int_eq(n_acknowledged(), BATCHES);
+    sim_node_crash(node, SIM_DROP_ALL);
+    ready = stopped = down = false;
+    sim_node_call(host, 0, call_close, NULL);
+    sim_run_for(sim, 100 * SIM_MS);
+    n_small = 0;
+    sim_disk_list(node, note_small, NULL);
+    ck_assert_int_ge(n_small, 3);
+    for (int i = 0; i < n_small; i++) {
+        int n_started = 0;
+        for (uint64_t at = 0; at < small[i].size; at++) {
+            n_started += small_damaged(small[i].path, at, 0);
+        }
+        printf("%s: %llu bytes flipped, %d times it started all the same\n",
+               small[i].path, (unsigned long long)small[i].size, n_started);
+        (void)small_damaged(small[i].path, 0, 512);
+    }
+    sim_free(sim);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("fault_loops");
@@ -660,6 +748,10 @@ int main(void)
     tcase_add_test(tc, test_loop__deleted_topic);
     tcase_add_test(tc, test_loop__directory_of_no_topic);
     suite_add_tcase(suite, tc);
+    TCase *bytes = tcase_create("every_byte");
+    tcase_set_timeout(bytes, 900);
+    tcase_add_test(bytes, test_loop__bytes_of_small_files);
+    suite_add_tcase(suite, bytes);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);

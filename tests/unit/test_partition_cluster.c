@@ -5,6 +5,9 @@
  * every replica compacts by itself, all replicas tell the same table. */
 #include "tests/unit/cluster_world.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 static void ignore_batch(void *arg, const struct dump_batch *b)
 {
     (void)arg;
@@ -248,6 +251,99 @@ START_TEST(test_cluster__compaction_and_catch_up)
 }
 END_TEST
 
+/* ---- faults while catching up -------------------------------------------- */
+static struct node *faulty;
+static bool fault_hit;
+
+static void faulty_ended(void *arg, struct sim_node *n, const char *line)
+{
+    (void)arg, (void)line;
+    ck_assert_ptr_eq(n, faulty->sim_node);
+    fault_hit = true;
+    faulty->p = NULL;
+}
+
+static bool caught_up_or_ended(void *arg)
+{
+    return fault_hit || all_equal(arg);
+}
+
+/* In a process of its own: operation or allocation number n of the replica that
+ * catches up fails; it ends itself or goes on, and is whole after another
+ * start. Gives false when it has caught up before its number n. */
+static bool catch_up_with_fault(int kinds, uint64_t n)
+{
+    int status = 0;
+    fflush(stdout);
+    fflush(stderr);
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child != 0) {
+        ck_assert(waitpid(child, &status, 0) == child);
+        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) <= 1,
+                      "fault %d number %llu", kinds, (unsigned long long)n);
+        return WEXITSTATUS(status) == 0;
+    }
+    alarm(300);
+    sim_on_fatal(sim, faulty_ended, NULL);
+    sim_node_restart(faulty->sim_node);
+    sim_run_for(sim, SIM_MS);
+    uint64_t before = kinds == 0 ? sim_node_allocations(faulty->sim_node)
+                                 : sim_disk_ops(faulty->sim_node, kinds);
+    if (kinds == 0) {
+        sim_node_fail_nth_allocation(faulty->sim_node, n);
+    } else {
+        sim_disk_fail_nth(faulty->sim_node, kinds, n);
+    }
+    bool caught_up =
+        sim_run_while_not(sim, caught_up_or_ended, NULL, 120 * SIM_S);
+    bool hit = fault_hit;
+    if (!fault_hit) {
+        uint64_t after = kinds == 0 ? sim_node_allocations(faulty->sim_node)
+                                    : sim_disk_ops(faulty->sim_node, kinds);
+        hit = after - before >= n;
+        ck_assert(caught_up); /* survived, or the number was too large */
+    }
+    sim_node_fail_nth_allocation(faulty->sim_node, 0);
+    sim_disk_fail_nth(faulty->sim_node, 15, 0);
+    if (sim_node_up(faulty->sim_node)) {
+        crash(faulty, SIM_DROP_ALL);
+    }
+    sim_node_restart(faulty->sim_node);
+    ck_assert(produce_until(producer.n + 5, 60));
+    check_replicas();
+    _exit(hit ? 0 : 1);
+}
+
+START_TEST(test_cluster__faults_while_catching_up)
+{
+    static const int kinds[] = {0, SIM_DISK_READ, SIM_DISK_WRITE, SIM_DISK_SYNC,
+                                SIM_DISK_NAME};
+    const char *tries = getenv("TRIES");
+    uint64_t all = tries != NULL ? strtoull(tries, NULL, 10) : 12, hits = 0;
+    world_begin(401);
+    small_buffer = true;
+    producer_begin(20000);
+    world_start();
+    ck_assert(produce_until(40, 20));
+    sim_run_for(sim, SIM_S);
+    faulty = leader() == &nodes[1] ? &nodes[2] : &nodes[1];
+    crash(faulty, SIM_DROP_ALL);
+    ck_assert(produce_until(producer.n + 250, 60));
+    sim_run_for(sim, 8 * SIM_S);
+    for (uint64_t n = 1, k = 0; k < all; k++) {
+        if (!catch_up_with_fault(kinds[_i], n)) {
+            break;
+        }
+        hits++;
+        n += kinds[_i] == 0 ? 1 + n / 2 : 1 + n / 4;
+    }
+    ck_assert_uint_gt(hits, 2);
+    producer_end();
+    sim_free(sim);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("partition_cluster");
@@ -258,6 +354,10 @@ int main(void)
     tcase_add_loop_test(tc, test_cluster__compaction_and_kill, 0, 6);
     tcase_add_loop_test(tc, test_cluster__compaction_and_catch_up, 0, 8);
     suite_add_tcase(suite, tc);
+    TCase *faults = tcase_create("faults");
+    tcase_set_timeout(faults, 900);
+    tcase_add_loop_test(faults, test_cluster__faults_while_catching_up, 0, 5);
+    suite_add_tcase(suite, faults);
     TCase *lent = tcase_create("lent");
     tcase_set_timeout(lent, 300);
     tcase_add_test(lent, test_cluster__tail_is_lent_within_bounds);

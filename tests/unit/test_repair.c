@@ -2,6 +2,9 @@
  * its peers, and has what they have; and it does not vote before. */
 #include "tests/unit/cluster_world.h"
 
+#include <sys/wait.h>
+#include <unistd.h>
+
 #include "raft/group_impl.h"
 #include "raft/guard.h"
 #include "raft/wal_format.h"
@@ -253,7 +256,6 @@ START_TEST(test_repair__compacted_batches)
 }
 END_TEST
 
-/* ---- damage in the write-ahead log of a majority ------------------------- */
 static const char *wal_path = "raft/wal-00000001.log";
 static char wal_found[200];
 
@@ -265,6 +267,165 @@ static void note_wal(void *arg, const char *path, uint64_t size)
     }
 }
 
+/* Where the last flush of the log begins, and whether it is an attestation. */
+static uint64_t last_flush(struct node *n, bool *attested)
+{
+    void *data;
+    uint64_t at = 0, last = 0;
+    struct wal_flush_header header;
+    sim_disk_list(n->sim_node, note_wal, NULL);
+    int64_t size = sim_disk_durable(n->sim_node, wal_found, &data);
+    for (; at < (uint64_t)size && wal_flush_read((uint8_t *)data + at, &header);
+         at += header.length) {
+        struct wal_frame frame;
+        wal_frame_peek((uint8_t *)data + at + WAL_FLUSH_HEADER, &frame);
+        *attested = frame.type == WAL_FRAME_ATTEST;
+        last = at;
+    }
+    mem_free(data);
+    return last;
+}
+
+/* ---- every byte -----------------------------------------------------------
+ */
+/* One broker of three is down; every byte of one of its files is flipped, one
+ * at a time, then every sector of 512 and of 4096 bytes reads as zeros. Each
+ * time, in a process of its own, it is started: it must become whole again from
+ * its peers, by its scrub alone, and serve nothing else than they have; or it
+ * may refuse to start where it cannot prove a vote. SWEEP_EVERY=1 takes every
+ * byte (`make flips`). */
+enum sweep_verdict { SWEPT_WHOLE, SWEPT_REFUSED, SWEPT_ENDED };
+
+static struct node *sweep_victim;
+static bool sweep_ended;
+
+static void sweep_fatal(void *arg, struct sim_node *n, const char *line)
+{
+    (void)arg, (void)line;
+    ck_assert_ptr_eq(n, sweep_victim->sim_node);
+    sweep_ended = true;
+    sweep_victim->p = NULL;
+}
+
+static bool has_repaired(void *arg)
+{
+    struct node *n = arg;
+    return n->refused || sweep_ended ||
+           (proven(n) && partition_end(n->p).v == producer.value &&
+            n->p->repair == NULL && is_whole(n));
+}
+
+static enum sweep_verdict sweep_judge(struct node *n)
+{
+    may_refuse = true;
+    sweep_victim = n;
+    sim_on_fatal(sim, sweep_fatal, NULL);
+    sim_node_restart(n->sim_node);
+    if (!sim_run_while_not(sim, has_repaired, n, 120 * SIM_S)) {
+        sim_fail(sim, "it is not whole again");
+    }
+    if (n->refused || sweep_ended) {
+        return n->refused ? SWEPT_REFUSED : SWEPT_ENDED;
+    }
+    ck_assert(produce_until(producer.n + 2, 60));
+    check_replicas();
+    return SWEPT_WHOLE;
+}
+
+static void sweep_one(const char *path, uint64_t at, size_t zeros,
+                      uint64_t counts[3])
+{
+    int status = 0;
+    fflush(stdout);
+    fflush(stderr);
+    pid_t child = fork();
+    ck_assert_int_ge(child, 0);
+    if (child == 0) {
+        alarm(300);
+        bool changed =
+            zeros > 0
+                ? sim_disk_zero(sweep_victim->sim_node, path, at, zeros)
+                : sim_disk_flip(sweep_victim->sim_node, path, at, at * 5 % 8);
+        _exit(changed ? (int)sweep_judge(sweep_victim) : SWEPT_WHOLE);
+    }
+    ck_assert(waitpid(child, &status, 0) == child);
+    ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) <= SWEPT_ENDED,
+                  "%s: %zu zeros or a flip at byte %llu", path, zeros,
+                  (unsigned long long)at);
+    counts[WEXITSTATUS(status)]++;
+}
+
+/* Bytes, each or some, always those of the beginning; zeros everywhere. */
+static void sweep_file(const char *path, uint64_t size)
+{
+    static const size_t sectors[] = {512, 4096};
+    const char *every = getenv("SWEEP_EVERY");
+    uint64_t step = every != NULL ? strtoull(every, NULL, 10) : size / 12 + 1;
+    uint64_t counts[3] = {0};
+    for (uint64_t at = 0; at < size; at += step) {
+        sweep_one(path, at, 0, counts);
+    }
+    for (int k = 0; k < 2; k++) {
+        uint64_t n = (size + sectors[k] - 1) / sectors[k];
+        uint64_t skip = every != NULL && step == 1 ? 1 : n / 4 + 1;
+        for (uint64_t i = 0; i < n; i += skip) {
+            sweep_one(path, i * sectors[k], sectors[k], counts);
+        }
+    }
+    printf(
+        "%s, %llu bytes: %llu times whole again, %llu refused to start, "
+        "%llu ended itself\n",
+        strrchr(path, '/') + 1, (unsigned long long)size,
+        (unsigned long long)counts[0], (unsigned long long)counts[1],
+        (unsigned long long)counts[2]);
+    if (strstr(path, "raft/wal-") == NULL) {
+        ck_assert_uint_eq(counts[1] + counts[2], 0);
+    }
+}
+
+static const struct {
+    const char *part;
+    bool logged; /* nothing is settled */
+} swept[] = {{".log", false},           {".side", false},
+             {".producers", false},     {"/segments", false},
+             {"checkpoint-", false},    {"wal.meta", false},
+             {"wal-00000001.log", true}};
+
+START_TEST(test_repair__every_byte)
+{
+    world_begin((uint64_t)_i + 61);
+    settles_late = swept[_i].logged;
+    scrub = 64 << 20;
+    config.segment_bytes = 4000;
+    producer_begin(100);
+    world_start();
+    ck_assert(produce_until(40, 60));
+    sim_run_for(sim, 3 * SIM_S);
+    sweep_victim = leader() == &nodes[0] ? &nodes[1] : &nodes[0];
+    crash(sweep_victim, SIM_DROP_ALL);
+    files.n = 0;
+    sim_disk_list(sweep_victim->sim_node, note_file,
+                  (void *)(uintptr_t)swept[_i].part);
+    if (swept[_i].logged) {
+        sim_disk_list(sweep_victim->sim_node, note_wal, NULL);
+        snprintf(files.paths[0], 200, "%s", wal_found);
+        bool attested;
+        files.sizes[0] = last_flush(sweep_victim, &attested);
+        files.n = 1;
+        ck_assert(attested);
+    }
+    ck_assert_int_gt(files.n, 0);
+    /* the newest, the oldest */
+    sweep_file(files.paths[files.n - 1], files.sizes[files.n - 1]);
+    if (files.n > 1) {
+        sweep_file(files.paths[0], files.sizes[0]);
+    }
+    producer_end();
+    sim_free(sim);
+}
+END_TEST
+
+/* ---- damage in the write-ahead log of a majority ------------------------- */
 /* Where the log's first file has the record with this value; the whole file is
  * the caller's. */
 static uint64_t find_value(struct node *n, int64_t value, uint8_t **file,
@@ -354,25 +515,6 @@ START_TEST(test_repair__majority_damaged_at_one_place)
 }
 END_TEST
 
-/* Where the last flush of the log begins, and whether it is an attestation. */
-static uint64_t last_flush(struct node *n, bool *attested)
-{
-    void *data;
-    uint64_t at = 0, last = 0;
-    struct wal_flush_header header;
-    sim_disk_list(n->sim_node, note_wal, NULL);
-    int64_t size = sim_disk_durable(n->sim_node, wal_found, &data);
-    for (; at < (uint64_t)size && wal_flush_read((uint8_t *)data + at, &header);
-         at += header.length) {
-        struct wal_frame frame;
-        wal_frame_peek((uint8_t *)data + at + WAL_FLUSH_HEADER, &frame);
-        *attested = frame.type == WAL_FRAME_ATTEST;
-        last = at;
-    }
-    mem_free(data);
-    return last;
-}
-
 /* Damage in a last flush that nothing attests yet is taken for a torn write and
  * cut; what it held is on the peers. */
 START_TEST(test_repair__last_flush_not_attested)
@@ -426,6 +568,11 @@ int main(void)
     tcase_add_test(tc, test_repair__majority_damaged_at_one_place);
     tcase_add_loop_test(tc, test_repair__last_flush_not_attested, 0, 4);
     suite_add_tcase(suite, tc);
+    TCase *bytes = tcase_create("every_byte");
+    tcase_set_timeout(bytes, 36000);
+    tcase_add_loop_test(bytes, test_repair__every_byte, 0,
+                        sizeof swept / sizeof swept[0]);
+    suite_add_tcase(suite, bytes);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
     int failed = srunner_ntests_failed(runner);
