@@ -19,6 +19,7 @@
 #define CONSUMERS_MAX 4
 #define GROUPS_MAX 2
 #define GROUP_MEMBERS_MAX 4
+#define ADMINS_MAX 2
 #define API_KEYS 128
 
 enum fault_kind {
@@ -46,8 +47,7 @@ struct plan {
     unsigned n_shards;
     int n_topics, n_partitions[TOPICS_MAX];
     int replication[TOPICS_MAX];
-    int n_idempotent, n_plain, n_consumers, n_groups, n_members;
-    bool admin;
+    int n_idempotent, n_plain, n_consumers, n_groups, n_members, n_admins;
     uint32_t faults;                     /* mask of fault_kind */
     uint64_t fault_ms_min, fault_ms_max; /* between two */
     uint64_t chaos_ns;
@@ -231,6 +231,17 @@ bool member_settled(const struct member *m, int32_t *generation);
 void member_free(struct member *m);
 void member_print(const struct member *m);
 
+struct admin;
+void admin_add(struct world *w, int at);
+struct sim_node *admin_node(const struct admin *a);
+/* No change of it has an end that is not known. */
+bool admin_sure(const struct admin *a);
+/* All is well: from here on every broker must show everything as it is. */
+void admin_finale(struct admin *a);
+bool admin_done(struct admin *a);
+void admin_print(const struct admin *a);
+void admin_free(struct admin *a);
+
 /* ---- what is true of a group: group.c ------------------------------------ */
 struct group_plan {
     int32_t generation;
@@ -305,6 +316,9 @@ struct world {
     struct member *members[GROUPS_MAX * GROUP_MEMBERS_MAX];
     int n_members; /* of all groups */
     struct group_seen *groups[GROUPS_MAX];
+    struct admin *admins[ADMINS_MAX];
+    int n_admins;
+    bool finale; /* all is well and at rest: admins look at everything */
     struct client setup;
     int n_created; /* topics */
     struct whole_result result;

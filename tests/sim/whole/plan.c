@@ -106,6 +106,7 @@ static void draw_actors(struct plan *p, uint64_t seed)
     prng_seed(&rng, seed * 7927 + 5);
     p->n_groups = (int)ONE_OF(&rng, 0, 1, 1, 2);
     p->n_members = (int)prng_between(&rng, 1, GROUP_MEMBERS_MAX);
+    p->n_admins = (int)ONE_OF(&rng, 0, 1, 1, 2);
 }
 
 void plan_make(struct plan *p, const struct whole_options *o)
@@ -146,6 +147,7 @@ void plan_make(struct plan *p, const struct whole_options *o)
         p->n_plain = 0;
         p->n_consumers = p->n_consumers < most ? p->n_consumers : most;
         p->n_members = p->n_members < most ? p->n_members : most;
+        p->n_admins = p->n_admins < most ? p->n_admins : most;
     }
 }
 
@@ -167,10 +169,11 @@ void plan_print(const struct plan *p)
         printf(" %dx%d", p->n_partitions[i], p->replication[i]);
     }
     printf(
-        ", %d+%d producers, %d consumers, %d groups of %d, %llu s, %d storms "
+        ", %d+%d producers, %d consumers, %d groups of %d, %d admins, %llu s, "
+        "%d storms "
         "of %d faults every %llu ms:",
         p->n_idempotent, p->n_plain, p->n_consumers, p->n_groups,
-        p->n_groups == 0 ? 0 : p->n_members,
+        p->n_groups == 0 ? 0 : p->n_members, p->n_admins,
         (unsigned long long)(p->chaos_ns / SIM_S), p->n_storms, p->storm_faults,
         (unsigned long long)p->fault_ms_max);
     for (int k = 0; k < FAULT_KINDS; k++) {

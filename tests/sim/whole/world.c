@@ -10,11 +10,12 @@
 
 #define FORM_NS (60 * SIM_S)
 #define CREATE_NS (60 * SIM_S)
+#define FINALE_NS (60 * SIM_S)
 #define LIVENESS_NS (180 * SIM_S)
 
 int actors(const struct world *w)
 {
-    return w->n_producers + w->n_consumers + w->n_members;
+    return w->n_producers + w->n_consumers + w->n_members + w->n_admins;
 }
 
 struct sim_node *actor_node(const struct world *w, int n)
@@ -26,7 +27,11 @@ struct sim_node *actor_node(const struct world *w, int n)
     if (n < w->n_consumers) {
         return consumer_node(w->consumers[n]);
     }
-    return member_node(w->members[n - w->n_consumers]);
+    n -= w->n_consumers;
+    if (n < w->n_members) {
+        return member_node(w->members[n]);
+    }
+    return admin_node(w->admins[n - w->n_members]);
 }
 
 /* ---- topics -------------------------------------------------------------- */
@@ -104,7 +109,23 @@ static bool all_done(void *arg)
             return false;
         }
     }
+    for (int i = 0; i < w->n_admins; i++) {
+        if (!admin_sure(w->admins[i])) {
+            return false;
+        }
+    }
     return probe_converged(w, why, sizeof why);
+}
+
+static bool admins_done(void *arg)
+{
+    struct world *w = arg;
+    for (int i = 0; i < w->n_admins; i++) {
+        if (!admin_done(w->admins[i])) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static void explain(struct world *w)
@@ -125,6 +146,9 @@ static void explain(struct world *w)
     }
     for (int i = 0; i < w->plan.n_groups; i++) {
         group_print(w, i);
+    }
+    for (int i = 0; i < w->n_admins; i++) {
+        admin_print(w->admins[i]);
     }
     if (!probe_converged(w, why, sizeof why)) {
         fprintf(stderr, "replicas: %s\n", why);
@@ -167,6 +191,9 @@ static void begin(struct world *w)
     for (int i = 0; i < w->plan.n_groups * w->plan.n_members; i++) {
         member_add(w, i, i % w->plan.n_groups);
     }
+    for (int i = 0; i < w->plan.n_admins; i++) {
+        admin_add(w, i);
+    }
 }
 
 static void finish(struct world *w)
@@ -178,6 +205,14 @@ static void finish(struct world *w)
         explain(w);
         sim_fail(w->sim, "not at rest %llu s after the last fault",
                  (unsigned long long)(LIVENESS_NS / SIM_S));
+    }
+    w->finale = true;
+    for (int i = 0; i < w->n_admins; i++) {
+        admin_finale(w->admins[i]);
+    }
+    if (!run_until(w, admins_done, FINALE_NS)) {
+        explain(w);
+        sim_fail(w->sim, "topics are not as they were made");
     }
     oracle_finish(w);
 }
@@ -195,6 +230,9 @@ static void world_free(struct world *w)
     }
     for (int i = 0; i < w->n_members; i++) {
         member_free(w->members[i]);
+    }
+    for (int i = 0; i < w->n_admins; i++) {
+        admin_free(w->admins[i]);
     }
     groups_free(w);
     client_drop(&w->setup);
