@@ -1,6 +1,6 @@
 /* sim_main SEED [COUNT] [CUT...]: runs seeds of whole brokers
  * (tests/sim/whole), cut down in what they do: chaos=SECONDS clients=NUMBER
- * without=FAULT,... sim_main raft SEED [COUNT [WITHOUT]]: of Raft groups alone,
+ * groups=0 admins=0 without=FAULT,... sim_main raft SEED [COUNT [WITHOUT]]: of Raft groups alone,
  * which is faster; WITHOUT one of the guards of raft/guard.h when it is named
  * by its number. sim_main lab SEED [COUNT [WITHOUT]]: one group over the
  * laboratory, record by record: three replicas, or five where the seed is odd.
@@ -114,6 +114,7 @@ static void add(struct whole_result *sum, const struct whole_result *r)
     sum->rebalances += r->rebalances;
     sum->admin_changes += r->admin_changes;
     sum->elections += r->elections;
+    sum->checked += r->checked;
     if (r->broker_bytes_max > sum->broker_bytes_max)
         sum->broker_bytes_max = r->broker_bytes_max;
 }
@@ -123,14 +124,14 @@ static void print_whole(const struct whole_result *r)
     printf(
         "%llu events, %.3f simulated hours, %llu acknowledged, %llu read, "
         "%llu faults, %llu restarts, %llu elections, %llu requests, "
-        "%llu commits, %llu rebalances, %llu admin changes, "
+        "%llu commits, %llu rebalances, %llu admin changes, %llu judged, "
         "%llu KiB at most in a broker\n",
         (unsigned long long)r->events, (double)r->sim_ns / 3.6e12,
         (unsigned long long)r->acknowledged, (unsigned long long)r->read,
         (unsigned long long)r->faults, (unsigned long long)r->restarts,
         (unsigned long long)r->elections, (unsigned long long)r->requests,
         (unsigned long long)r->commits, (unsigned long long)r->rebalances,
-        (unsigned long long)r->admin_changes,
+        (unsigned long long)r->admin_changes, (unsigned long long)r->checked,
         (unsigned long long)r->broker_bytes_max / 1024);
 }
 
@@ -162,6 +163,10 @@ static void cut_down(struct whole_options *o, int argc, char **argv)
             o->chaos_s_max = strtoull(argv[i] + 6, NULL, 10);
         else if (strncmp(argv[i], "clients=", 8) == 0)
             o->clients_max = (int)strtol(argv[i] + 8, NULL, 10);
+        else if (strcmp(argv[i], "groups=0") == 0)
+            o->no_groups = true;
+        else if (strcmp(argv[i], "admins=0") == 0)
+            o->no_admins = true;
         else if (strncmp(argv[i], "without=", 8) == 0)
             o->faults_off = faults_named(argv[i] + 8);
     }

@@ -72,13 +72,19 @@ def shrink(program, seed):
         return run if run.returncode != 0 else None
 
     def arguments():
-        return (["clients=1"] if alone else []) + \
+        return actors + (["clients=1"] if alone else []) + \
             (["without=" + ",".join(without)] if without else []) + ends
 
-    alone, without, ends = False, [], []
+    actors, alone, without, ends = [], False, [], []
     newest = fails([])
     if newest is None:
         return []
+    for cut in ("groups=0", "admins=0"):
+        actors.append(cut)
+        run = fails(arguments())
+        newest = run or newest
+        if run is None:
+            actors.pop()
     for fault in faults_of(newest.stdout):
         without.append(fault)
         run = fails(arguments())

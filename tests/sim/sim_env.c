@@ -532,6 +532,13 @@ struct sim_node *sim_node_add(struct sim *sim, const char *name,
     return node;
 }
 
+void sim_node_set_shards(struct sim_node *node, unsigned n_shards)
+{
+    ASSERT(!node->up);
+    ASSERT(n_shards >= 1 && n_shards <= SIM_SHARDS_MAX);
+    node->n_shards = n_shards;
+}
+
 struct sim_node *sim_node_of(struct env *env)
 {
     return sim_env_of(env)->node;

@@ -70,6 +70,8 @@ void sim_at(struct sim *sim, uint64_t time_ns, void (*cb)(void *arg),
 /* Called once per start with shard 0's env, the node's memory entered; the
  * other shards are sim_env(node, i). */
 typedef void (*sim_boot)(struct env *env, void *arg);
+/* How many shards its next start has; it is down. */
+void sim_node_set_shards(struct sim_node *node, unsigned n_shards);
 /* `name` is the host part of its addresses. The node is down. */
 struct sim_node *sim_node_add(struct sim *sim, const char *name,
                               unsigned n_shards);

@@ -36,8 +36,9 @@
 /* A topic id that was seen, and whose name it is. */
 struct id_seen {
     struct uuid id;
-    int slot;
-    bool dead; /* its deletion was acknowledged */
+    int slot;   /* -1: none of this administrator */
+    bool asked; /* its deletion was asked for */
+    bool dead;  /* and acknowledged */
 };
 
 /* One topic name. */
@@ -84,10 +85,13 @@ struct admin {
     struct slot slots[SLOTS];
     struct id_seen *ids;
     size_t n_ids;
-    enum job job; /* under way */
-    int on;       /* slot of it */
-    int asked;    /* broker */
-    int64_t arg;  /* of it */
+    enum job job;      /* under way */
+    int on;            /* slot of it */
+    int asked;         /* broker */
+    int64_t arg;       /* of it */
+    uint64_t clean_ns; /* files of deleted topics are looked for again */
+    int left_at;       /* broker that has one */
+    char left[256];
     struct env_timer timer;
 };
 
@@ -96,7 +100,7 @@ struct admin {
              (s)->name, __VA_ARGS__)
 
 /* ---- ids ----------------------------------------------------------------- */
-static struct id_seen *id_find(struct admin *a, const struct uuid *id)
+static struct id_seen *id_find(const struct admin *a, const struct uuid *id)
 {
     for (size_t i = 0; i < a->n_ids; i++) {
         if (uuid_equal(&a->ids[i].id, id)) {
@@ -111,7 +115,7 @@ static void id_add(struct admin *a, const struct uuid *id, int slot, bool dead)
     if (a->n_ids % 64 == 0) {
         a->ids = realloc(a->ids, (a->n_ids + 64) * sizeof *a->ids);
     }
-    a->ids[a->n_ids++] = (struct id_seen){*id, slot, dead};
+    a->ids[a->n_ids++] = (struct id_seen){*id, slot, dead, dead};
 }
 
 static void slot_gone(struct admin *a, int at)
@@ -270,6 +274,9 @@ static void delete (struct admin *a, struct slot *s)
     struct delete_topics_request_topic t = {WIRE_NULL_STR, {{0}}};
     struct wire_str name = wire_str_of(s->name);
     a->arg = s->unsure;
+    for (size_t i = 0; i < a->n_ids; i++) {
+        a->ids[i].asked |= a->ids[i].slot == a->on;
+    }
     delete_topics_request_init(&q);
     if (s->unsure || prng_chance(&a->client.prng, 1, 2)) {
         t.name = name;
@@ -648,7 +655,8 @@ static void look_at_id(struct admin *a, int slot,
     struct slot *s = &a->slots[slot];
     const struct id_seen *seen = id_find(a, &t->topic_id);
     if (seen != NULL && seen->slot != slot) {
-        FAIL(a, s, "has the id of %s", a->slots[seen->slot].name);
+        FAIL(a, s, "has the id of %s",
+             seen->slot < 0 ? "a topic of others" : a->slots[seen->slot].name);
     }
     if (seen == NULL) {
         if (!s->strangers) {
@@ -688,10 +696,39 @@ static void look_at_slot(struct admin *a, int slot,
     s->shown_by |= a->client.world->finale ? UINT32_C(1) << answer->broker : 0;
 }
 
+static int slot_of(const struct admin *a, struct wire_str name)
+{
+    for (int i = 0; i < SLOTS; i++) {
+        if (wire_str_is(name, a->slots[i].name)) {
+            return i;
+        }
+    }
+    return -1;
+}
+
+/* Topics of others have ids of their own. */
+static void look_at_others(struct admin *a, const struct metadata_response *in)
+{
+    for (int i = 0; i < in->n_topics; i++) {
+        if (slot_of(a, in->topics[i].name) >= 0) {
+            continue;
+        }
+        const struct id_seen *seen = id_find(a, &in->topics[i].topic_id);
+        if (seen != NULL && seen->slot >= 0) {
+            FAIL(a, &a->slots[seen->slot], "%.*s has its id",
+                 (int)in->topics[i].name.n, in->topics[i].name.p);
+        }
+        if (seen == NULL) {
+            id_add(a, &in->topics[i].topic_id, -1, false);
+        }
+    }
+}
+
 static void look_done(void *arg, const struct answer *answer)
 {
     struct admin *a = arg;
     if (answer->fate == FATE_ANSWERED) {
+        look_at_others(a, answer->response);
         for (int i = 0; i < SLOTS; i++) {
             look_at_slot(a, i, answer->response, answer);
         }
@@ -977,6 +1014,23 @@ void admin_finale(struct admin *a)
     read_again(a);
 }
 
+bool admins_delete(const struct world *w, const struct uuid *topic)
+{
+    bool strangers = false, others = false;
+    for (int i = 0; i < w->n_admins; i++) {
+        const struct admin *a = w->admins[i];
+        const struct id_seen *seen = id_find(a, topic);
+        if (seen != NULL && seen->slot >= 0) {
+            return seen->asked;
+        }
+        others |= seen != NULL;
+        for (int k = 0; k < SLOTS; k++) {
+            strangers |= a->slots[k].strangers;
+        }
+    }
+    return strangers && !others; /* its creation had no answer */
+}
+
 static void check_path(void *arg, const char *path, uint64_t size)
 {
     struct admin *a = arg;
@@ -985,7 +1039,9 @@ static void check_path(void *arg, const char *path, uint64_t size)
     for (size_t i = 0; i < a->n_ids; i++) {
         uuid_format(&a->ids[i].id, id);
         if (a->ids[i].dead && strstr(path, id) != NULL) {
-            a->arg = 1;
+            if (a->left[0] == '\0') {
+                snprintf(a->left, sizeof a->left, "%s", path);
+            }
         }
     }
 }
@@ -993,11 +1049,20 @@ static void check_path(void *arg, const char *path, uint64_t size)
 /* Files of deleted topics are gone, sooner or later. */
 static bool is_clean(struct admin *a)
 {
-    a->arg = 0;
-    for (int i = 0; i < a->client.world->plan.n_brokers; i++) {
-        sim_disk_list(a->client.world->brokers[i].node, check_path, a);
+    struct world *w = a->client.world;
+    if (sim_now_ns(w->sim) < a->clean_ns) {
+        return false; /* it costs much */
     }
-    return a->arg == 0;
+    a->clean_ns = sim_now_ns(w->sim) + SIM_S;
+    a->left[0] = '\0';
+    for (int i = 0; i < w->plan.n_brokers && a->left[0] == '\0'; i++) {
+        a->left_at = i;
+        sim_disk_list(w->brokers[i].node, check_path, a);
+    }
+    if (a->left[0] == '\0') {
+        a->clean_ns = 0;
+    }
+    return a->left[0] == '\0';
 }
 
 bool admin_done(struct admin *a)
@@ -1023,6 +1088,9 @@ void admin_print(const struct admin *a)
                 s->name, s->here, s->unsure, s->leader, (long long)s->read_at,
                 (long long)s->acked_end, (long long)s->low, s->shown_by,
                 s->described_by);
+    }
+    if (a->left[0] != '\0') {
+        fprintf(stderr, "b%d still has %s\n", a->left_at, a->left);
     }
 }
 

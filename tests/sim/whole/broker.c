@@ -66,7 +66,7 @@ static void boot(struct env *env, void *arg)
 {
     struct whole_broker *b = arg;
     struct broker_options options = {
-        .n_shards = b->world->plan.n_shards,
+        .n_shards = b->n_shards,
         .ready = on_ready,
         .failed = on_failed,
         .stopped = on_stopped,
@@ -88,6 +88,7 @@ void broker_add(struct world *w, int at)
     b->world = w;
     b->at = at;
     snprintf(name, sizeof name, "b%d", at);
+    b->n_shards = w->plan.n_shards;
     b->node = sim_node_add(w->sim, name, w->plan.n_shards);
     sim_node_start(b->node, boot, b);
 }
@@ -111,6 +112,7 @@ void broker_restart_now(struct whole_broker *b)
     sim_disk_fail_nth(b->node, 15, 0);
     sim_disk_capacity(b->node, 0);
     b->may_fail = false;
+    sim_node_set_shards(b->node, b->n_shards);
     sim_node_restart(b->node);
 }
 

@@ -31,6 +31,7 @@ struct consumer {
     struct client client;
     const struct reader *reader; /* NULL: reads everything by itself */
     void *actor;
+    int process; /* of the history */
     struct in_part parts[PARTS_MAX];
     int fetching[BROKERS_MAX];
     uint64_t not_before_ns[BROKERS_MAX]; /* after it did not answer */
@@ -67,6 +68,7 @@ static void read_record(struct consumer *c, int part, int64_t offset,
     }
     mem_free(value);
     oracle_read(w, part, offset, id);
+    history_read(w, part, offset, id);
     int producer = record_producer(id);
     uint64_t *next = &c->parts[part].next_r[producer];
     if (producer_is_idempotent(w, producer) && *next != ANY_RECORD &&
@@ -177,7 +179,9 @@ static void take_partition(struct consumer *c, int part,
     enum kafka_error e = (enum kafka_error)in->error_code;
     if (e == KAFKA_NONE) {
         check_watermark(c, part, in->high_watermark, a);
+        history_poll_begin(c->client.world);
         read_batches(c, part, in);
+        history_poll_end(c->client.world, c->process);
         return;
     }
     if (!is_retriable(e)) {
@@ -352,6 +356,7 @@ struct consumer *consumer_new(struct world *w, const char *name,
     struct consumer *c = calloc(1, sizeof *c);
     c->reader = reader;
     c->actor = actor;
+    c->process = w->n_readers++;
     client_add(w, &c->client, name, boot, c);
     return c;
 }
@@ -370,6 +375,7 @@ void consumer_add(struct world *w, int at)
 void consumer_assign(struct consumer *c, int part, int64_t position)
 {
     struct in_part *in = &c->parts[part];
+    history_seek(c->client.world, c->process);
     in->assigned = true;
     in->claim++;
     in->in_flight = false;

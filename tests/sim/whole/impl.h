@@ -38,6 +38,7 @@ enum fault_kind {
     FAULT_CLOCK,      /* the wall clock jumps */
     FAULT_STOP,       /* a broker is stopped as SIGTERM does, and started */
     FAULT_HEAL,       /* all cuts end */
+    FAULT_RESHARD,    /* a broker comes back with another number of shards */
     FAULT_KINDS
 };
 
@@ -80,7 +81,8 @@ struct whole_broker {
     struct broker *broker; /* of the running incarnation; NULL: none */
     struct broker_config *config;
     bool ready, stopping;
-    bool may_fail; /* a disk fault was planted: it may end itself */
+    unsigned n_shards; /* of the next start */
+    bool may_fail;     /* a disk fault was planted: it may end itself */
 };
 void broker_add(struct world *w, int at);
 void broker_crash(struct whole_broker *b, enum sim_crash how);
@@ -128,6 +130,20 @@ void oracle_read(struct world *w, int part, int64_t offset, record_id id);
 /* Everything that was acknowledged was read by all who read everything. */
 void oracle_finish(struct world *w);
 void oracle_free(struct world *w);
+
+/* ---- the history: history.c ---------------------------------------------- */
+/* A batch is sent for the first time, and acknowledged for the first time. */
+void history_sent(struct world *w, record_id first, int n);
+void history_acked(struct world *w, record_id first, int n, int64_t base);
+/* One answer with records of one reader, who is a process. */
+void history_poll_begin(struct world *w);
+void history_read(struct world *w, int part, int64_t offset, record_id id);
+void history_poll_end(struct world *w, int process);
+/* Its positions are new. */
+void history_seek(struct world *w, int process);
+/* Fails the run when the checker finds an anomaly. */
+void history_check(struct world *w);
+void history_free(struct world *w);
 
 /* ---- a client: client.c -------------------------------------------------- */
 enum fate {
@@ -239,6 +255,8 @@ bool admin_sure(const struct admin *a);
 /* All is well: from here on every broker must show everything as it is. */
 void admin_finale(struct admin *a);
 bool admin_done(struct admin *a);
+/* Somebody asked for the deletion of this topic. */
+bool admins_delete(const struct world *w, const struct uuid *topic);
 void admin_print(const struct admin *a);
 void admin_free(struct admin *a);
 
@@ -303,6 +321,8 @@ struct world {
     struct whole_broker brokers[BROKERS_MAX];
     int n_parts_of[TOPICS_MAX]; /* partitions that exist for certain */
     struct oracle oracle;
+    struct history *history;
+    int n_readers; /* processes of the history */
     struct probe *probe;
     struct producer *producers[PRODUCERS_MAX];
     int n_producers;

@@ -42,6 +42,15 @@ static bool crash_one(struct world *w, struct whole_broker *b)
     return true;
 }
 
+static bool reshard(struct world *w, struct whole_broker *b)
+{
+    if (!crash_one(w, b)) {
+        return false;
+    }
+    b->n_shards = (unsigned)prng_between(&w->prng, 1, 3);
+    return true;
+}
+
 static bool crash_all(struct world *w)
 {
     enum sim_crash how = any_crash(w);
@@ -174,6 +183,8 @@ static bool strike_with(struct world *w, enum fault_kind kind)
             return true;
         case FAULT_STOP:
             return broker_stop_cleanly(b);
+        case FAULT_RESHARD:
+            return reshard(w, b);
         case FAULT_HEAL:
             sim_net_heal_all(w->sim);
             return false; /* no fault */

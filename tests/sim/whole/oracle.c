@@ -76,6 +76,9 @@ void oracle_sent(struct world *w, record_id first, int n)
     struct oracle_stream *s = stream_of(w, first);
     uint64_t r = record_r(first);
     stream_grow(s, r + (uint64_t)n);
+    if (s->attempts[r] == 0) {
+        history_sent(w, first, n);
+    }
     for (int i = 0; i < n; i++) {
         s->attempts[r + (uint64_t)i]++;
     }
@@ -141,6 +144,9 @@ void oracle_acked(struct world *w, record_id first, int n, int64_t base)
 {
     struct oracle_stream *s = stream_of(w, first);
     struct oracle_part *p = &w->oracle.parts[record_part(first)];
+    if (!s->acked[record_r(first)]) {
+        history_acked(w, first, n, base);
+    }
     for (int i = 0; i < n; i++) {
         place(w, record_part(first), base + i, first + (uint64_t)i);
         uint64_t r = record_r(first) + (uint64_t)i;

@@ -6,9 +6,9 @@
 #include "tests/sim/whole/impl.h"
 
 static const char *const fault_names[FAULT_KINDS] = {
-    "crash",     "crash-all",  "cut-one", "cut-both", "isolate",
-    "reset",     "delay",      "pause",   "stall",    "slow-disk",
-    "disk-full", "disk-error", "clock",   "stop",     "heal",
+    "crash", "crash-all", "cut-one", "cut-both",  "isolate",   "reset",
+    "delay", "pause",     "stall",   "slow-disk", "disk-full", "disk-error",
+    "clock", "stop",      "heal",    "reshard",
 };
 
 static void add(struct plan *p, const char *key, uint64_t value)
@@ -80,7 +80,7 @@ static void draw_faults(struct plan *p, struct prng *rng)
     static const uint64_t paces[] = {300, 1000, 3000, 6000};
     uint64_t chaos_s = draw_chaos_s(p, rng);
     p->chaos_ns = chaos_s * SIM_S;
-    for (int k = 0; k < FAULT_KINDS; k++) {
+    for (int k = 0; k <= FAULT_HEAL; k++) {
         if (prng_chance(rng, 1, 2)) {
             p->faults |= UINT32_C(1) << k;
         }
@@ -107,6 +107,16 @@ static void draw_actors(struct plan *p, uint64_t seed)
     p->n_groups = (int)ONE_OF(&rng, 0, 1, 1, 2);
     p->n_members = (int)prng_between(&rng, 1, GROUP_MEMBERS_MAX);
     p->n_admins = (int)ONE_OF(&rng, 0, 1, 1, 2);
+    if (prng_chance(&rng, 1, 12)) {
+        p->n_brokers = (int)prng_between(&rng, 6, 7);
+        p->chaos_ns = 300 * SIM_S; /* it costs as much as others' */
+        p->fault_ms_max = p->fault_ms_max < 2000 ? p->fault_ms_max : 2000;
+        p->fault_ms_min = p->fault_ms_max / 10;
+    }
+    if (prng_chance(&rng, 1, 3)) {
+        p->faults |= UINT32_C(1) << FAULT_RESHARD;
+        p->memory_max = p->memory_max / p->n_shards * 3;
+    }
 }
 
 void plan_make(struct plan *p, const struct whole_options *o)
@@ -136,6 +146,8 @@ void plan_make(struct plan *p, const struct whole_options *o)
     draw_properties(p, &rng);
     draw_actors(p, o->seed);
     p->faults &= ~o->faults_off;
+    p->n_groups = o->no_groups ? 0 : p->n_groups;
+    p->n_admins = o->no_admins ? 0 : p->n_admins;
     /* Cut short, it is the beginning of the whole seed, event for event. */
     p->stop_ns = p->chaos_ns;
     if (o->chaos_s_max != 0 && p->stop_ns > o->chaos_s_max * SIM_S) {

@@ -13,7 +13,8 @@ struct whole_options {
     uint64_t seed;
     bool verbose;
     /* Shrinking: what a seed decided is cut down further. -1 / 0: as decided */
-    int clients_max;      /* of each kind */
+    int clients_max; /* of each kind */
+    bool no_groups, no_admins;
     uint32_t faults_off;  /* mask of enum fault_kind */
     uint64_t chaos_s_max; /* faults end after so many seconds */
     bool print_plan;
@@ -24,6 +25,7 @@ struct whole_result {
     uint64_t hash, events, sim_ns;
     uint64_t acknowledged, read, faults, restarts, requests;
     uint64_t commits, rebalances, admin_changes, elections;
+    uint64_t checked;          /* operations in the histories */
     uint64_t broker_bytes_max; /* memory of one broker, the most at any time */
 };
 

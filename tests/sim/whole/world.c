@@ -215,6 +215,7 @@ static void finish(struct world *w)
         sim_fail(w->sim, "topics are not as they were made");
     }
     oracle_finish(w);
+    history_check(w);
 }
 
 static void world_free(struct world *w)
@@ -235,6 +236,7 @@ static void world_free(struct world *w)
         admin_free(w->admins[i]);
     }
     groups_free(w);
+    history_free(w);
     client_drop(&w->setup);
     free(w);
 }
