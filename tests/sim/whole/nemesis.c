@@ -214,8 +214,10 @@ static void storm_next(struct world *w)
 
 static enum fault_kind any_fault(struct world *w)
 {
+    bool wide = w->plan.faults & UINT32_C(1) << FAULT_RESHARD;
     for (;;) {
-        uint64_t kind = prng_below(&w->prng, FAULT_KINDS);
+        uint64_t kind =
+            prng_below(&w->prng, wide ? FAULT_KINDS : FAULT_RESHARD);
         if (w->plan.faults & UINT32_C(1) << kind) {
             return (enum fault_kind)kind;
         }
