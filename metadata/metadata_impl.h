@@ -88,7 +88,7 @@ struct metadata {
     struct uuid registration; /* request id */
     struct call *registering;
     log_index registered; /* index of our registration; 0: none yet */
-    uint64_t begun_ms; /* heartbeat_start */
+    uint64_t begun_ms;    /* heartbeat_start */
     bool ready_told;
     struct env_timer heartbeat;
     struct rpc_call beat;

@@ -93,8 +93,8 @@ struct record {
         struct {
             struct uuid topic;
             node_id node;
-            enum config_scope scope;    /* CONFIG alone has it, */
-            struct text resource;       /* and this */
+            enum config_scope scope; /* CONFIG alone has it, */
+            struct text resource;    /* and this */
             struct text name, value;
         } config;
         struct {

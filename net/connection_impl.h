@@ -72,7 +72,7 @@ struct connection {
     bool muted;  /* its client has to wait: nothing of it is read or begun */
     uint64_t muted_until_ms;
     struct env_timer unmute;
-    bool starved; /* waits for memory: not read */
+    bool starved;    /* waits for memory: not read */
     uint64_t ticket; /* its number among those that waited */
     enum want want;  /* what it waits for */
     size_t want_bytes;

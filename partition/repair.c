@@ -99,8 +99,8 @@ static struct damage *damage_add(struct repair *r, enum damage_kind kind)
     return &r->items[r->n_items++];
 }
 
-/* The bytes of `file` at `at`, valid until the next call with this window; fewer
- * than `size` where it ends. `size` is at most WINDOW_BYTES. */
+/* The bytes of `file` at `at`, valid until the next call with this window;
+ * fewer than `size` where it ends. `size` is at most WINDOW_BYTES. */
 static enum err window_read(struct window *w, struct env_file *file,
                             uint64_t at, size_t size, const uint8_t **out,
                             size_t *got)

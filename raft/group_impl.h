@@ -181,7 +181,7 @@ struct group {
     uint64_t leader_term;  /* of the newest leadership of this replica */
     uint64_t leader_since_ms;
     uint64_t told_commit;
-    bool untold; /* in host->untold */
+    bool untold;          /* in host->untold */
     uint64_t uncommitted; /* bytes beyond the commit index */
     struct group_peer peers[GROUP_REPLICAS_MAX];
     int n_peers;

@@ -289,8 +289,8 @@ static void flush_seal(struct wal *wal)
     ASSERT(flush != NULL && flush->n_frames > 0);
     uint32_t length = (uint32_t)wal_align(flush->length, WAL_BLOCK);
     memset(flush->data + flush->length, 0, length - flush->length);
-    flush->crc = crc32c(flush->crc, flush->data + flush->length,
-                        length - flush->length);
+    flush->crc =
+        crc32c(flush->crc, flush->data + flush->length, length - flush->length);
     flush->length = length;
     flush->chunk->fill = (uint32_t)(flush->data - flush->chunk->data) + length;
     wal->file_at = flush->file_offset + length;

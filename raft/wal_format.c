@@ -2,8 +2,7 @@
 
 #include "base/crc32c.h"
 
-static void flush_header_write(uint8_t *flush,
-                               const struct wal_flush_header *h)
+static void flush_header_write(uint8_t *flush, const struct wal_flush_header *h)
 {
     le_put32(flush + WAL_FLUSH_AT_MAGIC, WAL_FLUSH_MAGIC);
     le_put16(flush + WAL_FLUSH_AT_VERSION, WAL_VERSION);

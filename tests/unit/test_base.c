@@ -60,10 +60,9 @@ START_TEST(test_crc32c__known_values)
                           0xe3069283);
     }
     static const uint8_t many[100000] = {1, 2, 3};
-    ck_assert_uint_eq(
-        crc32c_join(crc32c(0, "12", 2), crc32c(0, many, sizeof many),
-                    sizeof many),
-        crc32c(crc32c(0, "12", 2), many, sizeof many));
+    ck_assert_uint_eq(crc32c_join(crc32c(0, "12", 2),
+                                  crc32c(0, many, sizeof many), sizeof many),
+                      crc32c(crc32c(0, "12", 2), many, sizeof many));
 }
 END_TEST
 

@@ -678,7 +678,8 @@ START_TEST(test_ends__not_idle_while_a_request_waits)
 END_TEST
 
 /* A client that has to wait gets its answer at once; nothing behind it is begun
- * for so long, neither what was read nor what comes; nor is it taken for idle. */
+ * for so long, neither what was read nor what comes; nor is it taken for idle.
+ */
 START_TEST(test_mute__answered_at_once_then_not_read)
 {
     restart_with(100, 16 << 20);

@@ -214,10 +214,8 @@ END_TEST
  * who believe in it. It asks for their votes itself. */
 START_TEST(the_leader_steps_down)
 {
-    struct message m = {.type = MESSAGE_APPEND_RESULT,
-                        .from = B + 1,
-                        .to = A + 1,
-                        .term = 9};
+    struct message m = {
+        .type = MESSAGE_APPEND_RESULT, .from = B + 1, .to = A + 1, .term = 9};
 
     lab_forge(lab, B, A, &m, NULL);
     lab_settle(lab);
