@@ -181,7 +181,8 @@ MUST_USE enum err raft_host_open(struct raft_host *host,
                                  const struct group_ops *ops, void *sm,
                                  struct group **out);
 /* A new replica from its creation record. ERR_EXISTS when the group is known;
- * ERR_LOST when the local log cannot prove that it never knew the group. */
+ * ERR_LOST when the local log cannot prove that it never knew the group,
+ * ERR_CLOSED when the host is being closed. */
 MUST_USE enum err raft_host_create(struct raft_host *host,
                                    const struct group_creation *creation,
                                    const struct group_ops *ops, void *sm,

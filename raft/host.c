@@ -570,6 +570,8 @@ enum err raft_host_create(struct raft_host *host,
 
     if (!creation_valid(host, creation))
         return ERR_INVALID;
+    if (host->closing)
+        return ERR_CLOSED; /* there may be no log any more */
     if (raft_host_find(host, &creation->id) != NULL)
         return ERR_EXISTS;
     if (!host->recovered_whole ||

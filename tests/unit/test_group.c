@@ -400,6 +400,24 @@ START_TEST(made_in_its_own_directory_only)
 }
 END_TEST
 
+/* A topic that is made while a broker stops: its log may be closed already. */
+START_TEST(closing_hosts_make_nothing)
+{
+    static const struct group_ops ops = {.restore = count_restore};
+    struct group_creation c = *group_creation(group(A));
+    struct group *made;
+
+    c.id.partition++;
+    n_restored = 0;
+    lab->nodes[A].host->closing = true;
+    ck_assert_int_eq(
+        raft_host_create(lab->nodes[A].host, &c, &ops, NULL, &made),
+        ERR_CLOSED);
+    lab->nodes[A].host->closing = false;
+    ck_assert_int_eq(n_restored, 0);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("group");
@@ -429,6 +447,7 @@ int main(void)
     tcase_add_test(tc, results_wait_for_the_disk);
     tcase_add_test(tc, terms_survive);
     tcase_add_test(tc, made_in_its_own_directory_only);
+    tcase_add_test(tc, closing_hosts_make_nothing);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
