@@ -633,7 +633,8 @@ const struct config_key config_broker_table[] = {
         "move to its segment; fewer where many partitions are written to."),
     STATIC("settle.interval.ms", INT, "2000", 10, 600000, NULL,
         "Longest time records wait in the write-ahead log before they move "
-        "to their segment."),
+        "to their segment; longer where thousands of partitions are written "
+        "to."),
     STATIC("shards", INT, "0", 0, 256, NULL,
         "Threads that serve partitions; 0: as many as the data directory was "
         "written with, half of the cores for a new one. Another number takes "
