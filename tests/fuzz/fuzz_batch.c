@@ -181,9 +181,9 @@ static void finish(struct batch_builder *b, const char *name, uint8_t flags)
     batch_builder_free(b);
 }
 
-#define TEXT(literal)               \
-    {                               \
-        literal, sizeof literal - 1 \
+#define TEXT(literal)                  \
+    {                                  \
+        (literal), sizeof(literal) - 1 \
     }
 static void seed_group(bool tombstone)
 {

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/assert.h"
 #include "partition/compact.h"
 #include "partition/dump.h"
 #include "partition/partition_impl.h"
@@ -187,6 +188,7 @@ static void produce(int n, int keys, int pid, enum batch_codec codec,
 {
     struct prng *prng = sim_prng(w.sim);
     struct batch_builder b;
+    ASSERT(pid < (int)(sizeof model.sequence / sizeof *model.sequence));
     ck_assert_int_lt(model.end + n, RECORDS);
     for (int i = 0; i < n; i++) {
         model.records[model.end + i] = (struct model_record){
