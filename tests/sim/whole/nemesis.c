@@ -110,9 +110,9 @@ static void fail_disk(struct world *w, struct whole_broker *b)
 {
     static const int kinds[] = {SIM_DISK_WRITE, SIM_DISK_SYNC,
                                 SIM_DISK_WRITE | SIM_DISK_SYNC, SIM_DISK_NAME};
+    int kind = kinds[prng_below(&w->prng, 4)];
     b->may_fail = true;
-    sim_disk_fail_nth(b->node, kinds[prng_below(&w->prng, 4)],
-                      prng_between(&w->prng, 1, 50));
+    sim_disk_fail_nth(b->node, kind, prng_between(&w->prng, 1, 50));
 }
 
 /* False: it had no effect. */
