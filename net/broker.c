@@ -1120,12 +1120,19 @@ static void shard_stopped(struct env_post *post)
     }
 }
 
+static void shard_partitions_gone(void *arg)
+{
+    struct shard_stop *stop = arg;
+    stop->post = (struct env_post){.cb = shard_stopped, .arg = stop};
+    env_post(stop->shard->broker->env, &stop->post);
+}
+
 static void shard_host_stopped(void *arg)
 {
     struct shard_stop *stop = arg;
     stop->shard->host = NULL; /* freed with the stop */
-    stop->post = (struct env_post){.cb = shard_stopped, .arg = stop};
-    env_post(stop->shard->broker->env, &stop->post);
+    partition_shard_when_empty(stop->shard->partitions_of,
+                               shard_partitions_gone, stop);
 }
 
 static void shard_connections_closed(void *arg)

@@ -65,6 +65,24 @@ void partition_shard_free(struct partition_shard *shard)
     mem_free(shard);
 }
 
+static void shard_emptied(struct partition_shard *shard)
+{
+    void (*emptied)(void *arg) = shard->emptied;
+    if (emptied != NULL && list_empty(&shard->partitions)) {
+        shard->emptied = NULL;
+        emptied(shard->emptied_arg);
+    }
+}
+
+void partition_shard_when_empty(struct partition_shard *shard,
+                                void (*cb)(void *arg), void *arg)
+{
+    ASSERT(shard->emptied == NULL);
+    shard->emptied = cb;
+    shard->emptied_arg = arg;
+    shard_emptied(shard);
+}
+
 /* ---- open and close ------------------------------------------------------ */
 static char *dir_of(const struct partition_shard *shard,
                     const struct group_creation *creation, const char *name)
@@ -143,6 +161,7 @@ static struct partition *partition_new(struct partition_shard *shard,
 
 static void partition_free(struct partition *p)
 {
+    struct partition_shard *shard = p->shard;
     repair_forget(p);
     link_remove(&p->link);
     file_cache_forget(p->shard->files, p->number, -1);
@@ -155,6 +174,7 @@ static void partition_free(struct partition *p)
     mem_free(p->name);
     mem_free(p->dir);
     mem_free(p);
+    shard_emptied(shard);
 }
 
 enum err partition_open(struct partition_shard *shard,

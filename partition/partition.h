@@ -59,7 +59,11 @@ struct partition_shard *partition_shard_new(
 /* Fetches wait, or get less than there is, because of memory that answers hold
  * which nobody takes. Callable from any thread. */
 bool partition_shard_is_short(const struct partition_shard *shard);
-/* After every partition's ops->closed and fetch's release. */
+/* Calls `cb`, once, when there is no partition (any more), at once if there is
+ * none: what workers are at lives longer than its ops->closed. */
+void partition_shard_when_empty(struct partition_shard *shard,
+                                void (*cb)(void *arg), void *arg);
+/* When it is empty, and after every fetch's release. */
 void partition_shard_free(struct partition_shard *shard);
 
 struct partition;

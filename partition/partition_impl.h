@@ -85,9 +85,11 @@ struct partition_shard {
     uint32_t repairs_wanted;         /* partitions with repair_wanted */
     uint64_t scrub_debt;          /* bytes read beyond what the rate allows */
     struct partition *compacting; /* one at a time; NULL: none */
-    uint64_t read_bytes;          /* in use */
-    struct partition_link reads;  /* waiting for read_bytes */
-    _Atomic bool is_short;        /* the memory of fetches is used up */
+    void (*emptied)(void *arg);   /* waits for the last partition; or NULL */
+    void *emptied_arg;
+    uint64_t read_bytes;         /* in use */
+    struct partition_link reads; /* waiting for read_bytes */
+    _Atomic bool is_short;       /* the memory of fetches is used up */
 };
 
 /* ---- partition ----------------------------------------------------------- */

@@ -145,8 +145,8 @@ static void transfer_end(struct transfer *t, const char *why)
         transfer_say(t, "given up", why);
     t->state = T_END;
     transfer_cancel(t);
-    if (is_working(t))
-        return;
+    if (is_working(t) || g->settling)
+        return; /* catchup_round_over, or the last write */
     if (t->began)
         ops_of(t)->receive_end(g->sm, false);
     g->catchup_again_ms = group_now(g) + ANEW_MS;
@@ -159,9 +159,13 @@ void catchup_group_closing(struct group *g)
 
     if (t == NULL)
         return;
-    t->state = t->state == T_READY ? T_END : t->state;
-    if (!g->settling) /* else when the round is over */
-        transfer_end(t, "the group is closed");
+    transfer_end(t, "the group is closed");
+}
+
+void catchup_round_over(struct group *g)
+{
+    if (g->transfer != NULL && g->transfer->state == T_END)
+        transfer_end(g->transfer, "");
 }
 
 /* ---- ranges -------------------------------------------------------------- */

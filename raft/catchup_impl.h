@@ -62,5 +62,8 @@ void catchup_settle_state(const struct group *group, uint64_t *term,
 void catchup_switch(struct group *group, struct settle_job *job);
 /* run of the job failed, or the disk was full, or the group was closed. */
 void catchup_settle_failed(struct group *group, struct settle_job *job);
+/* A round that settled the group is over, whatever it settled: what was ended
+ * meanwhile can be taken away. */
+void catchup_round_over(struct group *group);
 
 #endif

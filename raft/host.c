@@ -165,7 +165,8 @@ static void bury_dead(struct raft_host *host)
     while (*at != NULL) {
         struct group *g = *at;
 
-        if (g->running || g->settling || g->turn_queued || g->jobs > 0) {
+        if (g->running || g->settling || g->turn_queued || g->jobs > 0 ||
+            g->transfer != NULL) {
             at = &g->next_dead;
             continue;
         }

@@ -282,6 +282,7 @@ static void item_over(struct settle_item *item, bool durable)
     }
     mem_free(item->config.data);
     g->ops->settled(g->sm, &item->job);
+    catchup_round_over(g);
     if (g->life == GROUP_OPEN)
         settle_check(g);
 }

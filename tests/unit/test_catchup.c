@@ -57,6 +57,8 @@ struct node {
     uint64_t produce; /* entries still to be proposed here when leader */
     int begins, switches, given_up, restores;
     uint64_t bytes_written; /* by transfers */
+    bool finishing;         /* a worker is to look at what came, or does */
+    bool closed;
 };
 
 static struct node nodes[N];
@@ -140,6 +142,7 @@ struct tape_write {
     uint64_t at;
     uint8_t *data;
     size_t size;
+    struct node *node;
 };
 
 static enum err tape_write_run(struct tape_write *w)
@@ -189,7 +192,7 @@ static void tape_settled(void *sm, struct settle_job *job)
 
 static void tape_closed(void *sm)
 {
-    (void)sm;
+    ((struct tape *)sm)->node->closed = true;
 }
 
 /* ---- its catch-up -------------------------------------------------------- */
@@ -290,7 +293,7 @@ static enum err tape_write_begin(void *sm, struct catchup_job *job)
     struct tape *t = sm;
     struct tape_write *w = mem_zalloc(sizeof *w);
     *w = (struct tape_write){t->rx.file, job->range.offset, job->data,
-                             job->range.size};
+                             job->range.size, t->node};
     job->arg = w;
     job->run = tape_range_run;
     return ERR_OK;
@@ -323,6 +326,7 @@ static enum err tape_finish_run(struct settle_job *job)
         at += n;
     }
     mem_free(bytes);
+    w->node->finishing = false;
     return e == ERR_OK && crc != (uint32_t)w->size ? ERR_CORRUPT : e;
 }
 
@@ -333,6 +337,8 @@ static void tape_receive_finish(void *sm, struct settle_job *job)
     w->file = t->rx.file;
     w->at = t->rx.size;
     w->size = t->rx.crc;
+    w->node = t->node;
+    t->node->finishing = true;
     job->run = tape_finish_run;
     job->arg = w;
     job->files[job->n_files++] = t->rx.file;
@@ -344,6 +350,7 @@ static void tape_receive_end(void *sm, bool switched)
 {
     struct tape *t = sm;
     char path[32];
+    ck_assert(!t->node->finishing);
     if (switched)
         t->node->switches++;
     else
@@ -502,6 +509,7 @@ static void start(uint64_t seed)
 static void restart(struct node *n)
 {
     n->tape = NULL;
+    n->finishing = false;
     sim_node_restart(n->sim_node);
 }
 
@@ -628,6 +636,37 @@ START_TEST(test_catchup__a_follower_far_behind_gets_the_settled_state)
     restart(&nodes[2]);
     expect_equal();
     ck_assert_int_eq(nodes[2].switches, 1);
+    finish();
+}
+END_TEST
+
+static void call_delete(struct env *env, void *arg)
+{
+    struct node *n = arg;
+    (void)env;
+    raft_host_delete(n->host, n->tape->group);
+}
+
+static bool is_finishing(void *arg)
+{
+    return ((struct node *)arg)->finishing;
+}
+
+/* The group goes while a worker looks at what came for it. */
+START_TEST(test_catchup__deleted_at_the_switch)
+{
+    start(9);
+    write_entries(100);
+    sim_node_crash(nodes[2].sim_node, SIM_KILL);
+    write_entries(3 * WINDOW);
+    restart(&nodes[2]);
+    ck_assert(sim_run_while_not(sim, is_finishing, &nodes[2], 60 * SIM_S));
+    sim_disk_stall(nodes[2].sim_node, sim_now_ns(sim) + SIM_S);
+    sim_node_call(nodes[2].sim_node, 0, call_delete, &nodes[2]);
+    sim_run_for(sim, 10 * SIM_S);
+    ck_assert(nodes[2].closed && !nodes[2].finishing);
+    ck_assert_int_eq(nodes[2].given_up, 1);
+    ck_assert_int_eq(nodes[2].switches, 0);
     finish();
 }
 END_TEST
@@ -793,6 +832,7 @@ int main(void)
     tcase_set_timeout(tc, 120);
     tcase_add_test(tc,
                    test_catchup__a_follower_far_behind_gets_the_settled_state);
+    tcase_add_test(tc, test_catchup__deleted_at_the_switch);
     tcase_add_test(tc, test_catchup__under_load);
     tcase_add_test(tc, test_catchup__a_stuck_follower_does_not_stop_the_others);
     tcase_add_test(tc, test_catchup__a_slow_follower_in_sync_is_waited_for);

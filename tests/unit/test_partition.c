@@ -1314,6 +1314,11 @@ static void call_partition_delete(struct env *env, void *arg)
     partition_delete(w.p);
 }
 
+static void on_emptied(void *arg)
+{
+    *(bool *)arg = true;
+}
+
 static void on_wake(struct partition_waiter *waiter)
 {
     (*(int *)waiter->arg)++;
@@ -1342,8 +1347,15 @@ START_TEST(test_partition__delete_and_waiters)
     w.host->hold_commit = true;
     struct produced *d = batch_new(1, 1, 1, -1, -1, -1);
     send(d);
+    /* a worker removes its files: the shard is not empty before */
+    bool emptied = false;
+    partition_shard_when_empty(w.shard, on_emptied, &emptied);
+    sim_disk_stall(w.node, sim_now_ns(w.sim) + 500 * SIM_MS);
     sim_node_call(w.node, 0, call_partition_delete, NULL);
     run();
+    ck_assert(!emptied);
+    sim_run_for(w.sim, 500 * SIM_MS);
+    ck_assert(emptied);
     ck_assert_int_eq(woken, 2);
     ck_assert(d->done);
     ck_assert_int_eq(d->req.error, KAFKA_NOT_LEADER_OR_FOLLOWER);
