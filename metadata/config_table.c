@@ -22,10 +22,10 @@
             max, values, doc                                                 \
     }
 /* A quota of clients. */
-#define CLIENT(name, type, doc)                                              \
-    {                                                                        \
-        name, CONFIG_CLIENT, CONFIG_##type, NULL, NULL, false, false, 1,     \
-            INT64_MAX, NULL, doc                                             \
+#define CLIENT(name, type, doc)                                          \
+    {                                                                    \
+        name, CONFIG_CLIENT, CONFIG_##type, NULL, NULL, false, false, 1, \
+            INT64_MAX, NULL, doc                                         \
     }
 /* A broker key that is read at start; one that can be changed while it runs. */
 #define STATIC(name, type, value, min, max, values, doc)                   \

@@ -1,9 +1,10 @@
 /* sim_main SEED [COUNT] [CUT...]: runs seeds of whole brokers
  * (tests/sim/whole), cut down in what they do: chaos=SECONDS clients=NUMBER
- * groups=0 admins=0 without=FAULT,... sim_main raft SEED [COUNT [WITHOUT]]: of Raft groups alone,
- * which is faster; WITHOUT one of the guards of raft/guard.h when it is named
- * by its number. sim_main lab SEED [COUNT [WITHOUT]]: one group over the
- * laboratory, record by record: three replicas, or five where the seed is odd.
+ * groups=0 admins=0 without=FAULT,... sim_main raft SEED [COUNT [WITHOUT]]: of
+ * Raft groups alone, which is faster; WITHOUT one of the guards of raft/guard.h
+ * when it is named by its number. sim_main lab SEED [COUNT [WITHOUT]]: one
+ * group over the laboratory, record by record: three replicas, or five where
+ * the seed is odd.
  *
  * One seed prints its event hash in the end; many print a line of totals. Ends
  * non-zero on the first violation, with the trace that led to it. */
