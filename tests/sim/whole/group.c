@@ -254,6 +254,10 @@ void group_fetched(struct world *w, int group, int part, uint64_t asked_ns,
                                        : "overwritten",
                  (long long)p->acked);
     }
+    /* as good as acknowledged, though the answer to the commit was lost */
+    if (p->acked < offset) {
+        p->acked = offset;
+    }
     commit_holds(w, g, p, c);
 }
 

@@ -873,6 +873,14 @@ void member_print(const struct member *m)
             "m%d of group-%d: state %d, generation %d, coordinator b%d%s\n",
             m->at, m->group, (int)m->state, m->generation, m->coordinator,
             m->asking ? ", asking" : "");
+    for (int i = 0; i < PARTS_MAX; i++) {
+        if (m->mine[i]) {
+            fprintf(stderr, "  t%d-%d: at %lld, committed %lld\n",
+                    part_topic(i), part_index(i),
+                    (long long)consumer_position(m->consumer, i),
+                    (long long)m->committed[i]);
+        }
+    }
     consumer_print(m->consumer);
 }
 
