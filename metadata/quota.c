@@ -1,7 +1,7 @@
 #include "metadata/quota.h"
 
-#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "base/assert.h"
 
@@ -16,7 +16,10 @@ static bool is_plain(char c)
 /* Appends "KIND=NAME"; gives where it ends. */
 static char *part_write(char *out, const char *kind, struct wire_str name)
 {
-    out += sprintf(out, "%s=", kind);
+    size_t n = strlen(kind);
+    memcpy(out, kind, n);
+    out += n;
+    *out++ = '=';
     for (int32_t i = 0; i < name.n; i++) {
         char c = name.p[i];
         if (is_plain(c)) {
