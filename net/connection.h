@@ -30,10 +30,13 @@ struct connections_options {
     struct env *env;
     void (*dispatch)(struct request *rq); /* as request_dispatch */
     bool (*has_handler)(int16_t api_key); /* as request_has_handler */
-    uint32_t request_max_bytes;           /* socket.request.max.bytes */
-    uint32_t idle_max_ms;     /* connections.max.idle.ms; 0: for ever */
-    uint32_t connections_max; /* beyond it new ones are closed at once */
-    size_t memory_max;        /* bytes of all requests and answers */
+    /* Is begun only when nothing before it on its connection is under way (as
+     * throttle_concerns). NULL: none is. */
+    bool (*is_costly)(const struct request *rq);
+    uint32_t request_max_bytes; /* socket.request.max.bytes */
+    uint32_t idle_max_ms;       /* connections.max.idle.ms; 0: for ever */
+    uint32_t connections_max;   /* beyond it new ones are closed at once */
+    size_t memory_max;          /* bytes of all requests and answers */
     /* Does somebody wait for memory that answers hold beside that (fetched
      * data)? Asked once a second. NULL: never. */
     bool (*is_short)(struct broker_shard *shard);

@@ -87,7 +87,9 @@ static bool may_answer_with_much(const struct request *rq)
 static bool may_begin(const struct connection *c, const struct slot *s)
 {
     if (c->no_more || c->muted || c->n_begun >= LIMIT_REQUESTS_IN_FLIGHT ||
-        c->out_bytes >= LIMIT_CONNECTION_OUTPUT) {
+        c->out_bytes >= LIMIT_CONNECTION_OUTPUT ||
+        (c->n_begun > 0 && c->all->options.is_costly != NULL &&
+         c->all->options.is_costly(&s->rq))) {
         return false;
     }
     return !may_answer_with_much(&s->rq) || (s == c->slots && !c->writing);

@@ -3,6 +3,7 @@
 #include "metadata/config_keys.h"
 #include "net/connection.h"
 #include "net/shard.h"
+#include "net/throttle.h"
 
 static uint32_t config_u32(const struct broker_config *c, const char *key)
 {
@@ -18,6 +19,7 @@ struct connections *connections_new(struct broker_shard *shard)
         .env = shard->env,
         .dispatch = request_dispatch,
         .has_handler = request_has_handler,
+        .is_costly = throttle_concerns,
         .request_max_bytes = config_u32(c, "socket.request.max.bytes"),
         .idle_max_ms = config_u32(c, "connections.max.idle.ms"),
         .connections_max = LIMIT_CONNECTIONS,

@@ -63,6 +63,17 @@ static bool any_quota(const struct request *rq)
            image_resources(rq->shard->image, CONFIG_CLIENT, &all) > 0;
 }
 
+bool throttle_concerns(const struct request *rq)
+{
+    struct quota_match match;
+    const struct image *image = any_quota(rq) ? rq->shard->image : NULL;
+    return image != NULL && (quota_find(image, ANONYMOUS, rq->client_id,
+                                        QUOTA_REQUEST, &match) ||
+                             (rq->api_key == API_PRODUCE &&
+                              quota_find(image, ANONYMOUS, rq->client_id,
+                                         QUOTA_PRODUCE, &match)));
+}
+
 void throttle_begin(struct request *rq)
 {
     if (any_quota(rq)) {

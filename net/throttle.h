@@ -19,6 +19,11 @@ struct broker_config;
 struct throttle *throttle_new(const struct broker_config *config);
 void throttle_free(struct throttle *t);
 
+/* Whether this request may cost its client a wait. Such a one is begun only
+ * when those before it on its connection are answered, as in Kafka: with many
+ * under way all would be taken before the first is told to wait. */
+bool throttle_concerns(const struct request *rq);
+
 /* Around a handler: how long it takes. */
 void throttle_begin(struct request *rq);
 void throttle_end(struct request *rq);

@@ -36,9 +36,9 @@ class Quotas:
             check("install", self.install)
             check("ConfigCommand: clients", self.tool_clients)
             check("before: no client waits", self.unlimited)
+            check("producer_byte_rate", self.produce)
             if self.full:
                 check("ConfigCommand: users, refusals", self.tool_users)
-                check("producer_byte_rate", self.produce)
                 check("consumer_byte_rate", self.consume)
             check("request_percentage", self.requests)
             check("controller_mutation_rate", self.mutations)

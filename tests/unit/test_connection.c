@@ -78,6 +78,13 @@ static bool has_handler(int16_t key)
            key == API_API_VERSIONS;
 }
 
+static bool costly;
+
+static bool is_costly(const struct request *rq)
+{
+    return costly && rq->api_key == API_HEARTBEAT;
+}
+
 static void keep_line(void *arg, enum log_level level, const char *component,
                       const char *line)
 {
@@ -310,6 +317,7 @@ static void start_with(uint32_t idle_ms, size_t memory)
         .env = env,
         .dispatch = handle,
         .has_handler = has_handler,
+        .is_costly = is_costly,
         .request_max_bytes = REQUEST_MAX,
         .idle_max_ms = idle_ms,
         .connections_max = 8,
@@ -725,6 +733,33 @@ START_TEST(test_mute__middle_of_a_frame)
 }
 END_TEST
 
+/* What may cost a wait is begun alone: the wait that the one before it was told
+ * is known by then. */
+START_TEST(test_mute__one_at_a_time_with_a_quota)
+{
+    send_heartbeat(&one, 1);
+    send_heartbeat(&one, 2);
+    wait_kept(2);
+    costly = true;
+    send_heartbeat(&one, 3);
+    client_open(&two);
+    run_until(is_true, &two.connected);
+    send_heartbeat(&two, 1); /* another connection */
+    wait_kept(3);
+    answer(0);
+    run_ms(20);
+    ck_assert_uint_eq(n_begun, 3);
+    kept[1]->throttle_ms = 200;
+    uint64_t from = env_now_ms(env);
+    answer(1);
+    wait_kept(4);
+    ck_assert_uint_ge(env_now_ms(env) - from, 199);
+    answer(2);
+    answer(3);
+    costly = false;
+}
+END_TEST
+
 START_TEST(test_memory__half_frames_hold_little)
 {
     /* announces 1 MiB, sends 10 bytes of it */
@@ -822,6 +857,7 @@ int main(void)
     tcase_add_test(tc, test_ends__not_idle_while_a_request_waits);
     tcase_add_test(tc, test_mute__answered_at_once_then_not_read);
     tcase_add_test(tc, test_mute__middle_of_a_frame);
+    tcase_add_test(tc, test_mute__one_at_a_time_with_a_quota);
     tcase_add_test(tc, test_memory__half_frames_hold_little);
     tcase_add_test(tc, test_memory__used_up_stops_reading_until_some_returns);
     tcase_add_test(tc, test_bounds__connections);

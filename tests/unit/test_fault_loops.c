@@ -7,8 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
 
 #include "base/mem.h"
 #include "net/broker.h"
@@ -20,6 +18,7 @@
 #include "schema/metadata.h"
 #include "schema/produce.h"
 #include "tests/sim/sim_env.h"
+#include "tests/unit/in_child.h"
 
 #define BATCHES 12
 /* Faults of each kind that are tried, spread over all there could be. */
@@ -593,6 +592,19 @@ static void crash_and_restart(enum sim_crash how)
     sim_run_for(sim, 2 * SIM_S);
 }
 
+/* A broker with a topic and records in it. */
+static void begin_with_records(void)
+{
+    begin();
+    sim_node_start(node, boot, NULL);
+    (void)sim_run_while_not(sim, is_ready, NULL, 20 * SIM_S);
+    ck_assert(topic_is_there());
+    for (int i = 0; i < BATCHES; i++) {
+        ck_assert_int_ge(produce(i), 0);
+    }
+    sim_run_for(sim, SIM_S);
+}
+
 /* The process ends at any time after a topic was deleted: nothing of it is left
  * a while after the next start, and the next topic of the name is whole. */
 START_TEST(test_loop__deleted_topic)
@@ -600,14 +612,7 @@ START_TEST(test_loop__deleted_topic)
     static const enum sim_crash how[] = {SIM_KILL, SIM_DROP_ALL, SIM_KEEP_ALL};
     int n_swept = 0;
     for (uint64_t us = 0; us < 20000; us += us < 3000 ? 100 : 1000) {
-        begin();
-        sim_node_start(node, boot, NULL);
-        (void)sim_run_while_not(sim, is_ready, NULL, 20 * SIM_S);
-        ck_assert(topic_is_there());
-        for (int i = 0; i < BATCHES; i++) {
-            ck_assert_int_ge(produce(i), 0);
-        }
-        sim_run_for(sim, SIM_S);
+        begin_with_records();
         ck_assert_int_gt(files_left(), 0);
         ck_assert(topic_delete());
         sim_run_for(sim, us * SIM_US);
@@ -626,14 +631,7 @@ END_TEST
  */
 START_TEST(test_loop__directory_of_no_topic)
 {
-    begin();
-    sim_node_start(node, boot, NULL);
-    (void)sim_run_while_not(sim, is_ready, NULL, 20 * SIM_S);
-    ck_assert(topic_is_there());
-    for (int i = 0; i < BATCHES; i++) {
-        ck_assert_int_ge(produce(i), 0);
-    }
-    sim_run_for(sim, SIM_S);
+    begin_with_records();
     int n = files_left();
     ck_assert_int_gt(n, 0);
     sim_node_call(node, 0, make_orphan, NULL);
@@ -674,29 +672,25 @@ static void check_acknowledged(void)
     ck_assert_int_ge(produce(99), 0);
 }
 
-/* In a process of its own: starts with all that it had, or refuses with a
- * sentence and starts again when the byte is back. */
-static bool small_damaged(const char *path, uint64_t at, size_t zeros)
+struct small_damage {
+    const char *path;
+    uint64_t at;
+    size_t zeros; /* or one bit */
+};
+
+/* Starts with all that it had (1), or refuses with a sentence and starts again
+ * when the byte is back (0). */
+static int judge_small_damage(void *arg)
 {
-    int status = 0;
-    fflush(stdout);
-    fflush(stderr);
-    pid_t child = fork();
-    ck_assert_int_ge(child, 0);
-    if (child != 0) {
-        ck_assert(waitpid(child, &status, 0) == child);
-        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) / 2 == 20,
-                      "%s: byte %llu", path, (unsigned long long)at);
-        return WEXITSTATUS(status) == 40;
-    }
-    alarm(300);
-    ck_assert(zeros > 0 ? sim_disk_zero(node, path, at, zeros)
-                        : sim_disk_flip(node, path, at, at * 5 % 8));
+    const struct small_damage *d = arg;
+    ck_assert(d->zeros > 0
+                  ? sim_disk_zero(node, d->path, d->at, d->zeros)
+                  : sim_disk_flip(node, d->path, d->at, d->at * 5 % 8));
     sim_node_restart(node);
     ck_assert(sim_run_while_not(sim, is_ready, NULL, 60 * SIM_S));
     bool refused = down;
-    if (refused && zeros == 0) {
-        ck_assert(sim_disk_flip(node, path, at, at * 5 % 8));
+    if (refused && d->zeros == 0) {
+        ck_assert(sim_disk_flip(node, d->path, d->at, d->at * 5 % 8));
         ready = down = false;
         sim_node_restart(node);
         ck_assert(sim_run_while_not(sim, is_ready, NULL, 60 * SIM_S) && !down);
@@ -704,7 +698,15 @@ static bool small_damaged(const char *path, uint64_t at, size_t zeros)
     if (!down) {
         check_acknowledged();
     }
-    _exit(refused ? 41 : 40); /* a check that fails exits by 1 */
+    return refused ? 0 : 1;
+}
+
+static bool small_damaged(const char *path, uint64_t at, size_t zeros)
+{
+    struct small_damage d = {path, at, zeros};
+    int started = in_child(judge_small_damage, &d);
+    ck_assert_msg(started >= 0, "%s: byte %llu", path, (unsigned long long)at);
+    return started == 1;
 }
 
 START_TEST(test_loop__bytes_of_small_files)

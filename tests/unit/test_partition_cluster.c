@@ -4,9 +4,7 @@
  * was away for long catches up by transfer. Of a compacted partition, which
  * every replica compacts by itself, all replicas tell the same table. */
 #include "tests/unit/cluster_world.h"
-
-#include <sys/wait.h>
-#include <unistd.h>
+#include "tests/unit/in_child.h"
 
 static void ignore_batch(void *arg, const struct dump_batch *b)
 {
@@ -268,23 +266,19 @@ static bool caught_up_or_ended(void *arg)
     return fault_hit || all_equal(arg);
 }
 
-/* In a process of its own: operation or allocation number n of the replica that
- * catches up fails; it ends itself or goes on, and is whole after another
- * start. Gives false when it has caught up before its number n. */
-static bool catch_up_with_fault(int kinds, uint64_t n)
+struct catch_up_fault {
+    int kinds; /* of disk operations; 0: allocations */
+    uint64_t n;
+};
+
+/* Operation or allocation number n of the replica that catches up fails; it
+ * ends itself or goes on, and is whole after another start. Gives 0 when it has
+ * caught up before its number n. */
+static int judge_catch_up_fault(void *arg)
 {
-    int status = 0;
-    fflush(stdout);
-    fflush(stderr);
-    pid_t child = fork();
-    ck_assert_int_ge(child, 0);
-    if (child != 0) {
-        ck_assert(waitpid(child, &status, 0) == child);
-        ck_assert_msg(WIFEXITED(status) && WEXITSTATUS(status) / 2 == 20,
-                      "fault %d number %llu", kinds, (unsigned long long)n);
-        return WEXITSTATUS(status) == 40;
-    }
-    alarm(300);
+    const struct catch_up_fault *fault = arg;
+    int kinds = fault->kinds;
+    uint64_t n = fault->n;
     sim_on_fatal(sim, faulty_ended, NULL);
     sim_node_restart(faulty->sim_node);
     sim_run_for(sim, SIM_MS);
@@ -312,7 +306,16 @@ static bool catch_up_with_fault(int kinds, uint64_t n)
     sim_node_restart(faulty->sim_node);
     ck_assert(produce_until(producer.n + 5, 60));
     check_replicas();
-    _exit(hit ? 40 : 41); /* a check that fails exits by 1 */
+    return hit ? 1 : 0;
+}
+
+static bool catch_up_with_fault(int kinds, uint64_t n)
+{
+    struct catch_up_fault fault = {kinds, n};
+    int hit = in_child(judge_catch_up_fault, &fault);
+    ck_assert_msg(hit >= 0, "fault %d number %llu", kinds,
+                  (unsigned long long)n);
+    return hit == 1;
 }
 
 START_TEST(test_cluster__faults_while_catching_up)

@@ -2,12 +2,10 @@
  * its peers, and has what they have; and it does not vote before. */
 #include "tests/unit/cluster_world.h"
 
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include "raft/group_impl.h"
 #include "raft/guard.h"
 #include "raft/wal_format.h"
+#include "tests/unit/in_child.h"
 
 struct files {
     char paths[200][200];
@@ -298,7 +296,6 @@ static uint64_t last_flush(struct node *n, bool *attested)
  * may refuse to start where it cannot prove a vote. SWEEP_EVERY=1 takes every
  * byte (`make flips`). */
 enum sweep_verdict { SWEPT_WHOLE, SWEPT_REFUSED, SWEPT_ENDED };
-#define SWEPT_STATUS 40 /* a check that fails exits by 1 */
 
 static struct node *sweep_victim;
 static bool sweep_ended;
@@ -336,25 +333,27 @@ static enum sweep_verdict sweep_judge(struct node *n)
     return SWEPT_WHOLE;
 }
 
+struct sweep_damage {
+    const char *path;
+    uint64_t at;
+    size_t zeros; /* or one bit */
+};
+
+static int sweep_damaged(void *arg)
+{
+    const struct sweep_damage *d = arg;
+    struct sim_node *n = sweep_victim->sim_node;
+    bool changed = d->zeros > 0
+                       ? sim_disk_zero(n, d->path, d->at, d->zeros)
+                       : sim_disk_flip(n, d->path, d->at, d->at * 5 % 8);
+    return changed ? (int)sweep_judge(sweep_victim) : SWEPT_WHOLE;
+}
+
 static void sweep_one(const char *path, uint64_t at, size_t zeros,
                       uint64_t counts[3])
 {
-    int status = 0;
-    fflush(stdout);
-    fflush(stderr);
-    pid_t child = fork();
-    ck_assert_int_ge(child, 0);
-    if (child == 0) {
-        alarm(300);
-        bool changed =
-            zeros > 0
-                ? sim_disk_zero(sweep_victim->sim_node, path, at, zeros)
-                : sim_disk_flip(sweep_victim->sim_node, path, at, at * 5 % 8);
-        _exit(SWEPT_STATUS +
-              (changed ? (int)sweep_judge(sweep_victim) : SWEPT_WHOLE));
-    }
-    ck_assert(waitpid(child, &status, 0) == child);
-    int verdict = WIFEXITED(status) ? WEXITSTATUS(status) - SWEPT_STATUS : -1;
+    struct sweep_damage d = {path, at, zeros};
+    int verdict = in_child(sweep_damaged, &d);
     ck_assert_msg(verdict >= SWEPT_WHOLE && verdict <= SWEPT_ENDED,
                   "%s: %zu zeros or a flip at byte %llu", path, zeros,
                   (unsigned long long)at);
