@@ -166,8 +166,8 @@ struct raft_host_options {
 
 /* Recovers the shard's log and checkpoint (blocking; before serving). Then
  * raft_host_recovered lists every group found; the owner opens each with
- * raft_host_open or deletes it. ERR_CORRUPT with a log line that says where;
- * ERR_LOST: there is no log where one must be. */
+ * raft_host_open or deletes it, also while it is told of it. ERR_CORRUPT with a
+ * log line that says where; ERR_LOST: there is no log where one must be. */
 MUST_USE enum err raft_host_new(const struct raft_host_options *options,
                                 struct raft_host **out);
 void raft_host_recovered(struct raft_host *host,

@@ -507,10 +507,9 @@ void raft_host_recovered(struct raft_host *host,
                                       const struct group_creation *creation),
                          void *arg)
 {
-    uint32_t n = host->n_groups;
-
-    for (uint32_t i = 0; i < n && i < host->n_groups; i++)
-        if (host->groups[i]->life == GROUP_FOUND)
+    /* from the end: the last one takes the place of one that is deleted */
+    for (uint32_t i = host->n_groups; i-- > 0;)
+        if (i < host->n_groups && host->groups[i]->life == GROUP_FOUND)
             each(arg, &host->groups[i]->creation);
 }
 

@@ -418,6 +418,29 @@ START_TEST(closing_hosts_make_nothing)
 }
 END_TEST
 
+static void delete_found(void *arg, const struct group_creation *creation)
+{
+    struct raft_host *host = arg;
+    raft_host_delete(host, raft_host_find(host, &creation->id));
+}
+
+/* What recovery found may be deleted while it is listed: none is missed. */
+START_TEST(deleted_while_listed)
+{
+    struct raft_host *host = lab->nodes[A].host;
+    struct group_creation c = *group_creation(group(A));
+    uint32_t before = host->n_groups;
+
+    for (int i = 0; i < 5; i++) {
+        c.id.partition++;
+        raft_host_add(host, group_new(host, &c));
+    }
+    raft_host_recovered(host, delete_found, host);
+    ck_assert_uint_eq(host->n_groups, before);
+    lab_run(lab, 100);
+}
+END_TEST
+
 int main(void)
 {
     Suite *suite = suite_create("group");
@@ -448,6 +471,7 @@ int main(void)
     tcase_add_test(tc, terms_survive);
     tcase_add_test(tc, made_in_its_own_directory_only);
     tcase_add_test(tc, closing_hosts_make_nothing);
+    tcase_add_test(tc, deleted_while_listed);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
