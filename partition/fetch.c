@@ -1,6 +1,7 @@
 /* Fetch: batches from the log buffer while they are there (references, no
  * copy), else read from segments by a worker into memory of its own, each batch
- * checked before it is served. */
+ * checked before it is served. What is compacted is read from the segments even
+ * where the log buffer still has it as it was written. */
 #include <string.h>
 
 #include "base/assert.h"
@@ -35,6 +36,20 @@ struct fetch_read {
 };
 
 /* ---- from memory --------------------------------------------------------- */
+/* The entry in memory that answers for this offset; the ring's count: a segment
+ * does. */
+static uint32_t memory_find(const struct partition *p, kafka_offset offset)
+{
+    if (offset.v < p->compacted.v) {
+        return p->ring.count;
+    }
+    uint32_t at = ring_find_offset(&p->ring, offset);
+    return at < p->ring.count &&
+                   ring_at(&p->ring, at)->base_offset.v <= offset.v
+               ? at
+               : p->ring.count;
+}
+
 /* How many entries from place `from` on belong to the answer. */
 static uint32_t memory_extent(const struct partition *p,
                               const struct partition_fetch *req, uint32_t from,
@@ -243,10 +258,8 @@ static bool read_behind_gap(struct fetch_read *r)
     struct partition *p = r->partition;
     struct partition_fetch *req = r->req;
     r->offset = r->view.segment.end;
-    uint32_t at = ring_find_offset(&p->ring, r->offset);
-    if (r->offset.v < p->settled.next.v &&
-        (at == p->ring.count ||
-         ring_at(&p->ring, at)->base_offset.v > r->offset.v)) {
+    uint32_t at = memory_find(p, r->offset);
+    if (at == p->ring.count && r->offset.v < p->settled.next.v) {
         read_segment(r);
         return true;
     }
@@ -441,9 +454,8 @@ bool partition_fetch(struct partition *p, struct partition_fetch *req)
         (req->max_bytes <= 0 && !req->at_least_one)) {
         return true;
     }
-    uint32_t at = ring_find_offset(&p->ring, req->offset);
-    if (at < p->ring.count &&
-        ring_at(&p->ring, at)->base_offset.v <= req->offset.v) {
+    uint32_t at = memory_find(p, req->offset);
+    if (at < p->ring.count) {
         fetch_memory(p, req, at);
         return true;
     }
@@ -486,9 +498,8 @@ int64_t partition_available(const struct partition *p, kafka_offset offset,
     if (offset.v >= limit.v || offset.v < p->log_start.v) {
         return 0;
     }
-    uint32_t at = ring_find_offset(&p->ring, offset);
-    if (at == p->ring.count ||
-        ring_at(&p->ring, at)->base_offset.v > offset.v) {
+    uint32_t at = memory_find(p, offset);
+    if (at == p->ring.count) {
         return max; /* in files: certainly enough to be worth an answer */
     }
     int64_t bytes = (int64_t)(p->applied_bytes - ring_at(&p->ring, at)->bytes);

@@ -114,10 +114,16 @@ static void call_evict(struct env *env, void *arg)
     fake_evict(arg, (log_index){UINT64_MAX});
 }
 
-static void settle(void)
+/* Settled, and still in memory. */
+static void settle_only(void)
 {
     sim_node_call(w.node, 0, call_settle, w.host);
     sim_run_for(w.sim, 100 * SIM_MS);
+}
+
+static void settle(void)
+{
+    settle_only();
     sim_node_call(w.node, 0, call_evict, w.host);
     sim_run_for(w.sim, SIM_MS);
 }
@@ -451,6 +457,31 @@ START_TEST(test_compaction__newest_stay)
 }
 END_TEST
 
+/* What is still in memory as it was written is read compacted all the same. */
+START_TEST(test_compaction__in_memory)
+{
+    world_begin(11);
+    produce_some(200, KEYS);
+    settle_only();
+    uint32_t in_memory = w.p->ring.count;
+    check_table();
+    int records = reading.records;
+    compact_all();
+    ck_assert_uint_eq(w.p->ring.count, in_memory);
+    check_table();
+    ck_assert_int_gt(w.p->compacted.v, 0);
+    ck_assert_int_eq(reading.twice, 0);
+    ck_assert_int_lt(reading.records, records / 3);
+    check_producers();
+    produce_some(50, KEYS);
+    check_table();
+    ck_assert_int_eq(reading.twice, 0);
+    ck_assert_int_gt(partition_available(w.p, partition_log_start(w.p), 0, 100),
+                     0);
+    world_end();
+}
+END_TEST
+
 START_TEST(test_compaction__tombstones)
 {
     world_begin(2);
@@ -737,6 +768,7 @@ int main(void)
     TCase *tc = tcase_create("compaction");
     tcase_set_timeout(tc, 300);
     tcase_add_test(tc, test_compaction__newest_stay);
+    tcase_add_test(tc, test_compaction__in_memory);
     tcase_add_test(tc, test_compaction__tombstones);
     tcase_add_test(tc, test_compaction__ratio_and_lag);
     tcase_add_test(tc, test_offset_map__grows_up_to_its_bound);
