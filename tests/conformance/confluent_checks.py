@@ -36,6 +36,13 @@ def need(condition, text):
         raise AssertionError(text)
 
 
+def until(condition, text, seconds=60):
+    end = time.monotonic() + seconds
+    while not condition():
+        need(time.monotonic() < end, text())
+        time.sleep(0.2)
+
+
 def produce_all(name, records, **config):
     """Produces `records` (key, value); gives [(value, partition, offset)]."""
     acked, errors = [], []
@@ -118,19 +125,11 @@ def three_members_share():
     produce_all(name, [(None, b"%d" % i) for i in range(3000)])
     values, lock, errors = [], threading.Lock(), []
     stop = threading.Event()
-    shares = []
 
     def member():
         try:
             c = consumer(group, **{"enable.auto.commit": False})
-            mine = set()
-
-            def assigned(_c, parts):
-                mine.update(p.partition for p in parts)
-
-            def revoked(_c, parts):
-                mine.difference_update(p.partition for p in parts)
-            c.subscribe([name], on_assign=assigned, on_revoke=revoked)
+            c.subscribe([name])
             while not stop.is_set():
                 messages = c.consume(100, 0.2)
                 if messages:
@@ -144,35 +143,42 @@ def three_members_share():
                                 in ("REBALANCE_IN_PROGRESS",
                                     "ILLEGAL_GENERATION", "_NO_OFFSET"):
                             raise
-            with lock:
-                shares.append(len(mine))
             c.close()
         except Exception:
             errors.append(traceback.format_exc())
     members = [threading.Thread(target=member) for _ in range(3)]
     for m in members:
         m.start()
-    end = time.monotonic() + 60
-    while time.monotonic() < end and not errors:
+    told = {}
+
+    def shared():
+        told["group"] = g = ADMIN.describe_consumer_groups(
+            [group])[group].result(60)
+        return errors or g.state.name == "STABLE" and sorted(
+            len(m.assignment.topic_partitions) for m in g.members) == [4, 4, 4]
+
+    def committed():
+        told["offsets"] = ADMIN.list_consumer_group_offsets(
+            [ck.ConsumerGroupTopicPartitions(group)])[group].result(60)
+        return errors or sum(
+            p.offset for p in told["offsets"].topic_partitions) == 3000
+
+    def read_all():
         with lock:
-            if len(set(values)) == 3000:
-                break
-        time.sleep(0.1)
-    time.sleep(4)  # all three have joined by now
-    told = ADMIN.describe_consumer_groups([group])[group].result(30)
-    stop.set()
-    for m in members:
-        m.join(60)
+            return errors or len(set(values)) == 3000
+    try:
+        until(read_all, lambda: "%d values" % len(set(values)), 120)
+        until(shared, lambda: "shares: %s %r" % (
+            told["group"].state, [m.assignment.topic_partitions
+                                  for m in told["group"].members]))
+        # a commit that met a rebalance is made again by who reads it again
+        until(committed, lambda: "committed: %r" % [
+            p.offset for p in told["offsets"].topic_partitions])
+    finally:
+        stop.set()
+        for m in members:
+            m.join(60)
     need(not errors, errors[:1])
-    need(len(set(values)) == 3000, "%d values" % len(set(values)))
-    need(len(told.members) == 3 and told.state.name == "STABLE", repr(
-        (len(told.members), told.state)))
-    need(sorted(len(m.assignment.topic_partitions) for m in told.members) ==
-         [4, 4, 4], "shares")
-    offsets = ADMIN.list_consumer_group_offsets(
-        [ck.ConsumerGroupTopicPartitions(group)])[group].result(30)
-    need(sum(p.offset for p in offsets.topic_partitions) == 3000,
-         "committed %d" % sum(p.offset for p in offsets.topic_partitions))
 
 
 def commit_and_resume():
@@ -220,9 +226,8 @@ def admin_topics():
     need(configs["cleanup.policy"].value == "delete" and
          configs["cleanup.policy"].is_default, "cleanup.policy")
     ADMIN.create_partitions([ka.NewPartitions(name, 5)])[name].result(60)
-    end = time.monotonic() + 10
-    while len(ADMIN.list_topics(timeout=30).topics[name].partitions) != 5:
-        need(time.monotonic() < end, "5 partitions are not listed")
+    until(lambda: len(ADMIN.list_topics(timeout=30).topics[name].partitions)
+          == 5, lambda: "5 partitions are not listed")
     produce_all(name, [(b"%d" % i, b"x") for i in range(100)])
     ADMIN.delete_topics([name])[name].result(60)
     need(name not in ADMIN.list_topics(timeout=30).topics, "still listed")

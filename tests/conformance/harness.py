@@ -45,6 +45,18 @@ def run(args, timeout=60, status=0, stdin=None, env=None):
     return done.stdout
 
 
+def until(condition, text, seconds=60, pause=0.1):
+    """Waits until the condition holds; its last value. `text()` says what was
+    there instead when the time is over."""
+    end = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        expect(time.monotonic() < end, text())
+        time.sleep(pause)
+
+
 def command_name(args):
     return " ".join(str(a) for a in args)[:300]
 
@@ -56,13 +68,15 @@ def tail(data, n=600):
 
 class Suite:
     """Counts of one suite. Expected are failures that a kept list has; n/a
-    is what does not apply, case by case with the reason."""
+    is what does not apply, case by case with the reason; second is what passed
+    only then, with what was said at first."""
 
     def __init__(self, name):
         self.name = name
         self.passed = self.failed = 0
         self.seconds = 0.0
         self.expected, self.not_applicable = [], []  # (case, reason)
+        self.second = []
 
 
 class Report:
@@ -97,6 +111,13 @@ class Report:
         word, text = judge(kept, case, outcome, note)
         self._count(suite, case, word, text, seconds)
         return word != "failed"
+
+    def second_try(self, suite, case, note):
+        """A case missed a limit of time of its own and will run again."""
+        first = next((line for line in note.split("\n") if line.strip()), "")
+        with self.lock:
+            suite.second.append((case, first.strip()[:200]))
+            print("again %s: %s: %s" % (suite.name, case, first), flush=True)
 
     def _count(self, suite, name, word, text, seconds):
         with self.lock:
@@ -135,7 +156,8 @@ class Report:
         """Prints the table, what does not apply and what failed as expected,
         each with its reason, and the closing line; gives the exit status."""
         for head, key in (("NOT APPLICABLE", "not_applicable"),
-                          ("FAILED, AS EXPECTED", "expected")):
+                          ("FAILED, AS EXPECTED", "expected"),
+                          ("LATE, AND RUN A SECOND TIME", "second")):
             self._reasons(head, key)
         print()
         row = "%-32s %7s %7s %9s %5s %8s"

@@ -7,13 +7,24 @@ A list is a text file, expected/NAME.txt: one case a line,
 CASE may hold `*`. VERDICT is `fails` (it runs and fails; should it pass, the
 run fails, so that the list stays true), `skips` (it does not apply: it is not
 run, or skips itself) or `may-fail` (it depends on the moment: where brokers are
-killed under a suite, or a race inside a client decides). `fails:TEXT` wants TEXT, `_` for a blank, in
-what the suite says of the failure. `#` begins a comment."""
+killed under a suite, or a race inside a client decides). `fails:TEXT` wants
+TEXT, `_` for a blank, in what the suite says of the failure.
+
+`again:TEXT` is no verdict: a failure that says TEXT tells that a limit of time
+which the suite sets itself was missed, and so of the machine as much as of us.
+The case runs once more, alone, and must pass then; the report lists it. Any
+other failure counts at once. `#` begins a comment."""
 import fnmatch
 import os
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-VERDICTS = ("fails", "skips", "may-fail")
+VERDICTS = ("fails", "skips", "may-fail", "again")
+
+
+def says(verdict, note):
+    """Whether a failure's text has what is behind the verdict's colon."""
+    text = verdict.partition(":")[2]
+    return text.replace("_", " ") in note.replace("_", " ")
 
 
 class Kept:
@@ -41,16 +52,25 @@ class Kept:
     def find(self, case):
         """(verdict, reason) of a case; (None, "") of one that must pass. What
         does not apply never does; else the last line that names it counts."""
-        found = [e for e in self.entries if fnmatch.fnmatchcase(case, e[0])]
+        found = [e for e in self.entries if fnmatch.fnmatchcase(case, e[0])
+                 and not e[1].startswith("again")]
         for entry in found:
             entry[3] = True
         for entry in [e for e in found if e[1] == "skips"] + found[::-1]:
             return entry[1], entry[2]
         return None, ""
 
+    def again(self, case, outcome, note):
+        """Whether a case that no line excuses is to be run once more."""
+        return judge(self, case, outcome, note)[0] == "failed" and \
+            outcome == "fail" and any(
+                fnmatch.fnmatchcase(case, e[0]) and says(e[1], note)
+                for e in self.entries if e[1].startswith("again"))
+
     def unmet(self):
         """Lines that named no case: they should go."""
-        return [e[0] for e in self.entries if not e[3]]
+        return [e[0] for e in self.entries
+                if not e[3] and not e[1].startswith("again")]
 
 
 def judge(kept, case, outcome, note):
@@ -67,8 +87,7 @@ def judge(kept, case, outcome, note):
             return "n/a", reason
         return "failed", "skipped, for no reason kept: %s" % note
     if verdict and verdict != "skips":
-        text = verdict.partition(":")[2]
-        if text.replace("_", " ") in note.replace("_", " "):
+        if says(verdict, note):
             return "expected", reason
         return "failed", "not as kept (%s): %s" % (verdict, note)
     if verdict == "skips":

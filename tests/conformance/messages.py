@@ -231,8 +231,8 @@ class Connection:
         self.apis = apis
         self.client_id = client_id
         self.correlation = 0
-        self.socket = socket.create_connection((host, port), 10)
-        self.socket.settimeout(8)
+        self.socket = socket.create_connection((host, port), 30)
+        self.socket.settimeout(60)
 
     def close(self):
         self.socket.close()

@@ -112,7 +112,8 @@ def kept_lists(report):
     with tempfile.TemporaryDirectory() as folder:
         with open(os.path.join(folder, "a.txt"), "w") as f:
             f.write("# comment\nx fails no reason\ny fails:two_words two\n"
-                    "z* skips not here\nnever fails gone\n")
+                    "z* skips not here\nnever fails gone\n"
+                    "* again:too_late a limit of its own\n")
         with open(os.path.join(folder, "b.txt"), "w") as f:
             f.write("* may-fail:lost connections\n")
         one, both = Kept("a", folder=folder), Kept("a", "b", folder=folder)
@@ -135,6 +136,18 @@ def kept_lists(report):
         report.check("%s %s %r: %s" % (case, outcome, note, word),
                      lambda: expect(judge(kept, case, outcome, note)[0] ==
                                     word, judge(kept, case, outcome, note)))
+    for case, outcome, note, again in (
+            ("w", "fail", "1 s too late", True),
+            ("w", "fail", "wrong", False),
+            ("w", "pass", "too late", False),
+            ("x", "fail", "too late", False),
+            ("y", "fail", "too late", True)):
+        report.check("%s %s %r: %s" % (case, outcome, note,
+                                       "again" if again else "at once"),
+                     lambda: expect(one.again(case, outcome, note) == again,
+                                    "not so"))
+    report.check("late is not excused", lambda: expect(
+        judge(one, "w", "fail", "too late")[0] == "failed", "excused"))
     report.check("a line that no case met", lambda: expect(
         one.unmet() == ["never"], repr(one.unmet())))
 

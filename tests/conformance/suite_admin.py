@@ -4,7 +4,7 @@ import json
 import tempfile
 import time
 
-from harness import expect, tail
+from harness import expect, tail, until
 
 
 class Admin:
@@ -51,9 +51,11 @@ class Admin:
                "ReplicationFactor: %d" % self.replicas in out and
                "retention.ms=100000000" in out and
                "Leader: none" not in out, out)
-        out = tool("TopicCommand", "--describe",
-                   "--under-replicated-partitions")
-        expect(out == "", out)
+        seen = []
+        until(lambda: seen.append(tool(
+            "TopicCommand", "--describe",
+            "--under-replicated-partitions")) or seen[-1] == "",
+            lambda: seen[-1])
 
     def configs(self):
         what = "--entity-type", "topics", "--entity-name", self.topic

@@ -61,7 +61,7 @@ class Java:
     def tool(self, name, *args, **more):
         return self.main("org.apache.kafka.tools." + name, *args, **more)
 
-    def main(self, name, *args, stdin=None, timeout=120, status=0):
+    def main(self, name, *args, stdin=None, timeout=300, status=0):
         return run(["java", "-Xmx256m", "-XX:+UseSerialGC",
                     "-XX:TieredStopAtLevel=1", "-cp",
                     os.path.join(self.jars, "*"),

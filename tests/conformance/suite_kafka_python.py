@@ -106,9 +106,22 @@ class KafkaPython:
     def run_tests(self, cluster, suffix, which):
         """Runs what pytest's arguments name and gives the cases that ran; the
         report has them with the suffix."""
+        late = []
+        seen = self.run_once(cluster, suffix, which, late)
+        if late:
+            self.run_once(cluster, suffix, [node_id(case) for case in late])
+        return seen
+
+    def run_once(self, cluster, suffix, which, late=None):
+        """The cases that ran; `late` gets those to be run again."""
         seen = set()
         for name, outcome, note, seconds in self.pytest(cluster, which):
             seen.add(name)
+            if late is not None and self.kept.again(name + suffix, outcome,
+                                                    note):
+                late.append(name)
+                self.report.second_try(self.suite, name + suffix, note)
+                continue
             self.report.outcome(self.suite, self.kept, name + suffix, outcome,
                                 note, seconds)
         return seen

@@ -76,6 +76,7 @@ class Librdkafka:
         self.protocol = protocol
         self.kept = Kept("librdkafka",
                          *(["librdkafka-chaos"] if chaos else []))
+        self.late = []  # lines of the plan to be run once more
         self.outputs = tempfile.mkdtemp(prefix="flotilla-librdkafka-")
 
     def all(self):
@@ -170,15 +171,19 @@ class Librdkafka:
         with ThreadPoolExecutor(self.jobs) as pool:
             list(pool.map(self.run_line, sorted(
                 plan, key=lambda p: -p.seconds)))
+        late, self.late = self.late, []
+        for p in sorted(late, key=lambda p: (p.number, p.only or "")):
+            self.run_line(p, True)
 
-    def run_line(self, p):
+    def run_line(self, p, second=False):
         if not self.wanted(p):
             for t in self.cases(p):
                 self.report.outcome(self.suite, self.kept, p.case(t), "skip",
                                     "not run")
             return
         seconds = p.seconds * (3 if self.chaos else 1)
-        tag = "%s-%s-%s" % (p.number, p.how, (p.only or "").strip(":"))
+        tag = "%s-%s-%s%s" % (p.number, p.how, (p.only or "").strip(":"),
+                              "-again" if second else "")
         told = os.path.join(self.outputs, tag + ".json")
         out = os.path.join(self.outputs, tag + ".txt")
         args = ["./test-runner", "-p1", "-L"]
@@ -196,7 +201,7 @@ class Librdkafka:
         begun = time.monotonic()
         note = self.run_child(args, env, out, seconds)
         took = time.monotonic() - begun
-        self.tell(p, told, out, note, took)
+        self.tell(p, told, out, note, took, second)
 
     def run_child(self, args, env, out, seconds):
         """None, or how it ended without ending well."""
@@ -212,25 +217,36 @@ class Librdkafka:
                 return "no end after %d s" % seconds
         return "status %d" % status if status else None
 
-    def tell(self, p, told, out, note, took):
+    def tell(self, p, told, out, note, took, second):
         try:
             with open(told, encoding="utf-8", errors="replace") as f:
                 states = json.load(f, strict=False)["tests"]
         except (OSError, ValueError):
             states = {}
-        cases = self.cases(p)
-        for t in cases:
-            state = states.get(t, {}).get("state", "no report")
-            outcome = STATES.get(state, "fail")
-            if note and len(cases) == 1 and outcome == "pass":
-                outcome = "fail"  # its threads did not end, for example
-            text = ""
-            if outcome == "fail":
-                text = "%s, %s; %s\n%s" % (state, note, out, failure(out))
-            elif outcome == "pass" and p.only and not subtest_ran(out, p.only):
-                outcome, text = "fail", "the sub-test was not run; " + out
-            self.report.outcome(self.suite, self.kept, p.case(t), outcome,
-                                text, took)
+        results = [(p.case(t),) + self.result(p, t, states, out, note)
+                   for t in self.cases(p)]
+        late = [] if second else [r for r in results if self.kept.again(*r)]
+        for case, outcome, text in late:
+            self.report.second_try(self.suite, case, text)
+        if late:
+            self.late.append(p)
+            return
+        for case, outcome, text in results:
+            self.report.outcome(self.suite, self.kept, case, outcome, text,
+                                took)
+
+    def result(self, p, test, states, out, note):
+        """(outcome, text) of a test."""
+        state = states.get(test, {}).get("state", "no report")
+        outcome = STATES.get(state, "fail")
+        if note and len(self.cases(p)) == 1 and outcome == "pass":
+            outcome = "fail"  # its threads did not end, for example
+        if outcome == "fail":
+            return outcome, "%s, %s; %s\n%s" % (state, note, out,
+                                                failure(out))
+        if outcome == "pass" and p.only and not subtest_ran(out, p.only):
+            return "fail", "the sub-test was not run; " + out
+        return outcome, ""
 
 
 def subtest_ran(path, name):

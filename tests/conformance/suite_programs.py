@@ -70,7 +70,7 @@ class Program:
         self.kept = Kept(name)
         self.records = 20000 if full else 5000
         self.killed = 0
-        self.ended = threading.Event()
+        self.back, self.ended = threading.Event(), threading.Event()
         self.kill_error = None
 
     def all(self):
@@ -129,6 +129,7 @@ class Program:
             expect(status == 0, "status %d, %s: %s" % (
                 status, path, tail(errors.read(), 2000)))
         expect(count >= 7, "%d checks only" % count)
+        self.back.wait(60)
         expect(self.killed == 1 and self.kill_error is None,
                "kills: %d %s" % (self.killed, self.kill_error))
 
@@ -139,7 +140,9 @@ class Program:
             time.sleep(DOWN_S)
             self.cluster.restart(2)
             self.killed += 1
+            self.back.set()
             # a broker dies with the thread that started it
             self.ended.wait()
         except (Failed, OSError) as e:
             self.kill_error = e
+            self.back.set()

@@ -80,8 +80,8 @@ class Wire:
         check("a proper batch after them", self.proper)
 
     def connect(self):
-        s = socket.create_connection(self.address, 10)
-        s.settimeout(10)
+        s = socket.create_connection(self.address, 60)
+        s.settimeout(60)
         return s
 
     def frame(self, api, version, body):

@@ -84,9 +84,10 @@ func config() *sarama.Config {
 	c.ClientID = "sarama-check"
 	c.Producer.Return.Successes = true
 	c.Producer.RequiredAcks = sarama.WaitForAll
-	c.Producer.Retry.Max = 50
+	// half a minute, as long as an election may take on a slow machine
+	c.Producer.Retry.Max = 300
 	c.Producer.Retry.Backoff = 100 * time.Millisecond
-	c.Metadata.Retry.Max = 20
+	c.Metadata.Retry.Max = 120
 	c.Consumer.Offsets.Initial = sarama.OffsetOldest
 	c.Consumer.Offsets.AutoCommit.Interval = 200 * time.Millisecond
 	c.Consumer.Group.Session.Timeout = 6 * time.Second
