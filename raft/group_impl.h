@@ -359,41 +359,72 @@ void group_start(struct group *group);
 uint64_t group_cut(struct group *group, uint64_t first);
 /* Closes the core at once. */
 void group_stop(struct group *group);
-void group_receive(struct group *group, node_id from, const uint8_t *body,
-                   size_t size);
-void group_tick(struct group *group);
+struct group_peer *group_peer(struct group *group, replica_id id);
+node_id group_node_of(const struct group *group, replica_id id);
+/* Position in the list of replicas; n_replicas when unknown. */
+int group_rank(const struct group *group, replica_id id);
+/* Index of the newest entry. */
+uint64_t group_last(const struct group *group);
+uint64_t group_term_at(const struct group *group, uint64_t index);
+bool group_is_voter(const struct raft_configuration *config, replica_id id);
+void group_view(const struct group *group, uint64_t index,
+                struct group_entry *out);
+/* The newest configuration at or below `index`, from window or settled. */
+void group_config_at(const struct group *group, uint64_t index,
+                     struct group_config *out);
+uint64_t group_now(const struct group *group);
+
+/* ---- group_run.c --------------------------------------------------------- */
 /* Everything that can go on, goes on: to be called after each event. */
 void group_run(struct group *group);
 /* At the end of a loop turn in which group_want_turn was called. */
 void group_turn_end(struct group *group);
-void group_want_turn(struct group *group);
+/* Tells the state machine what is new in the log, and what was cut off it. */
+void group_notify_log(struct group *group);
+
+/* ---- group_receive.c ----------------------------------------------------- */
+void group_receive(struct group *group, node_id from, const uint8_t *body,
+                   size_t size);
+/* What was held and may reach the core now does; true when anything did. */
+bool group_receive_held(struct group *group);
+
+/* ---- group_propose.c ----------------------------------------------------- */
+/* Counts again what is not known to be committed, after something changed. */
+void group_note_uncommitted(struct group *group);
+
+/* ---- group_read.c -------------------------------------------------------- */
+/* Answers the reads that a majority has confirmed. */
+void group_answer_reads(struct group *group);
+/* Answers all reads with `status`. */
+void group_fail_reads(struct group *group, enum err status);
+/* As leader: asks the others to confirm the reads that came since the newest
+ * round. */
+void group_begin_round(struct group *group);
+
+/* ---- group_lead.c -------------------------------------------------------- */
+/* A leader this young greets replicas that have not answered it yet. */
+#define GROUP_GREET_MS 3000
+/* A follower heard within this time is alive. */
+#define GROUP_ALIVE_MS 2000
+void group_tick(struct group *group);
 /* Something is under way that needs quick ticks: an election, a hand-over,
  * replicas that a young leader has not heard yet. */
 bool group_is_restless(const struct group *group);
-/* Ticked at every tick for `ms` from now, as long as it is restless. */
-void group_activate(struct group *group, uint64_t ms);
 /* Without a leader, campaigns after `ms` (and a little more for replicas that
  * are less preferred), and again soon when that fails. */
 void group_campaign_in(struct group *group, uint64_t ms);
 /* The leader's broker is gone: elect soon, by preference. */
 void group_leader_gone(struct group *group);
-struct group_peer *group_peer(struct group *group, replica_id id);
-node_id group_node_of(const struct group *group, replica_id id);
-/* Position in the list of replicas; n_replicas when unknown. */
-int group_rank(const struct group *group, replica_id id);
-uint64_t group_term_at(const struct group *group, uint64_t index);
-bool group_is_voter(const struct raft_configuration *config, replica_id id);
-void group_view(const struct group *group, uint64_t index,
-                struct group_entry *out);
+
+/* ---- group_window.c ------------------------------------------------------ */
 /* As leader: a follower still reads entries up to `upto`, one that keeps up or
  * just switched to what it received. Others get a transfer. */
 bool group_is_held(const struct group *group, uint64_t upto);
 /* Drops settled entries up to `upto` from memory. */
 void group_evict(struct group *group, uint64_t upto);
-/* The newest configuration at or below `index`, from window or settled. */
-void group_config_at(const struct group *group, uint64_t index,
-                     struct group_config *out);
-uint64_t group_now(const struct group *group);
+/* Keeps the window small: what is settled and not wanted by a follower that
+ * keeps up leaves memory. */
+void group_shrink_window(struct group *group);
 
 /* ---- host.c -------------------------------------------------------------- */
 /* A host over another backend than log and transport: for tests. */
@@ -419,6 +450,9 @@ bool raft_host_is_down(const struct raft_host *host, node_id node);
 void raft_host_room(struct raft_host *host);
 /* Work for the end of this turn. */
 void raft_host_want_turn(struct raft_host *host);
+void group_want_turn(struct group *group);
+/* Ticked at every tick for `ms` from now, as long as it is restless. */
+void group_activate(struct group *group, uint64_t ms);
 
 void raft_host_add(struct raft_host *host, struct group *group);
 

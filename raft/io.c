@@ -272,8 +272,7 @@ static int io_load(struct raft_io *io, raft_term *term, raft_id *voted_for,
 {
     struct group *g = io->impl;
     uint64_t newest = g->settled_term;
-    const struct entry_slot *last =
-        entry_table_at(&g->table, entry_table_next(&g->table) - 1);
+    const struct entry_slot *last = entry_table_at(&g->table, group_last(g));
 
     if (last != NULL && last->term > newest)
         newest = last->term;
@@ -519,7 +518,7 @@ static uint64_t empty_prev(struct group *g, const struct group_peer *peer,
                                            : progress->next_index - 1;
 
     if (prev == 0 || group_term_at(g, prev) == 0)
-        prev = entry_table_next(&g->table) - 1;
+        prev = group_last(g);
     return prev;
 }
 
@@ -568,7 +567,7 @@ void io_send_timeout_now(struct group *g, struct group_peer *peer)
 {
     struct message m = message_to(g, MESSAGE_TIMEOUT_NOW, peer->id);
 
-    m.last_index = entry_table_next(&g->table) - 1;
+    m.last_index = group_last(g);
     m.last_term = group_term_at(g, m.last_index);
     send_small(g, &m, peer->node);
 }

@@ -27,8 +27,7 @@ static void say(const struct group *g, const char *what)
     uuid_format(&g->creation.id.topic, topic);
     log_warn("raft", "%s topic=%s partition=%d settled=%llu last=%llu", what,
              topic, (int)g->creation.id.partition,
-             (unsigned long long)g->settled,
-             (unsigned long long)(entry_table_next(&g->table) - 1));
+             (unsigned long long)g->settled, (unsigned long long)group_last(g));
 }
 
 void proof_withhold(struct group *g, uint64_t term, uint64_t index)
@@ -110,7 +109,7 @@ void proof_tick(struct group *g)
 void proof_serve(struct group *g, struct rpc_request *request)
 {
     uint8_t body[ANSWER_BYTES];
-    uint64_t last = entry_table_next(&g->table) - 1;
+    uint64_t last = group_last(g);
 
     if (g->raft.state != RAFT_LEADER) {
         rpc_respond(request, ERR_NOT_LEADER, NULL, 0);
@@ -124,10 +123,8 @@ void proof_serve(struct group *g, struct rpc_request *request)
 
 bool proof_reset(struct group *g)
 {
-    const struct entry_slot *last =
-        entry_table_at(&g->table, entry_table_next(&g->table) - 1);
-    uint64_t index =
-        last != NULL ? entry_table_next(&g->table) - 1 : g->settled;
+    const struct entry_slot *last = entry_table_at(&g->table, group_last(g));
+    uint64_t index = last != NULL ? group_last(g) : g->settled;
     uint64_t term = last != NULL ? last->term : g->settled_term;
 
     ASSERT(g->life == GROUP_FOUND);

@@ -10,11 +10,6 @@
 /* A leader asks only who was heard lately. */
 #define HEARD_MS 2500
 
-static uint64_t last_of(const struct group *g)
-{
-    return entry_table_next(&g->table) - 1;
-}
-
 static bool node_is_up(const struct group *g, node_id node)
 {
     const struct transport *t = g->host->options.transport;
@@ -27,7 +22,7 @@ static bool node_is_up(const struct group *g, node_id node)
 static bool nothing_to_do(const struct group *g)
 {
     const struct raft *r = &g->raft;
-    uint64_t last = last_of(g);
+    uint64_t last = group_last(g);
 
     return g->life == GROUP_OPEN && group_now(g) >= g->active_until_ms &&
            !g->proof.missing && r->commit_index == last &&
@@ -92,10 +87,10 @@ void rest_consider(struct group *g)
         g->rest_since_ms = g->rest_round = 0;
         return;
     }
-    if (g->rest_since_ms == 0 || g->rest_index != last_of(g) ||
+    if (g->rest_since_ms == 0 || g->rest_index != group_last(g) ||
         (g->rest_round != g->round && g->rest_round != 0)) {
         g->rest_since_ms = now;
-        g->rest_index = last_of(g);
+        g->rest_index = group_last(g);
         g->rest_round = 0;
     }
     if (now - g->rest_since_ms < g->host->options.rest_ms)
@@ -108,14 +103,14 @@ void rest_consider(struct group *g)
 bool rest_asks(const struct group *g, const struct message *m)
 {
     return g->rest_round != 0 && g->rest_round == g->round &&
-           m->n_entries == 0 && m->commit == last_of(g) &&
+           m->n_entries == 0 && m->commit == group_last(g) &&
            m->prev_index == m->commit;
 }
 
 bool rest_fits(const struct group *g, const struct message *m)
 {
     const struct raft *r = &g->raft;
-    uint64_t last = last_of(g);
+    uint64_t last = group_last(g);
 
     return m->type == MESSAGE_APPEND && (m->flags & MESSAGE_REST) != 0 &&
            m->n_entries == 0 && m->prev_index == last && m->commit == last &&
@@ -168,7 +163,7 @@ static bool is_usual(const struct group *g, const struct message *m)
 {
     return m->type == MESSAGE_APPEND_RESULT && !g->resting &&
            m->term == g->raft.current_term && m->rejected == 0 &&
-           m->last_index == last_of(g);
+           m->last_index == group_last(g);
 }
 
 static void rest_told(struct group *g, const struct message *m)
@@ -177,7 +172,7 @@ static void rest_told(struct group *g, const struct message *m)
 
     if (peer == NULL || g->raft.state != RAFT_LEADER ||
         m->term != g->raft.current_term || m->rejected != 0 ||
-        m->last_index != last_of(g))
+        m->last_index != group_last(g))
         return;
     peer->rest_round = m->round;
     consider_resting(g);
