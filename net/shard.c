@@ -1,36 +1,11 @@
 #include "net/shard.h"
 
-#include "base/assert.h"
-#include "base/mem.h"
-
 struct partition *shard_find_partition(struct broker_shard *s,
                                        const struct group_id *id)
 {
     struct shard_partition *sp = NULL;
     HASH_FIND(hh, s->partitions, id, sizeof *id, sp);
     return sp == NULL ? NULL : sp->partition;
-}
-
-void shard_leader_of(const struct broker_shard *s,
-                     const struct image_topic *topic, int32_t partition,
-                     node_id *leader, int32_t *epoch)
-{
-    ASSERT(partition >= 0 && partition < topic->n_partitions);
-    const struct image_partition *recorded = &topic->partitions[partition];
-    *leader = recorded->leader;
-    *epoch = recorded->leader_epoch;
-    struct group_id id = {.topic = topic->id, .partition = partition};
-    struct shard_leader *known = NULL;
-    HASH_FIND(hh, s->leaders, &id, sizeof id, known);
-    if (known != NULL && known->epoch >= recorded->leader_epoch) {
-        *leader = known->leader;
-        *epoch = known->epoch;
-        return;
-    }
-    const struct image_broker *b = image_broker(s->image, *leader);
-    if (b == NULL || !b->live) {
-        *leader = -1; /* fenced: clients ask again until another leads */
-    }
 }
 
 bool shard_is_short(struct broker_shard *s)
