@@ -5,14 +5,16 @@ MEMORY_TIME ?= 60
 memory-test: deps
 	@$(MAKE) --no-print-directory all
 	@python3 tests/fault/memory.py --build $(B) --time $(MEMORY_TIME)
-# `make mutants [ONLY=part of a name,...] [MATRIX=1]`: builds with one defect
-# each, and what kills them first, or with MATRIX which kinds of checks do; fails
-# below 90 %. Uses ccache where it is installed.
+# `make mutants [ONLY=part of a name,...] [MATRIX=1 [KINDS=unit,crash,sim,chaos]
+# [MUTANT_ARGS=...]]`: builds with one defect each, and what kills them first, or
+# with MATRIX which kinds of checks do, within a budget each; fails below 90 %.
+# Uses ccache where it is installed.
 ONLY ?=
 .PHONY: mutants
 mutants: deps
 	@PATH="/usr/lib/ccache:$$PATH" python3 tests/fault/mutants.py $(if $(ONLY),--only $(ONLY)) \
-	  $(if $(MATRIX),--matrix --write build-mutants/matrix.md)
+	  $(if $(MATRIX),--matrix --write build-mutants/matrix.md) \
+	  $(if $(KINDS),--kinds $(KINDS)) $(MUTANT_ARGS)
 
 # `make damage-test [ROUNDS=3] [SEED=1]`: two bytes flipped in every file of one
 # of three real brokers, which must repair itself.

@@ -5,12 +5,18 @@ chaos. Prints `killed NAME by CHECK in S s: how` or `survived NAME`, then
 `K of M killed`; fails below 90 %, and when a defect cannot be planted any more.
 
 As a rule the cheapest check goes first and the first kill ends it; with
---matrix each kind of check has its say, and --write FILE keeps the table.
-Seconds are those of the processor, so that load does not change them.
+--matrix each kind of check has its say within a fixed budget (BUDGET), and
+--write FILE keeps the table. Seconds are those of the processor, so that load
+does not change them.
 
 Copies of the tree are in build-mutants/, so that the one that is worked on
-stays as it is; what is built there is kept for the next run."""
+stays as it is; what is built there is kept for the next run. What a matrix
+found is kept there too (results.json), by defect, check and commit: one that
+was ended goes on where it was, and --since COMMIT takes over what was found at
+an earlier commit, which the table then tells."""
 import argparse
+import hashlib
+import json
 import os
 import queue
 import re
@@ -32,6 +38,8 @@ PERCENT = 90
 KINDS = ("unit", "crash", "sim", "chaos")
 # What a kind of check does where the defect names none of it.
 USUAL = {"crash": ["crash:1000"], "sim": ["raft:10", "whole:2"]}
+# What each kind may do about a defect in a matrix; unit tests: those it names.
+BUDGET = {"crash": ["crash:2000"], "sim": ["raft:20", "whole:6"]}
 CHAOS_S = 600  # of real time, for a run that hangs
 
 
@@ -50,9 +58,14 @@ class Mutant:
         self.verdicts = {}  # kind -> Verdict
 
     def checks_of(self, kind):
-        """Those it names, else what is usual for the kind."""
-        return [c for c in self.checks if kind_of(c) == kind] or \
-            USUAL.get(kind, [])
+        """What a kind does in a matrix."""
+        return BUDGET.get(kind) or \
+            [c for c in self.checks if kind_of(c) == kind]
+
+    def mark(self):
+        """Changes when the defect does."""
+        return hashlib.sha256((self.file + self.old + "====" + self.new)
+                              .encode()).hexdigest()[:16]
 
 
 class Verdict:
@@ -62,6 +75,43 @@ class Verdict:
 
     def killed(self):
         return self.result in ("fails", "hangs")
+
+
+class Results:
+    """What was found, kept in a file."""
+
+    def __init__(self, path, commits):
+        self.path, self.commits = path, commits
+        self.lock = threading.Lock()
+        self.all = {}
+        if os.path.exists(path):
+            with open(path) as f:
+                self.all = json.load(f)
+
+    def get(self, name, mark, kind, checks=None):
+        """The verdict of a kind of these checks, or of any; None: not yet."""
+        r = self.all.get(name, {}).get(kind)
+        if r is None or r["commit"] not in self.commits or r["mark"] != mark \
+                or (checks is not None and r["checks"] != sorted(checks)):
+            return None
+        return Verdict(r["check"], r["result"], r["seconds"], r["how"])
+
+    def put(self, name, mark, kind, checks, verdict):
+        with self.lock:
+            self.all.setdefault(name, {})[kind] = {
+                "commit": self.commits[0], "mark": mark,
+                "checks": sorted(checks),
+                "check": verdict.check, "result": verdict.result,
+                "seconds": verdict.seconds, "how": verdict.how}
+            with open(self.path + ".new", "w") as f:
+                json.dump(self.all, f, indent=1, sort_keys=True)
+            os.replace(self.path + ".new", self.path)
+
+
+def commit_of(name):
+    return subprocess.run(["git", "rev-parse", "--short=12", name], cwd=ROOT,
+                          stdout=subprocess.PIPE, check=True,
+                          text=True).stdout.strip()
 
 
 def mutants_read(path):
@@ -150,10 +200,11 @@ def command_of(check):
     return [programs_of(check)[0]], env
 
 
-def build(tree, check):
+def build(tree, *checks):
     """What is wrong; None: it compiles and links."""
     env = dict(os.environ, CCACHE_NOHASHDIR="1")
-    done = subprocess.run(["make", "-s"] + programs_of(check), cwd=tree,
+    programs = sorted({p for c in checks for p in programs_of(c)})
+    done = subprocess.run(["make", "-s"] + programs, cwd=tree,
                           env=env, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT)
     return None if done.returncode == 0 else \
@@ -208,19 +259,24 @@ class Baseline:
     """What a check takes without a defect, where it must pass; one that does
     not is left out."""
 
-    def __init__(self):
-        self.seconds = {}
+    NAME = "without a defect"
+
+    def __init__(self, results):
+        self.seconds, self.results = {}, results
 
     def measure(self, tree, checks):
         for check in checks:
-            wrong = build(tree, check)
+            known = self.results.get(self.NAME, "", check)
+            wrong = build(tree, check) if known is None else None
             if wrong is not None:
                 sys.exit("%s does not build without a defect:\n%s" %
                          (check, wrong[-2000:]))
             if kind_of(check) == "chaos":
                 self.seconds[check] = 60
                 continue
-            verdict = run(tree, check, 600)
+            verdict = known or run(tree, check, 600)
+            if known is None:
+                self.results.put(self.NAME, "", check, [check], verdict)
             if verdict.result == "passes":
                 self.seconds[check] = verdict.seconds
             else:
@@ -235,20 +291,56 @@ class Baseline:
 # ---- the defects
 
 def try_checks(tree, checks, baseline):
-    """The first that kills, else the last that did not; a text: it does not
-    compile."""
-    verdict = None
+    """The first that kills, with the time that all took; else the last that
+    did not; a text: it does not compile."""
+    verdict, before = None, 0
     for check in checks:
         wrong = build(tree, check)
         if wrong is not None:
             return wrong[-600:]
         verdict = run(tree, check, 10 + 4 * baseline.seconds[check])
+        verdict.seconds += before
         if verdict.killed():
             break
+        before = verdict.seconds
     return verdict
 
 
-def try_mutant(m, tree, baseline, kinds, matrix):
+def try_kinds(m, tree, baseline, args):
+    """Each kind has its say; what is known already is taken over. None, or
+    what the compiler says."""
+    todo = []
+    for kind in args.kinds:
+        checks = baseline.order(m.checks_of(kind))
+        known = args.results.get(m.name, m.mark(), kind, checks)
+        if known is not None:
+            m.verdicts[kind] = known
+        elif checks:
+            todo.append((kind, checks))
+    wrong = build(tree, *(c for _, checks in todo for c in checks)) if todo \
+        else None
+    if wrong is not None:
+        return wrong[-600:]
+    for kind, checks in todo:
+        verdict = try_checks(tree, checks, baseline)
+        if isinstance(verdict, str):
+            return verdict
+        args.results.put(m.name, m.mark(), kind, checks, verdict)
+        m.verdicts[kind] = verdict
+    return None
+
+
+def try_first(m, tree, baseline):
+    """Until one kills. None, or what the compiler says."""
+    verdict = try_checks(tree, baseline.order(m.checks), baseline)
+    if isinstance(verdict, str):
+        return verdict
+    if verdict is not None:
+        m.verdicts[kind_of(verdict.check)] = verdict
+    return None
+
+
+def try_mutant(m, tree, baseline, args):
     """The line to print."""
     path = os.path.join(tree, m.file)
     with open(path) as f:
@@ -256,17 +348,13 @@ def try_mutant(m, tree, baseline, kinds, matrix):
     if text.count(m.old) != 1:
         return "error %s: its text is there %d times in %s" % (
             m.name, text.count(m.old), m.file)
-    groups = [(k, baseline.order(m.checks_of(k))) for k in kinds] if matrix \
-        else [(None, baseline.order(m.checks))]
     try:
         with open(path, "w") as f:
             f.write(text.replace(m.old, m.new))
-        for kind, checks in groups:
-            verdict = try_checks(tree, checks, baseline)
-            if isinstance(verdict, str):
-                return "error %s: does not compile: %s" % (m.name, verdict)
-            if verdict is not None:
-                m.verdicts[kind or kind_of(verdict.check)] = verdict
+        wrong = try_kinds(m, tree, baseline, args) if args.matrix else \
+            try_first(m, tree, baseline)
+        if wrong is not None:
+            return "error %s: does not compile: %s" % (m.name, wrong)
     finally:
         with open(path, "w") as f:
             f.write(text)
@@ -288,9 +376,9 @@ def table(mutants):
         cells = []
         for kind in KINDS:
             v = m.verdicts.get(kind)
-            cells.append("" if v is None else "-" if not v.killed() else
-                         "%s, %.1f s%s" % (
-                             v.check if kind != "crash" else "yes", v.seconds,
+            cells.append("" if v is None else "- (%.0f s)" % v.seconds
+                         if not v.killed() else "%s %.1f s%s" % (
+                             v.check, v.seconds,
                              ", hangs" if v.result == "hangs" else ""))
         text += "| %s | %s |\n" % (m.name, " | ".join(cells))
     return text
@@ -303,7 +391,7 @@ def work(jobs, tree, baseline, args, lines):
         except queue.Empty:
             return
         begun = time.monotonic()
-        line = try_mutant(m, tree, baseline, args.kinds, args.matrix)
+        line = try_mutant(m, tree, baseline, args)
         lines.append((m, line))
         print("%s [%.0f s]" % (line, time.monotonic() - begun), flush=True)
 
@@ -316,6 +404,8 @@ def main():
     parser.add_argument("--kinds", default=",".join(KINDS),
                         help="of checks, with commas")
     parser.add_argument("--write", help="the table goes to this file")
+    parser.add_argument("--since", action="append", default=[],
+                        help="a commit whose results count too")
     args = parser.parse_args()
     args.kinds = args.kinds.split(",")
     chosen = [m for m in mutants_read(os.path.join(
@@ -326,7 +416,9 @@ def main():
     trees = [os.path.join(COPIES, str(i)) for i in range(args.jobs)]
     for tree in trees:
         copy_tree(tree)
-    baseline = Baseline()
+    args.results = Results(os.path.join(COPIES, "results.json"),
+                           [commit_of(c) for c in ["HEAD"] + args.since])
+    baseline = Baseline(args.results)
     checks = sorted({c for m in chosen for k in args.kinds
                      for c in (m.checks_of(k) if args.matrix else m.checks)})
     parts = [threading.Thread(target=baseline.measure,
@@ -354,6 +446,11 @@ def judge(chosen, lines, args):
     lost = sum(line.startswith("survived") and m.equivalent is None
                for m, line in lines)
     if args.write:
+        for m in chosen:  # kinds that had their say in an earlier run
+            for kind in KINDS:
+                v = args.results.get(m.name, m.mark(), kind)
+                if v is not None:
+                    m.verdicts.setdefault(kind, v)
         with open(args.write, "w") as f:
             f.write(table(chosen))
     print("%d of %d killed" % (killed, len(chosen)), flush=True)
