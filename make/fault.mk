@@ -24,3 +24,13 @@ damage-test: deps-foreign
 	@$(MAKE) --no-print-directory all
 	@python3 tests/fault/damage.py --rounds $(ROUNDS) --seed $(SEED) \
 	  --build $(B)
+
+# `make stop-test [STOPS=6] [SHARDS=3]`: brokers stopped by SIGTERM under load,
+# while topics come and go. B=build/tsan: what `make tsan` built.
+.PHONY: stop-test
+stop-test: STOPS = 6
+stop-test: SHARDS = 3
+stop-test: deps
+	@test -x $(B)/flotilla || $(MAKE) --no-print-directory all
+	@python3 tests/fault/stop.py --rounds $(STOPS) --shards $(SHARDS) \
+	  --build $(B)

@@ -11,10 +11,10 @@ SANITIZED = $(MAKE) --no-print-directory B=$(B)/$@ OPT="-O1 -g" \
   N=$(SANITIZED_SEEDS) all unit sim-seeds
 .PHONY: asan ubsan tsan
 asan:
-	@ASAN_OPTIONS=detect_leaks=0 $(SANITIZED) \
+	+@ASAN_OPTIONS=detect_leaks=0 $(SANITIZED) \
 	  SAN="-fsanitize=address,undefined $(UNDEFINED)"
 ubsan:
-	@$(SANITIZED) SAN="-fsanitize=undefined $(UNDEFINED)"
+	+@$(SANITIZED) SAN="-fsanitize=undefined $(UNDEFINED)"
 tsan:
-	@TSAN_OPTIONS=suppressions=$(CURDIR)/make/tsan.supp $(SANITIZED) \
+	+@TSAN_OPTIONS=suppressions=$(CURDIR)/make/tsan.supp $(SANITIZED) \
 	  SAN="-fsanitize=thread"

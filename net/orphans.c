@@ -90,7 +90,7 @@ static void delete_group(void *arg, const struct group_creation *creation)
     uuid_format(&creation->id.topic, topic);
     log_info("broker", "replica of a deleted topic was left: %s-%d", topic,
              (int)creation->id.partition);
-    raft_host_delete(s->host, g);
+    (void)!raft_host_delete(s->host, g); /* stopping: at the next start */
 }
 
 /* On each shard's thread: keeps in the list what no topic has. */

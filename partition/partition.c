@@ -218,7 +218,9 @@ void partition_delete(struct partition *p)
         return;
     }
     p->deleting = true;
-    raft_host_delete(p->shard->options.host, p->group);
+    if (raft_host_delete(p->shard->options.host, p->group) != ERR_OK) {
+        p->deleting = false; /* its files stay with the group */
+    }
 }
 
 static void partition_gone(struct partition *p)

@@ -595,13 +595,16 @@ enum err raft_host_create(struct raft_host *host,
     return ERR_OK;
 }
 
-void raft_host_delete(struct raft_host *host, struct group *g)
+enum err raft_host_delete(struct raft_host *host, struct group *g)
 {
     struct group_id id = g->creation.id;
 
+    if (host->closing)
+        return ERR_CLOSED; /* the group is closed, there may be no log */
     close_group(host, g);
     host->backend.append_delete(host->backend_arg, &id);
     host_store_deleted(host, &id);
+    return ERR_OK;
 }
 
 /* ---- beginning and end --------------------------------------------------- */

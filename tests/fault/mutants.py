@@ -108,10 +108,15 @@ class Results:
             os.replace(self.path + ".new", self.path)
 
 
-def commit_of(name):
-    return subprocess.run(["git", "rev-parse", "--short=12", name], cwd=ROOT,
-                          stdout=subprocess.PIPE, check=True,
-                          text=True).stdout.strip()
+def git(*words):
+    return subprocess.run(("git",) + words, cwd=ROOT, check=True, text=True,
+                          stdout=subprocess.PIPE).stdout.strip()
+
+
+def commit_now():
+    """With what says that the tree is another one."""
+    dirty = git("status", "--porcelain", "--untracked-files=no")
+    return git("rev-parse", "--short=12", "HEAD") + ("-dirty" if dirty else "")
 
 
 def mutants_read(path):
@@ -417,7 +422,7 @@ def main():
     for tree in trees:
         copy_tree(tree)
     args.results = Results(os.path.join(COPIES, "results.json"),
-                           [commit_of(c) for c in ["HEAD"] + args.since])
+                           [commit_now()] + args.since)
     baseline = Baseline(args.results)
     checks = sorted({c for m in chosen for k in args.kinds
                      for c in (m.checks_of(k) if args.matrix else m.checks)})

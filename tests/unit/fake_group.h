@@ -507,10 +507,11 @@ bool group_entry_at(const struct group *g, log_index index,
     return true;
 }
 
-void raft_host_delete(struct raft_host *h, struct group *g)
+enum err raft_host_delete(struct raft_host *h, struct group *g)
 {
     h->group = NULL;
     g->ops->closed(g->sm);
+    return ERR_OK;
 }
 
 void raft_host_on_room(struct raft_host *h, struct group_room_wait *wait)

@@ -644,7 +644,7 @@ static void call_delete(struct env *env, void *arg)
 {
     struct node *n = arg;
     (void)env;
-    raft_host_delete(n->host, n->tape->group);
+    ck_assert_int_eq(raft_host_delete(n->host, n->tape->group), ERR_OK);
 }
 
 static bool is_finishing(void *arg)

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "raft/host_store.h"
 #include "tests/sim/raft_lab_impl.h"
 
 enum { A, B, C };
@@ -421,7 +422,8 @@ END_TEST
 static void delete_found(void *arg, const struct group_creation *creation)
 {
     struct raft_host *host = arg;
-    raft_host_delete(host, raft_host_find(host, &creation->id));
+    ck_assert_int_eq(
+        raft_host_delete(host, raft_host_find(host, &creation->id)), ERR_OK);
 }
 
 /* What recovery found may be deleted while it is listed: none is missed. */
@@ -438,6 +440,24 @@ START_TEST(deleted_while_listed)
     raft_host_recovered(host, delete_found, host);
     ck_assert_uint_eq(host->n_groups, before);
     lab_run(lab, 100);
+}
+END_TEST
+
+/* A topic that is deleted while a broker stops: its groups are closed already,
+ * and wait for what is under way. */
+START_TEST(closing_hosts_delete_nothing)
+{
+    struct raft_host *host = lab->nodes[A].host;
+
+    host->closing = true;
+    raft_host_close_all(host);
+    ck_assert_uint_eq(host->n_groups, 0);
+    ck_assert_ptr_nonnull(host->dead);
+    ck_assert_int_eq(raft_host_delete(host, host->dead), ERR_CLOSED);
+    ck_assert_uint_eq(host->n_groups, 0);
+    ck_assert_ptr_null(host->dead->next_dead);
+    host->closing = false;
+    env_turn_end(&lab->env); /* it is buried */
 }
 END_TEST
 
@@ -472,6 +492,7 @@ int main(void)
     tcase_add_test(tc, made_in_its_own_directory_only);
     tcase_add_test(tc, closing_hosts_make_nothing);
     tcase_add_test(tc, deleted_while_listed);
+    tcase_add_test(tc, closing_hosts_delete_nothing);
     suite_add_tcase(suite, tc);
     runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);

@@ -1,0 +1,226 @@
+#!/usr/bin/env python3
+"""Brokers of several shards are stopped by SIGTERM, one after the other, while
+topics are made, grown and deleted, records are written, and a group reads: each
+must end by itself with status 0, tell of no error, and serve again. Meant for
+builds with sanitizers, whose findings are told (`make stop-test B=build/tsan`
+after `make tsan`); the last SIGTERM goes to all at once.
+
+    tests/fault/stop.py --rounds N [--build build/asan]
+The last line is "N passed, M failed"."""
+import argparse
+import os
+import re
+import signal
+import sys
+import threading
+import time
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
+                                "..", "conformance"))
+from harness import ROOT, Cluster, Report, expect, \
+    venv_python  # noqa: E402
+
+try:
+    import confluent_kafka as ck
+    import confluent_kafka.admin as ka
+except ImportError:
+    ck = None
+
+TOPIC = "steady"
+KEPT = 6  # topics that are there at once
+FINDING = re.compile(
+    r"^.*(?:ERROR: AddressSanitizer|WARNING: ThreadSanitizer|runtime error:|"
+    r"assertion failed|terminated by signal).*$", re.M)
+ERROR = re.compile(r"^(?:\S+ )?ERROR .*$", re.M)
+
+
+class Churn(threading.Thread):
+    """Makes topics, writes to them, grows some, deletes the oldest."""
+
+    def __init__(self, bootstrap, number):
+        super().__init__(daemon=True)
+        self.number, self.ended = number, threading.Event()
+        self.made, self.deleted = 0, 0
+        self.admin = ka.AdminClient({"bootstrap.servers": bootstrap,
+                                     "log_level": 0})
+        self.producer = ck.Producer({"bootstrap.servers": bootstrap,
+                                     "acks": "all", "log_level": 0,
+                                     "message.timeout.ms": 5000})
+
+    def tried(self, futures):
+        done = 0
+        for future in futures.values():
+            try:
+                future.result(10)
+                done += 1
+            except (ck.KafkaException, TimeoutError):
+                pass
+        return done
+
+    def run(self):
+        topics = []
+        while not self.ended.is_set():
+            name = "churn-%d-%d" % (self.number, self.made + len(topics))
+            self.made += self.tried(self.admin.create_topics(
+                [ka.NewTopic(name, 6, 3)], operation_timeout=5))
+            topics.append(name)
+            for i in range(200):
+                try:
+                    self.producer.produce(name, b"x" * 500, partition=i % 6)
+                except BufferError:
+                    self.producer.poll(0.1)
+            self.producer.poll(0.05)
+            if self.made % 2 == 0:
+                self.tried(self.admin.create_partitions(
+                    [ka.NewPartitions(name, 9)], operation_timeout=5))
+            if len(topics) > KEPT:
+                self.deleted += self.tried(self.admin.delete_topics(
+                    [topics.pop(0)], operation_timeout=5))
+
+
+class Steady(threading.Thread):
+    """Writes to one topic, and reads it as a group's member."""
+
+    def __init__(self, bootstrap):
+        super().__init__(daemon=True)
+        self.ended, self.acked, self.read = threading.Event(), 0, 0
+        self.producer = ck.Producer({"bootstrap.servers": bootstrap,
+                                     "acks": "all", "log_level": 0,
+                                     "enable.idempotence": True})
+        self.member = ck.Consumer({"bootstrap.servers": bootstrap,
+                                   "group.id": "steady", "log_level": 0,
+                                   "auto.offset.reset": "earliest",
+                                   "auto.commit.interval.ms": 200})
+
+    def told(self, error, _):
+        self.acked += error is None
+
+    def run(self):
+        self.member.subscribe([TOPIC])
+        while not self.ended.is_set():
+            for _ in range(20):
+                try:
+                    self.producer.produce(TOPIC, b"y" * 1000,
+                                          on_delivery=self.told)
+                except BufferError:
+                    break
+            self.producer.poll(0.02)
+            self.read += sum(m.error() is None
+                             for m in self.member.consume(100, 0.02))
+        self.producer.flush(10)
+        self.member.close()
+
+
+class Stops:
+    def __init__(self, cluster, limit):
+        self.cluster, self.limit = cluster, limit
+        self.seen = {}  # how much of a log was looked at
+
+    def begin(self):
+        admin = ka.AdminClient({"bootstrap.servers": self.cluster.bootstrap})
+        admin.create_topics([ka.NewTopic(TOPIC, 6, 3)])[TOPIC].result(60)
+        self.load = [Churn(self.cluster.bootstrap, k) for k in range(2)]
+        self.load.append(Steady(self.cluster.bootstrap))
+        for thread in self.load:
+            thread.start()
+
+    def no_errors(self, node):
+        """Nothing that a sanitizer or the broker itself calls an error."""
+        path = self.cluster.path(node, "broker.log")
+        with open(path, errors="replace") as f:
+            f.seek(self.seen.get(node, 0))
+            new = f.read()
+            self.seen[node] = f.tell()
+        found = FINDING.search(new)
+        expect(found is None, "broker %d: %s" % (
+            node, new[found.start():found.start() + 6000] if found else ""))
+        errors = ERROR.findall(new)
+        expect(not errors, "broker %d says: %s" % (node, errors[:5]))
+
+    def ended(self, node, pid):
+        self.cluster.wait_dead(node, pid, self.limit)
+        by_hand = self.cluster.started_by_hand.get(node)
+        if by_hand is not None and by_hand.pid == pid:
+            expect(by_hand.returncode == 0, "broker %d ended with %d" % (
+                node, by_hand.returncode))
+
+    def one(self, number):
+        node = 1 + number % self.cluster.n
+        time.sleep(0.5 + number * 0.37 % 3)
+        begun = time.monotonic()
+        pid = self.cluster.kill(node, signal.SIGTERM)
+        try:
+            self.ended(node, pid)
+        finally:
+            self.no_errors(node)
+        took = time.monotonic() - begun
+        self.cluster.restart(node)
+        self.cluster.wait_all(self.limit)
+        return "ended after %.2f s" % took
+
+    def all_at_once(self):
+        nodes = range(1, self.cluster.n + 1)
+        pids = {n: self.cluster.kill(n, signal.SIGTERM) for n in nodes}
+        for node, pid in pids.items():
+            try:
+                self.ended(node, pid)
+            finally:
+                self.no_errors(node)
+        for node in nodes:
+            self.cluster.restart(node)
+        self.cluster.wait_all(self.limit)
+
+    def served(self):
+        for thread in self.load:
+            thread.ended.set()
+        for thread in self.load:
+            thread.join(120)
+        steady = self.load[-1]
+        made = sum(t.made for t in self.load[:-1])
+        deleted = sum(t.deleted for t in self.load[:-1])
+        expect(steady.acked > 0 and steady.read > 0 and made > KEPT and
+               deleted > 0, "%d written, %d read, %d made, %d deleted" % (
+                   steady.acked, steady.read, made, deleted))
+        return "%d written, %d read; topics: %d made, %d deleted" % (
+            steady.acked, steady.read, made, deleted)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--build", default="build")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--shards", type=int, default=3)
+    parser.add_argument("--limit", type=int, default=60,
+                        help="seconds that an end or a start may take")
+    parser.add_argument("--port", type=int, default=29792)
+    args = parser.parse_args()
+    if ck is None:
+        python = venv_python(args.build, ["confluent-kafka"])
+        os.execv(python, [python] + sys.argv)
+    os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")
+    os.environ.setdefault("TSAN_OPTIONS", "suppressions=" +
+                          os.path.join(ROOT, "make", "tsan.supp"))
+    report = Report()
+    report.suite("SIGTERM under load")
+    cluster = Cluster(args.build, port=args.port,
+                      defines=["shards=%d" % args.shards])
+    stops = Stops(cluster, args.limit)
+    try:
+        cluster.start(args.limit)
+        cluster.wait_all(args.limit)
+        stops.begin()
+        for number in range(args.rounds):
+            report.check("round %d" % number, stops.one, number)
+        report.check("all at once", stops.all_at_once)
+        report.check("served meanwhile", stops.served)
+        report.check("the end", stops.all_at_once)
+        if report.suites[-1].failed:
+            print(cluster.logs(6000))
+    finally:
+        cluster.stop()
+        cluster.remove()
+    return report.finish()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
