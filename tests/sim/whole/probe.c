@@ -59,6 +59,7 @@ struct probe {
     /* by slot of the host: what was found there last */
     struct seen_group **cache[BROKERS_MAX][SHARDS_MAX];
     uint32_t cache_size[BROKERS_MAX][SHARDS_MAX];
+    uint64_t written[BROKERS_MAX][SHARDS_MAX]; /* the log's last position */
 };
 
 /* Of a topic that is being deleted nothing needs to hold: a broker that ends
@@ -372,8 +373,10 @@ static void check_rules(struct probe *p, struct seen_group *g, int b,
     }
 }
 
+/* `written`: the shard's log has new records. Without any no group's entries
+ * are others than before; looking them up costs most of all of this. */
 static void check_replica(struct probe *p, struct seen_group *g, int b,
-                          const struct group *group)
+                          const struct group *group, bool written)
 {
     struct seen_replica *s = &g->seen[b];
     unsigned starts = sim_node_starts(p->world->brokers[b].node);
@@ -381,7 +384,8 @@ static void check_replica(struct probe *p, struct seen_group *g, int b,
         check_recovered(p, g, b, group, s);
     }
     uint64_t last = group_last_index(group).v;
-    uint64_t last_term = group_term_at(group, last);
+    uint64_t last_term =
+        written || last != s->last ? group_term_at(group, last) : s->last_term;
     if (last != s->last || last_term != s->last_term) {
         check_log(p, g, b, group, last, s->last);
         s->last = last;
@@ -436,15 +440,18 @@ void probe_event(void *world, struct sim_node *node)
     }
     for (unsigned k = 0; k < broker_n_shards(b->broker); k++) {
         const struct broker_shard *shard = broker_shard(b->broker, k);
-        if (shard == NULL || shard->host == NULL) {
-            continue;
+        if (shard == NULL || shard->host == NULL || shard->host->wal == NULL) {
+            continue; /* not begun yet, or all its groups are closed */
         }
+        uint64_t position = wal_position(shard->host->wal);
+        bool written = position != w->probe->written[b->at][k];
+        w->probe->written[b->at][k] = position;
         for (uint32_t i = 0; i < shard->host->n_groups; i++) {
             const struct group *group = shard->host->groups[i];
             if (group->life == GROUP_OPEN) { /* else its core does not run */
                 check_replica(w->probe,
                               group_seen(w->probe, b->at, k, i, group), b->at,
-                              group);
+                              group, written);
             }
         }
     }
