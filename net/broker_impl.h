@@ -78,7 +78,7 @@ void shard_partitions_init(struct broker_shard *s);
  * time. */
 void shard_partitions_open(struct broker_shard *s,
                            const struct image_topic *topic, int32_t first);
-/* The topic is deleted, and its replicas with it. */
+/* The topic is deleted, and its replicas with it, a few at a time. */
 void shard_partitions_delete(struct broker_shard *s,
                              const struct image_topic *topic);
 /* The topic's settings, or what they fall back to, changed. */

@@ -84,8 +84,9 @@ static void delete_group(void *arg, const struct group_creation *creation)
     struct broker_shard *s = arg;
     struct group *g = raft_host_find(s->host, &creation->id);
     char topic[UUID_TEXT_SIZE];
-    if (g == NULL || image_topic_by_id(s->image, &creation->id.topic) != NULL) {
-        return;
+    if (g == NULL || image_topic_by_id(s->image, &creation->id.topic) != NULL ||
+        shard_find_partition(s, &creation->id) != NULL) {
+        return; /* in use, or about to be deleted with its partition */
     }
     uuid_format(&creation->id.topic, topic);
     log_info("broker", "replica of a deleted topic was left: %s-%d", topic,

@@ -39,7 +39,7 @@ struct broker_shard {
     struct coordinator *coordinator;
     struct shard_partition *partitions; /* uthash */
     struct shard_leader *leaders;       /* uthash */
-    /* partitions to be opened, oldest first (shard_partitions.c) */
+    /* partitions to be opened or deleted, oldest first */
     struct shard_opening *opening;
     struct env_timer opening_timer;
     bool closing;                    /* no more of them */

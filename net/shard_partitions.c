@@ -1,6 +1,7 @@
 /* The partitions of a shard: opened, configured and closed as the metadata's
  * image says. */
 #include <stdio.h>
+#include <string.h>
 #include <utlist.h>
 
 #include "base/assert.h"
@@ -19,6 +20,9 @@ static void partition_role_told(void *arg, struct partition *p,
     }
     if (role->is_leader && !role->ready) {
         return; /* not usable yet; told again when it is */
+    }
+    if (image_topic_by_id(sp->shard->image, &sp->id.topic) == NULL) {
+        return; /* about to be deleted */
     }
     shard_leader_tell(sp->shard, &sp->id, role->leader, (int32_t)role->term.v);
 }
@@ -58,7 +62,7 @@ static const struct partition_ops offsets_partition_callbacks = {
     .closed = partition_closed_told,
 };
 
-/* ---- opening ------------------------------------------------------------- */
+/* ---- one partition ------------------------------------------------------- */
 static void open_partition(struct broker_shard *s,
                            const struct image_topic *topic, int32_t index,
                            const struct partition_config *config)
@@ -103,66 +107,95 @@ static void open_partition(struct broker_shard *s,
     partition_role_told(sp, sp->partition, &role);
 }
 
-/* Opening thousands at once would keep the loop from its peers for so long that
- * they took us for dead: a few are opened at a time, the rest by a timer. */
-#define OPEN_AT_ONCE 64
-#define OPEN_PAUSE_MS 1
+static void delete_partition(struct broker_shard *s, const struct group_id *id)
+{
+    shard_leader_forget(s, id);
+    struct shard_partition *sp = NULL;
+    HASH_FIND(hh, s->partitions, id, sizeof *id, sp);
+    if (sp == NULL) {
+        return;
+    }
+    HASH_DEL(s->partitions, sp);
+    if (sp->offsets_topic) {
+        coordinator_partition_closed(s->coordinator, sp->partition,
+                                     id->partition);
+    }
+    partition_delete(sp->partition); /* frees sp by closed */
+}
+
+/* ---- a few at a time ----------------------------------------------------- */
+/* Opening or deleting thousands at once would keep the loop from its peers for
+ * so long that they took us for dead: a few are done, the rest by a timer. */
+#define AT_ONCE 64
+#define PAUSE_MS 1
 
 struct shard_opening {
     struct shard_opening *prev, *next;
     struct uuid topic;
     int32_t at, end;
+    struct image_topic *deleted; /* own copy; NULL: the image has it */
 };
 
 static void opening_end(struct broker_shard *s, struct shard_opening *o)
 {
     DL_DELETE(s->opening, o);
+    if (o->deleted != NULL) {
+        mem_free(o->deleted->name);
+        mem_free(o->deleted->partitions);
+        mem_free(o->deleted);
+    }
     mem_free(o);
 }
 
-/* Opens up to `most` of these; true when that were all. */
-static bool open_some(struct broker_shard *s, struct shard_opening *o,
-                      const struct image_topic *topic, int32_t most)
+/* Of a deleted topic those that are not open are opened too: their files may be
+ * there from before this start, and whoever owns them removes them. */
+static void opening_step(struct broker_shard *s, struct shard_opening *o)
 {
-    int32_t end = o->end - o->at > most ? o->at + most : o->end;
+    const struct image_topic *topic =
+        o->deleted != NULL ? o->deleted
+                           : image_topic_by_id(s->image, &o->topic);
+    ASSERT(topic != NULL);
+    int32_t end = o->end - o->at > AT_ONCE ? o->at + AT_ONCE : o->end;
     struct partition_config config = shard_topic_settings(s, topic);
     for (; o->at < end; o->at++) {
         open_partition(s, topic, o->at, &config);
+        if (o->deleted != NULL) {
+            struct group_id id = {.topic = o->topic, .partition = o->at};
+            delete_partition(s, &id);
+        }
     }
-    return o->at == o->end;
+    if (o->at == o->end) {
+        opening_end(s, o);
+    }
+}
+
+/* The oldest goes on, and the timer with the rest. */
+static void openings_go_on(struct broker_shard *s)
+{
+    opening_step(s, s->opening);
+    if (s->opening != NULL) {
+        env_timer_start(&s->opening_timer, PAUSE_MS);
+    }
 }
 
 static void opening_timer(struct env_timer *timer)
 {
-    struct broker_shard *s = timer->arg;
-    struct shard_opening *o = s->opening;
-    /* a topic that is deleted has nothing left here */
-    const struct image_topic *topic = image_topic_by_id(s->image, &o->topic);
-    ASSERT(topic != NULL);
-    if (open_some(s, o, topic, OPEN_AT_ONCE)) {
-        opening_end(s, o);
-    }
-    if (s->opening != NULL) {
-        env_timer_start(timer, OPEN_PAUSE_MS);
-    }
+    openings_go_on(timer->arg);
 }
 
-void shard_partitions_open(struct broker_shard *s,
-                           const struct image_topic *topic, int32_t first)
+static void opening_begin(struct broker_shard *s,
+                          const struct image_topic *topic, int32_t first,
+                          struct image_topic *deleted)
 {
-    if (s->closing) {
-        return;
-    }
     struct shard_opening *o = mem_zalloc(sizeof *o);
     o->topic = topic->id;
     o->at = first;
     o->end = topic->n_partitions;
+    o->deleted = deleted;
     bool waits = s->opening != NULL; /* in their order */
     DL_APPEND(s->opening, o);
-    if (!waits && open_some(s, o, topic, OPEN_AT_ONCE)) {
-        opening_end(s, o);
-    } else if (!waits) {
-        env_timer_start(&s->opening_timer, OPEN_PAUSE_MS);
+    if (!waits) {
+        openings_go_on(s);
     }
 }
 
@@ -180,43 +213,47 @@ void shard_partitions_stop(struct broker_shard *s)
     }
 }
 
-/* What is still to be opened is, so that its files are found and removed. */
-static void open_rest(struct broker_shard *s, const struct image_topic *topic)
+/* ---- what the image says ------------------------------------------------- */
+void shard_partitions_open(struct broker_shard *s,
+                           const struct image_topic *topic, int32_t first)
+{
+    if (!s->closing) {
+        opening_begin(s, topic, first, NULL);
+    }
+}
+
+/* Its name and replicas: what opening needs. */
+static struct image_topic *topic_copy(const struct image_topic *topic)
+{
+    struct image_topic *copy = mem_zalloc(sizeof *copy);
+    size_t size = (size_t)topic->n_partitions * sizeof *copy->partitions;
+    copy->id = topic->id;
+    copy->name = mem_strdup(topic->name);
+    copy->internal = topic->internal;
+    copy->n_partitions = topic->n_partitions;
+    copy->partitions = mem_alloc(size);
+    memcpy(copy->partitions, topic->partitions, size);
+    return copy;
+}
+
+void shard_partitions_delete(struct broker_shard *s,
+                             const struct image_topic *topic)
 {
     struct shard_opening *o = NULL;
     struct shard_opening *next = NULL;
     DL_FOREACH_SAFE(s->opening, o, next)
     {
         if (uuid_equal(&o->topic, &topic->id)) {
-            open_some(s, o, topic, INT32_MAX);
             opening_end(s, o);
         }
     }
     if (s->opening == NULL) {
         env_timer_stop(&s->opening_timer);
     }
-}
-
-/* ---- closing, other settings --------------------------------------------- */
-void shard_partitions_delete(struct broker_shard *s,
-                             const struct image_topic *topic)
-{
-    open_rest(s, topic);
-    for (int32_t i = 0; i < topic->n_partitions; i++) {
-        struct group_id id = {.topic = topic->id, .partition = i};
-        shard_leader_forget(s, &id);
-        struct shard_partition *sp = NULL;
-        HASH_FIND(hh, s->partitions, &id, sizeof id, sp);
-        if (sp == NULL) {
-            continue;
-        }
-        HASH_DEL(s->partitions, sp);
-        if (sp->offsets_topic) {
-            coordinator_partition_closed(s->coordinator, sp->partition, i);
-        }
-        partition_delete(sp->partition); /* frees sp by closed */
-    }
     coordinator_topic_deleted(s->coordinator, topic->name);
+    if (!s->closing) { /* else at the next start, as what a crash left */
+        opening_begin(s, topic, 0, topic_copy(topic));
+    }
 }
 
 void shard_partitions_configure(struct broker_shard *s,
