@@ -553,7 +553,8 @@ static void round_begin(struct raft_host *host)
         round->n++;
     }
     host->n_due -= taken;
-    memmove(host->due, host->due + taken, host->n_due * sizeof *host->due);
+    if (host->n_due > 0)
+        memmove(host->due, host->due + taken, host->n_due * sizeof *host->due);
     if (round->n == 0 && host->n_deleted == 0) {
         mem_free(round->items);
         mem_free(round);

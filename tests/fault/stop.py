@@ -14,6 +14,7 @@ import signal
 import sys
 import threading
 import time
+import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "conformance"))
@@ -31,7 +32,7 @@ KEPT = 6  # topics that are there at once
 FINDING = re.compile(
     r"^.*(?:ERROR: AddressSanitizer|WARNING: ThreadSanitizer|runtime error:|"
     r"assertion failed|terminated by signal).*$", re.M)
-ERROR = re.compile(r"^(?:\S+ )?ERROR .*$", re.M)
+ERROR = re.compile(r"^.* level=error .*$", re.M)
 
 
 class Churn(threading.Thread):
@@ -137,6 +138,10 @@ class Stops:
         errors = ERROR.findall(new)
         expect(not errors, "broker %d says: %s" % (node, errors[:5]))
 
+    def no_errors_anywhere(self):
+        for node in range(1, self.cluster.n + 1):
+            self.no_errors(node)
+
     def ended(self, node, pid):
         self.cluster.wait_dead(node, pid, self.limit)
         by_hand = self.cluster.started_by_hand.get(node)
@@ -174,7 +179,11 @@ class Stops:
         for thread in self.load:
             thread.ended.set()
         for thread in self.load:
-            thread.join(120)
+            thread.join(60)
+            if thread.is_alive():
+                frames = sys._current_frames()[thread.ident]
+                expect(False, "a client does not end: %s" % "".join(
+                    traceback.format_stack(frames)))
         steady = self.load[-1]
         made = sum(t.made for t in self.load[:-1])
         deleted = sum(t.deleted for t in self.load[:-1])
@@ -193,6 +202,7 @@ def main():
     parser.add_argument("--limit", type=int, default=60,
                         help="seconds that an end or a start may take")
     parser.add_argument("--port", type=int, default=29792)
+    parser.add_argument("--data", help="a folder that is kept")
     args = parser.parse_args()
     if ck is None:
         python = venv_python(args.build, ["confluent-kafka"])
@@ -202,7 +212,7 @@ def main():
                           os.path.join(ROOT, "make", "tsan.supp"))
     report = Report()
     report.suite("SIGTERM under load")
-    cluster = Cluster(args.build, port=args.port,
+    cluster = Cluster(args.build, port=args.port, data=args.data,
                       defines=["shards=%d" % args.shards])
     stops = Stops(cluster, args.limit)
     try:
@@ -213,9 +223,11 @@ def main():
             report.check("round %d" % number, stops.one, number)
         report.check("all at once", stops.all_at_once)
         report.check("served meanwhile", stops.served)
-        report.check("the end", stops.all_at_once)
+        report.check("all at once again", stops.all_at_once)
         if report.suites[-1].failed:
             print(cluster.logs(6000))
+        cluster.stop()
+        report.check("the end", stops.no_errors_anywhere)
     finally:
         cluster.stop()
         cluster.remove()
