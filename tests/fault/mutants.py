@@ -388,7 +388,10 @@ def table(mutants):
                              v.check, v.seconds,
                              ", hangs" if v.result == "hangs" else ""))
         text += "| %s | %s |\n" % (m.name, " | ".join(cells))
-    return text
+    tried = [[m.verdicts[k] for m in mutants if k in m.verdicts]
+             for k in KINDS]
+    return text + "| **killed** | %s |\n" % " | ".join(
+        "%d of %d" % (sum(v.killed() for v in vs), len(vs)) for vs in tried)
 
 
 def work(jobs, tree, baseline, args, lines):

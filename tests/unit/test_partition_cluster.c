@@ -132,6 +132,48 @@ START_TEST(test_cluster__tail_is_lent_within_bounds)
 }
 END_TEST
 
+static void on_host_stopped(void *arg)
+{
+    *(bool *)arg = true;
+}
+
+static bool is_set(void *arg)
+{
+    return *(bool *)arg;
+}
+
+static bool host_stopped;
+
+static void call_stop_and_delete(struct env *env, void *arg)
+{
+    struct node *n = arg;
+    (void)env;
+    raft_host_stop(n->host, 5000, on_host_stopped, &host_stopped);
+    partition_delete(n->p);
+    n->p = NULL;
+}
+
+/* The topic is deleted when its group is closed already, because its broker
+ * stops: the replica is whole at the next start (and is deleted then). */
+START_TEST(test_cluster__deleted_while_stopping)
+{
+    world_begin(6);
+    producer_begin(2000);
+    world_start();
+    ck_assert(produce_until(60, 60));
+    sim_run_for(sim, 5 * SIM_S); /* nothing is left to be settled */
+    struct node *n = leader() == &nodes[1] ? &nodes[2] : &nodes[1];
+    host_stopped = false;
+    sim_node_call(n->sim_node, 0, call_stop_and_delete, n);
+    ck_assert(sim_run_while_not(sim, is_set, &host_stopped, 10 * SIM_S));
+    crash(n, SIM_KILL);
+    sim_node_restart(n->sim_node);
+    check_replicas();
+    producer_end();
+    sim_free(sim);
+}
+END_TEST
+
 /* A follower away for longer than the window gets segments; its own are used
  * as far as they go; twice, with retention in between, and with crashes. */
 START_TEST(test_cluster__catch_up)
@@ -364,6 +406,7 @@ int main(void)
     TCase *lent = tcase_create("lent");
     tcase_set_timeout(lent, 300);
     tcase_add_test(lent, test_cluster__tail_is_lent_within_bounds);
+    tcase_add_test(lent, test_cluster__deleted_while_stopping);
     suite_add_tcase(suite, lent);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
