@@ -12,8 +12,15 @@ from kept import Kept, judge
 
 # these must be there before, with one partition each
 TOPICS = ["test"] + ["test%d" % i for i in range(2, 7)]
-# its consumers read in a loop of their own (expected/node-rdkafka.txt)
-ONE_BY_ONE = ("both.spec.js",)
+# Its consuming loop hands each message to JavaScript by a queue that is dropped
+# when the consumer disconnects, and what lies there is never freed; librdkafka's
+# destroy then waits for it for ever. The disconnect waits for the loop's last
+# poll (1000 ms); the broker's answer to the last fetch (after 1000 ms in these
+# tests) tells the end of the partition at that very moment: first or last. On
+# Kafka 4.3.1 it hangs the same way, now and then; where the fetch may take longer
+# than the poll it never does, so that is what these tests are given.
+LOOPS = ("both.spec.js",)
+WAIT = "'fetch.wait.max.ms': %d,"
 
 
 class NodeRdkafka:
@@ -61,9 +68,10 @@ class NodeRdkafka:
     def run_spec(self, suite, cluster, folder, spec, seen):
         """Cases that leave a client which does not end would take those behind
         them along: where that can be, each has a process of its own."""
-        if spec not in ONE_BY_ONE:
+        if spec not in LOOPS:
             self.run_cases(suite, cluster, folder, spec, seen)
             return
+        spec = patient(folder, spec)
         for title in self.titles(folder, spec):
             self.run_cases(suite, cluster, folder, spec, seen, title)
 
@@ -121,6 +129,17 @@ class NodeRdkafka:
         child.kill()
         child.wait()
         return "killed, as it did not end"
+
+
+def patient(folder, spec):
+    """A copy of a spec whose consumers' fetches may take 1500 ms."""
+    copy = "patient-" + spec.replace(".spec", "")
+    with open(os.path.join(folder, "e2e", spec)) as f:
+        text = f.read()
+    expect(WAIT % 1000 in text, "%s is another one" % spec)
+    with open(os.path.join(folder, "e2e", copy), "w") as f:
+        f.write(text.replace(WAIT % 1000, WAIT % 1500))
+    return copy
 
 
 def told(text):
