@@ -426,13 +426,14 @@ static bool judge_refusals(struct formation *f)
 {
     uint64_t now = env_now_ms(f->m->env);
     for (int i = 0; i < f->n_seeds; i++) {
-        const char *why = transport_seed_refusal(f->m->options.transport,
-                                                 f->seeds[i].address);
-        if (!f->seeds[i].self && strstr(why, ": refused: ") != NULL) {
+        const struct transport *t = f->m->options.transport;
+        const struct seed *seed = &f->seeds[i];
+        if (!seed->self && transport_seed_refuses(t, seed->address)) {
             if (f->refused_ms == 0) {
                 f->refused_ms = now;
             } else if (now - f->refused_ms >= REFUSED_MS) {
-                metadata_refuse(f->m, "a seed refuses this broker, %s", why);
+                metadata_refuse(f->m, "a seed refuses this broker, %s",
+                                transport_seed_refusal(t, seed->address));
             }
             return f->m->refused;
         }

@@ -385,10 +385,12 @@ static void changed(const struct applying *a, enum image_change_kind kind,
                     const struct image_topic *topic, int32_t partition)
 {
     if (a->changed != NULL) {
-        const struct image_change change = {.kind = kind,
-                                            .broker = broker,
-                                            .topic = topic,
-                                            .partition = partition};
+        const struct image_change change = {
+            .kind = kind,
+            .broker = broker,
+            .node = broker != NULL ? broker->node : -1,
+            .topic = topic,
+            .partition = partition};
         a->changed(a->arg, &change);
     }
 }
@@ -463,9 +465,13 @@ static void broker_remove(const struct applying *a, struct broker_node *node)
     memmove(&image->brokers[at], &image->brokers[at + 1],
             (size_t)(image->n_brokers - at) * sizeof *image->brokers);
     HASH_DEL(image->brokers_by_node, node);
+    if (a->changed != NULL) {
+        const struct image_change change = {
+            .kind = IMAGE_BROKER, .node = node->broker.node, .partition = -1};
+        a->changed(a->arg, &change);
+    }
     broker_texts_free(&node->broker);
     mem_free(node);
-    changed(a, IMAGE_BROKER, NULL, NULL, -1);
 }
 
 static void apply_broker_gone(const struct applying *a, const struct record *r)

@@ -79,6 +79,7 @@ enum image_change_kind {
 struct image_change {
     enum image_change_kind kind;
     const struct image_broker *broker; /* BROKER: NULL of one that is gone */
+    node_id node;                      /* BROKER: whose */
     const struct image_topic *topic;   /* deleted: still readable in the call */
     int32_t partition; /* LEADER; PARTITIONS_ADDED: first new one */
 };

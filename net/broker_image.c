@@ -5,12 +5,20 @@
 #include "base/mem.h"
 #include "net/broker_impl.h"
 
-static void meet_broker(struct broker_shard *s, const struct image_broker *ib)
+/* One that was unregistered is not dialled any more; when it is started again
+ * it dials, and is dialled back. */
+static void meet_broker(struct broker_shard *s,
+                        const struct image_change *change)
 {
-    if (ib->node == broker_node(s->broker)) {
+    if (change->node == broker_node(s->broker)) {
         return;
     }
-    transport_set_peer(s->transport, ib->node, ib->peer_address);
+    if (change->broker != NULL) {
+        transport_set_peer(s->transport, change->node,
+                           change->broker->peer_address);
+    } else if (!transport_peer_is_up(s->transport, change->node)) {
+        transport_remove_peer(s->transport, change->node);
+    }
 }
 
 static void image_changed(void *arg, const struct image_change *change)
@@ -21,9 +29,7 @@ static void image_changed(void *arg, const struct image_change *change)
             transport_set_cluster(s->transport, image_cluster_id(s->image));
             break;
         case IMAGE_BROKER:
-            if (change->broker != NULL) {
-                meet_broker(s, change->broker);
-            }
+            meet_broker(s, change);
             break;
         case IMAGE_TOPIC_CREATED:
             shard_partitions_open(s, change->topic, 0);

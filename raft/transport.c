@@ -164,15 +164,28 @@ const char *transport_refusal(const struct transport *transport, node_id node)
     return peer != NULL ? peer->why : "";
 }
 
-const char *transport_seed_refusal(const struct transport *transport,
-                                   const char *address)
+/* NULL: it is none, or it is ourselves. */
+static const struct peer *seed_peer(const struct transport *transport,
+                                    const char *address)
 {
     const struct seed *seed = seed_find(transport, address);
     if (seed == NULL)
-        return "";
-    if (seed->node >= 0)
-        return transport_refusal(transport, seed->node);
-    return seed->peer != NULL ? seed->peer->why : "";
+        return NULL;
+    return seed->node >= 0 ? peer_find(transport, seed->node) : seed->peer;
+}
+
+const char *transport_seed_refusal(const struct transport *transport,
+                                   const char *address)
+{
+    const struct peer *peer = seed_peer(transport, address);
+    return peer != NULL ? peer->why : "";
+}
+
+bool transport_seed_refuses(const struct transport *transport,
+                            const char *address)
+{
+    const struct peer *peer = seed_peer(transport, address);
+    return peer != NULL && peer->refused;
 }
 
 bool transport_seed_is_foreign(const struct transport *transport,

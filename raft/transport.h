@@ -100,6 +100,9 @@ node_id transport_seed_node(const struct transport *transport,
 const char *transport_refusal(const struct transport *transport, node_id node);
 const char *transport_seed_refusal(const struct transport *transport,
                                    const char *address);
+/* The newest attempt to connect to the seed was heard, and refused. */
+bool transport_seed_refuses(const struct transport *transport,
+                            const char *address);
 /* A seed that answered, the last time it did, as a broker of another cluster.
  */
 bool transport_seed_is_foreign(const struct transport *transport,

@@ -59,6 +59,7 @@ struct peer {
     uint64_t incoming_ms; /* main lane: when it was last there */
     bool up;
     bool foreign; /* its newest answer named another cluster */
+    bool refused; /* `why` is its own: it answered no */
     char why[PEER_WHY_SIZE + LIMIT_ADDRESS];
     uint64_t logged_ms; /* when `why` was last logged; 0: never */
     struct transport_peer_stats stats;

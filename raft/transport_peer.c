@@ -174,6 +174,7 @@ static void peer_note(struct peer *peer, const char *why)
     snprintf(text, sizeof text, "%s: %s", peer->address, why);
     bool same = strcmp(text, peer->why) == 0;
     memcpy(peer->why, text, sizeof text);
+    peer->refused = false;
     if (same && peer->logged_ms != 0 && now - peer->logged_ms < LOG_AGAIN_MS)
         return;
     peer->logged_ms = now == 0 ? 1 : now;
@@ -291,6 +292,7 @@ static void link_accepted(struct link *link, const struct peer_hello *hello)
     peer->n_shards = hello->n_shards;
     peer->stats.connects++;
     peer->why[0] = 0;
+    peer->refused = false;
     if (restarted)
         peer_lose(peer, "it was restarted");
     for (int i = 0; i < LANE_COUNT; i++)
@@ -314,6 +316,7 @@ static void link_answered(struct link *link, const struct peer_frame *frame,
     if (!hello.accepted) {
         snprintf(why, sizeof why, "refused: %s", hello.why);
         link_refused(link, why);
+        peer->refused = true;
         return;
     }
     if (hello_judge(peer->t, &hello, peer->node, why, sizeof why) != ERR_OK)

@@ -58,11 +58,15 @@ static void put_listeners(struct buffer *b, node_id node)
 
 struct changes {
     int n[IMAGE_LEADER + 1];
+    node_id broker; /* of the newest change of one */
 };
 static void count_change(void *arg, const struct image_change *change)
 {
     struct changes *c = arg;
     c->n[change->kind]++;
+    if (change->kind == IMAGE_BROKER) {
+        c->broker = change->node;
+    }
 }
 
 static void apply(struct image *image, uint64_t index, struct buffer *b,
@@ -198,7 +202,7 @@ START_TEST(test_image__leader_epoch_never_goes_back)
 {
     struct image *image = sample();
     struct buffer b = {0};
-    struct changes c = {{0}};
+    struct changes c = {0};
     record_batch_begin(&b);
     record_put_leader(&b, &ORDERS, 1, 1, 2);
     record_put_leader(&b, &ORDERS, 1, 1, 3);
@@ -285,6 +289,7 @@ START_TEST(test_image__broker_forgotten)
     apply(image, 9, &b, &c);
     ck_assert_ptr_null(image_broker(image, 2));
     ck_assert_int_eq(c.n[IMAGE_BROKER], 1);
+    ck_assert_int_eq(c.broker, 2);
     ck_assert_int_eq(image_brokers(image, &brokers), 2);
     ck_assert_int_eq(brokers[0]->node, 1);
     ck_assert_int_eq(brokers[1]->node, 3);
@@ -301,7 +306,7 @@ START_TEST(test_image__changes_of_topics)
 {
     struct image *image = sample();
     struct buffer b = {0};
-    struct changes c = {{0}};
+    struct changes c = {0};
     struct image_partition p = partition_of(20);
     record_batch_begin(&b);
     record_put_partitions(&b, &ORDERS, 1, 1, &p); /* not the next: ignored */

@@ -328,6 +328,7 @@ struct reading {
     const char *seed;
     struct transport_peer_stats stats;
     char why[600];
+    bool refuses; /* the seed */
 };
 
 static void do_read(struct env *env, void *arg)
@@ -343,6 +344,7 @@ static void do_read(struct env *env, void *arg)
     snprintf(r->why, sizeof r->why, "%s",
              r->seed != NULL ? transport_seed_refusal(t, r->seed)
                              : transport_refusal(t, r->node));
+    r->refuses = r->seed != NULL && transport_seed_refuses(t, r->seed);
 }
 
 static struct reading read_of(struct broker *b, node_id node)
@@ -756,7 +758,15 @@ START_TEST(test_hello__a_second_broker_with_a_node_id_is_refused)
     struct reading r = {.b = twin, .node = -1, .seed = "b0:9000"};
     sim_node_call(twin->node, 0, do_read, &r);
     ck_assert_ptr_nonnull(strstr(r.why, "node.id 0"));
+    ck_assert(r.refuses);
     ck_assert_int_eq(brokers[0].downs, 0);
+    /* one that is not there does not refuse */
+    sim_node_crash(brokers[0].node, SIM_KILL);
+    sim_run_for(sim, 3 * SIM_S);
+    sim_node_call(twin->node, 0, do_read, &r);
+    ck_assert_ptr_null(strstr(r.why, "node.id 0"));
+    ck_assert_str_ne(r.why, "");
+    ck_assert(!r.refuses);
 }
 END_TEST
 
