@@ -616,9 +616,11 @@ static void tick(struct env_timer *timer)
     struct connections *all = timer->arg;
     uint64_t now = env_now_ms(all->env);
     struct connection *c, *tmp;
-    bool wanted =
-        all->n_short > 0 || (all->options.is_short != NULL &&
-                             all->options.is_short(all->options.shard));
+    /* Without connections other shards may not even be open. */
+    bool wanted = all->list != NULL &&
+                  (all->n_short > 0 ||
+                   (all->options.is_short != NULL &&
+                    all->options.is_short(all->options.shard)));
     DL_FOREACH_SAFE(all->list, c, tmp)
     {
         if (c->ended) {

@@ -229,6 +229,7 @@ class Cluster:
 
     def __init__(self, build, n=3, port=29092, defines=(), data=None):
         self.binary = os.path.join(ROOT, build, "flotilla")
+        self.tool = self.binary  # what asks the brokers
         self.n = n
         if data and os.path.exists(os.path.join(data, "broker-1")):
             self.port = port  # brokers keep their addresses
@@ -341,7 +342,7 @@ class Cluster:
         try:
             import json
             out = subprocess.run(
-                [self.binary, "cluster", "status", "-o", "json", "--wait",
+                [self.tool, "cluster", "status", "-o", "json", "--wait",
                  "2", "-b", "127.0.0.1:%d" % (self.port + i)],
                 stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
                 timeout=10).stdout

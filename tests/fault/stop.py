@@ -203,6 +203,8 @@ def main():
                         help="seconds that an end or a start may take")
     parser.add_argument("--port", type=int, default=29792)
     parser.add_argument("--data", help="a folder that is kept")
+    parser.add_argument("--tool", help="a flotilla that asks the brokers, as "
+                        "ThreadSanitizer does not bear librdkafka's threads")
     args = parser.parse_args()
     if ck is None:
         python = venv_python(args.build, ["confluent-kafka"])
@@ -214,6 +216,7 @@ def main():
     report.suite("SIGTERM under load")
     cluster = Cluster(args.build, port=args.port, data=args.data,
                       defines=["shards=%d" % args.shards])
+    cluster.tool = args.tool or cluster.binary
     stops = Stops(cluster, args.limit)
     try:
         cluster.start(args.limit)
