@@ -226,23 +226,22 @@ const struct image_topic *image_topic_by_id(const struct image *image,
     return found == NULL ? NULL : &found->topic;
 }
 
-/* Place of `name` among sorted configs, or where it belongs; *found tells. */
-static int config_place(const struct image_config *configs, int n,
-                        const char *name, size_t size, bool *found)
+/* ---- looking in what is sorted ------------------------------------------- */
+/* Place of `key` among n, or where it belongs; *found tells. `order` compares
+ * the one at `at` with it. */
+static int place_of(int n, int (*order)(const void *key, int at),
+                    const void *key, bool *found)
 {
     int low = 0;
     int high = n;
     while (low < high) {
         int mid = low + (high - low) / 2;
-        int order = strncmp(configs[mid].name, name, size);
-        if (order == 0 && configs[mid].name[size] != '\0') {
-            order = 1;
-        }
-        if (order == 0) {
+        int o = order(key, mid);
+        if (o == 0) {
             *found = true;
             return mid;
         }
-        if (order < 0) {
+        if (o < 0) {
             low = mid + 1;
         } else {
             high = mid;
@@ -252,11 +251,75 @@ static int config_place(const struct image_config *configs, int n,
     return low;
 }
 
+static int text_order(const char *s, struct text name)
+{
+    size_t n = strlen(s);
+    int o = memcmp(s, name.s, n < name.size ? n : name.size);
+    return o != 0 ? o : (n > name.size) - (n < name.size);
+}
+
+struct config_sought {
+    const struct image_config *configs;
+    struct text name;
+};
+static int config_at(const void *key, int at)
+{
+    const struct config_sought *k = key;
+    return text_order(k->configs[at].name, k->name);
+}
+
+static int config_place(const struct image_config *configs, int n,
+                        struct text name, bool *found)
+{
+    const struct config_sought key = {configs, name};
+    return place_of(n, config_at, &key, found);
+}
+
+struct resource_sought {
+    const struct image *image;
+    enum config_scope scope;
+    struct text name; /* NULL: in front of all of the scope */
+};
+static int resource_at(const void *key, int at)
+{
+    const struct resource_sought *k = key;
+    const struct image_resource *r = &k->image->resources[at];
+    if (r->scope != k->scope) {
+        return r->scope > k->scope ? 1 : -1;
+    }
+    return k->name.s == NULL ? 1 : text_order(r->name, k->name);
+}
+
+static int resource_place(const struct image *image, enum config_scope scope,
+                          struct text name, bool *found)
+{
+    const struct resource_sought key = {image, scope, name};
+    return place_of(image->n_resources, resource_at, &key, found);
+}
+
+struct topic_sought {
+    const struct image *image;
+    struct text name;
+};
+static int topic_at(const void *key, int at)
+{
+    const struct topic_sought *k = key;
+    return text_order(k->image->topics[at]->name, k->name);
+}
+
+static int topics_place(const struct image *image, const char *name)
+{
+    const struct topic_sought key = {image, {name, (uint32_t)strlen(name)}};
+    bool found;
+    return place_of(image->n_topics, topic_at, &key, &found);
+}
+
 static const char *config_value(const struct image_config *configs, int n,
                                 const char *name)
 {
+    const struct text text = {name, (uint32_t)strlen(name)};
     bool found;
-    int at = config_place(configs, n, name, strlen(name), &found);
+    int at = config_place(configs, n, text, &found);
     return found ? configs[at].value : NULL;
 }
 
@@ -290,37 +353,6 @@ int image_broker_configs(const struct image *image, node_id node,
     const struct node_configs *of = node_configs_find(image, node);
     *out = of == NULL ? NULL : of->configs;
     return of == NULL ? 0 : of->n_configs;
-}
-
-/* Place of a resource among all, or where it belongs; *found tells. A NULL
- * name is in front of all of the scope. */
-static int resource_place(const struct image *image, enum config_scope scope,
-                          struct text name, bool *found)
-{
-    int low = 0;
-    int high = image->n_resources;
-    *found = false;
-    while (low < high) {
-        int mid = low + (high - low) / 2;
-        const struct image_resource *r = &image->resources[mid];
-        int order = (r->scope > scope) - (r->scope < scope);
-        if (order == 0) {
-            order = name.s == NULL ? 1 : strncmp(r->name, name.s, name.size);
-        }
-        if (order == 0 && r->name[name.size] != '\0') {
-            order = 1;
-        }
-        if (order == 0) {
-            *found = true;
-            return mid;
-        }
-        if (order < 0) {
-            low = mid + 1;
-        } else {
-            high = mid;
-        }
-    }
-    return low;
 }
 
 int image_resources(const struct image *image, enum config_scope scope,
@@ -528,22 +560,6 @@ static void topic_fill(struct image_topic *topic, struct record *r)
     }
 }
 
-/* Place of `name` in the sorted topics, or where it belongs. */
-static int topics_place(const struct image *image, const char *name)
-{
-    int low = 0;
-    int high = image->n_topics;
-    while (low < high) {
-        int mid = low + (high - low) / 2;
-        if (strcmp(image->topics[mid]->name, name) < 0) {
-            low = mid + 1;
-        } else {
-            high = mid;
-        }
-    }
-    return low;
-}
-
 static void topic_insert(struct image *image, struct topic_node *node)
 {
     HASH_ADD_KEYPTR(by_name, image->by_name, node->topic.name,
@@ -649,7 +665,7 @@ static void configs_change(struct image_config **configs, int *n,
                            struct text name, struct text value)
 {
     bool found;
-    int at = config_place(*configs, *n, name.s, name.size, &found);
+    int at = config_place(*configs, *n, name, &found);
     if (found && value.s != NULL) {
         mem_free((*configs)[at].value);
         (*configs)[at].value = text_copy(value);

@@ -30,19 +30,9 @@ static void respond_one(struct alter_call *call, int i, int16_t *code,
     const struct alter_one *a = &call->each[i];
     *code = (int16_t)a->error;
     *message = wire_str_of(a->message);
-    if (a->error != KAFKA_NONE || a->sent < 0) {
-        return;
+    if (a->error == KAFKA_NONE && a->sent >= 0) {
+        *code = api_metadata_result(&call->step, a->sent, message);
     }
-    if (a->sent >= call->step.n_results) {
-        *code = (int16_t)(call->step.call.error != KAFKA_NONE
-                              ? call->step.call.error
-                              : KAFKA_REQUEST_TIMED_OUT);
-        return;
-    }
-    const struct metadata_topic_result *r = &call->step.results[a->sent];
-    *code = (int16_t)r->error;
-    *message =
-        r->message[0] == '\0' ? WIRE_NULL_STR : api_copy(call->rq, r->message);
 }
 
 static void respond_incremental(struct alter_call *call)

@@ -155,3 +155,19 @@ void api_metadata_begin(struct request *rq, struct api_metadata_step *step)
     shard_task_begin(&step->task, rq->shard,
                      broker_shard(rq->shard->broker, 0));
 }
+
+int16_t api_metadata_result(const struct api_metadata_step *step, int i,
+                            struct wire_str *message)
+{
+    *message = WIRE_NULL_STR;
+    if (i >= step->n_results) {
+        return (int16_t)(step->call.error != KAFKA_NONE
+                             ? step->call.error
+                             : KAFKA_REQUEST_TIMED_OUT);
+    }
+    const struct metadata_topic_result *r = &step->results[i];
+    if (r->message[0] != '\0') {
+        *message = api_copy(step->rq, r->message);
+    }
+    return (int16_t)r->error;
+}

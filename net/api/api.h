@@ -141,6 +141,10 @@ struct api_metadata_step {
     int n_results;
 };
 void api_metadata_begin(struct request *rq, struct api_metadata_step *step);
+/* Back at home: what came of item i, as clients are told; *message: null when
+ * there is nothing to say. */
+int16_t api_metadata_result(const struct api_metadata_step *step, int i,
+                            struct wire_str *message);
 /* To be given as call->cb: copies the results and goes home. */
 void api_metadata_done(struct metadata_call *call);
 

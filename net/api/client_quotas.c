@@ -329,22 +329,11 @@ static void answer_entity(struct request *rq,
 static void answer_one(const struct alter_call *call, const struct alter_one *a,
                        struct alter_client_quotas_response_entry *out)
 {
-    const struct api_metadata_step *step = &call->step;
     out->error_code = (int16_t)a->error;
     out->error_message = wire_str_of(a->message);
-    if (a->sent < 0) {
-        return;
-    }
-    if (a->sent >= step->n_results) {
+    if (a->sent >= 0) {
         out->error_code =
-            (int16_t)(step->call.error != KAFKA_NONE ? step->call.error
-                                                     : KAFKA_REQUEST_TIMED_OUT);
-        return;
-    }
-    const struct metadata_topic_result *r = &step->results[a->sent];
-    out->error_code = (int16_t)r->error;
-    if (r->error != KAFKA_NONE) {
-        out->error_message = api_copy(call->rq, r->message);
+            api_metadata_result(&call->step, a->sent, &out->error_message);
     }
 }
 

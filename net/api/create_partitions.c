@@ -20,17 +20,7 @@ static void more_back(struct api_metadata_step *step)
     for (int i = 0; i < call->in.n_topics; i++) {
         struct create_partitions_response_result *to = &out.results[i];
         to->name = call->in.topics[i].name;
-        to->error_message = WIRE_NULL_STR;
-        if (i >= step->n_results) {
-            to->error_code = (int16_t)(step->call.error != KAFKA_NONE
-                                           ? step->call.error
-                                           : KAFKA_REQUEST_TIMED_OUT);
-            continue;
-        }
-        to->error_code = (int16_t)step->results[i].error;
-        if (step->results[i].message[0] != '\0') {
-            to->error_message = api_copy(rq, step->results[i].message);
-        }
+        to->error_code = api_metadata_result(step, i, &to->error_message);
     }
     request_respond(rq, &create_partitions_response_message, &out);
 }

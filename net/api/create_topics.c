@@ -89,21 +89,11 @@ static void create_back(struct api_metadata_step *step)
         to->name = in->topics[i].name;
         to->num_partitions = -1;
         to->replication_factor = -1;
-        to->error_message = WIRE_NULL_STR;
-        if (i >= step->n_results) {
-            to->error_code = (int16_t)(step->call.error != KAFKA_NONE
-                                           ? step->call.error
-                                           : KAFKA_REQUEST_TIMED_OUT);
+        to->error_code = api_metadata_result(step, i, &to->error_message);
+        if (to->error_code != KAFKA_NONE) {
             continue;
         }
         const struct metadata_topic_result *r = &step->results[i];
-        to->error_code = (int16_t)r->error;
-        if (r->message[0] != '\0') {
-            to->error_message = api_copy(rq, r->message);
-        }
-        if (r->error != KAFKA_NONE) {
-            continue;
-        }
         to->topic_id = r->id;
         to->num_partitions = r->n_partitions;
         to->replication_factor = r->replication_factor;

@@ -23,20 +23,9 @@ static void delete_back(struct api_metadata_step *step)
         struct delete_topics_response_response *to = &out.responses[i];
         to->name = call->names[i];
         to->topic_id = call->refs[i].id;
-        to->error_message = WIRE_NULL_STR;
-        if (i >= step->n_results) {
-            to->error_code = (int16_t)(step->call.error != KAFKA_NONE
-                                           ? step->call.error
-                                           : KAFKA_REQUEST_TIMED_OUT);
-            continue;
-        }
-        const struct metadata_topic_result *r = &step->results[i];
-        to->error_code = (int16_t)r->error;
-        if (!uuid_is_zero(&r->id)) {
-            to->topic_id = r->id;
-        }
-        if (r->message[0] != '\0') {
-            to->error_message = api_copy(rq, r->message);
+        to->error_code = api_metadata_result(step, i, &to->error_message);
+        if (i < step->n_results && !uuid_is_zero(&step->results[i].id)) {
+            to->topic_id = step->results[i].id;
         }
     }
     request_respond(rq, &delete_topics_response_message, &out);
