@@ -362,8 +362,8 @@ static void layout_known(void *arg, const struct layout *layout,
         broker_fail(
             b,
             "The data directory %s has lost its file `shards`, and perhaps "
-            "more; restore it, or replace this broker's disk by an empty one "
-            "under a new node.id.",
+            "more; restore it from a copy, since an empty directory cannot "
+            "take its place.",
             b->dir);
         return;
     }
