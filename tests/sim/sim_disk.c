@@ -28,8 +28,9 @@
 struct inode {
     uint64_t id;
     struct sim_image seen, durable;
-    uint32_t refs;  /* of names and of the journal */
-    uint32_t opens; /* of handles; gone with the process */
+    uint32_t refs;           /* of names and of the journal */
+    uint32_t opens;          /* of handles; gone with the process */
+    struct op *first, *last; /* of the journal, in its order */
     struct inode *prev, *next;
 };
 
@@ -60,11 +61,12 @@ struct op {
     uint64_t offset, size;
     uint8_t *data; /* NULL: zeros */
     char *path, *to;
-    bool durable;              /* a write that is its own sync */
-    bool lost;                 /* a sync of it failed: no later one covers it */
-    const struct sim_job *job; /* running; NULL: done */
-    unsigned index;            /* in the job, from 1 */
+    bool durable;        /* a write that is its own sync */
+    bool lost;           /* a sync of it failed: no later one covers it */
+    struct sim_job *job; /* running; NULL: done */
+    unsigned index;      /* in the job, from 1 */
     struct op *prev, *next;
+    struct op *inode_prev, *inode_next; /* of the same file */
 };
 
 struct sim_disk {
@@ -262,15 +264,45 @@ static bool is_child_of(const char *path, const char *dir)
 }
 
 /* ---- the journal --------------------------------------------------------- */
+/* Puts it behind `before` (NULL: at the beginning). */
+static void op_link(struct sim_disk *disk, struct op *op, struct op *before)
+{
+    op->prev = before;
+    op->next = before == NULL ? disk->first : before->next;
+    *(op->prev == NULL ? &disk->first : &op->prev->next) = op;
+    *(op->next == NULL ? &disk->last : &op->next->prev) = op;
+}
+
+/* The same in the list of its file. */
+static void op_link_inode(struct op *op, struct op *before)
+{
+    struct inode *inode = op->inode;
+    op->inode_prev = before;
+    op->inode_next = before == NULL ? inode->first : before->inode_next;
+    *(before == NULL ? &inode->first : &before->inode_next) = op;
+    *(op->inode_next == NULL ? &inode->last : &op->inode_next->inode_prev) = op;
+}
+
 static void op_unlink(struct sim_disk *disk, struct op *op)
 {
+    struct inode *inode = op->inode;
     *(op->prev == NULL ? &disk->first : &op->prev->next) = op->next;
     *(op->next == NULL ? &disk->last : &op->next->prev) = op->prev;
+    if (inode != NULL) {
+        *(op->inode_prev == NULL ? &inode->first
+                                 : &op->inode_prev->inode_next) =
+            op->inode_next;
+        *(op->inode_next == NULL ? &inode->last : &op->inode_next->inode_prev) =
+            op->inode_prev;
+    }
 }
 
 static void op_free(struct sim_disk *disk, struct op *op)
 {
     op_unlink(disk, op);
+    if (op->job != NULL) {
+        op->job->n_open--;
+    }
     inode_unref(disk, op->inode);
     mem_free(op->data);
     mem_free(op->path);
@@ -291,10 +323,12 @@ static struct op *op_new(struct sim_disk *disk, enum op_kind kind,
     if (job != NULL) {
         op->job = job;
         op->index = ++job->n_ops;
+        job->n_open++;
     }
-    op->prev = disk->last;
-    *(op->prev == NULL ? &disk->first : &op->prev->next) = op;
-    disk->last = op;
+    op_link(disk, op, disk->last);
+    if (inode != NULL) {
+        op_link_inode(op, inode->last);
+    }
     return op;
 }
 
@@ -375,10 +409,11 @@ static void write_clip(struct sim_disk *disk, struct op *op, uint64_t low,
             rest->data = memcpy(sim_alloc(rest->size),
                                 op->data + (high - op->offset), rest->size);
         }
-        rest->prev = op;
-        rest->next = op->next;
-        *(op->next == NULL ? &disk->last : &op->next->prev) = rest;
-        op->next = rest;
+        op_link(disk, rest, op);
+        op_link_inode(rest, op);
+        if (rest->job != NULL) {
+            rest->job->n_open++;
+        }
     }
     op->size = low > op->offset ? low - op->offset : 0;
 }
@@ -387,8 +422,8 @@ static void write_clip(struct sim_disk *disk, struct op *op, uint64_t low,
 static void clip_before(struct sim_disk *disk, struct op *op, uint64_t low,
                         uint64_t high)
 {
-    for (struct op *o = disk->first; o != op; o = o->next) {
-        if (o->kind == OP_WRITE && o->inode == op->inode) {
+    for (struct op *o = op->inode->first; o != op; o = o->inode_next) {
+        if (o->kind == OP_WRITE) {
             write_clip(disk, o, low, high);
         }
     }
@@ -397,9 +432,9 @@ static void clip_before(struct sim_disk *disk, struct op *op, uint64_t low,
 /* Earlier truncations of the file go to the disk with a later size. */
 static void truncations_settle(struct sim_disk *disk, struct op *op)
 {
-    for (struct op *o = disk->first; o != op;) {
-        struct op *next = o->next;
-        if (o->kind == OP_TRUNCATE && o->inode == op->inode) {
+    for (struct op *o = op->inode->first; o != op;) {
+        struct op *next = o->inode_next;
+        if (o->kind == OP_TRUNCATE) {
             op_apply(disk, o, true);
             clip_before(disk, o, o->size, UINT64_MAX);
             op_free(disk, o);
@@ -431,8 +466,9 @@ static void write_settle(struct sim_disk *disk, struct op *op)
 /* Makes durable what the sync covers and ends it. */
 static void sync_settle(struct sim_disk *disk, struct op *sync)
 {
-    for (struct op *op = disk->first; op != sync;) {
-        struct op *next = op->next;
+    bool file = sync->kind == OP_SYNC_FILE;
+    for (struct op *op = file ? sync->inode->first : disk->first; op != sync;) {
+        struct op *next = file ? op->inode_next : op->next;
         if (sync_covers(sync, op)) {
             op_apply(disk, op, true);
             if (disk->any_lost && op->kind == OP_WRITE) {
@@ -448,13 +484,31 @@ static void sync_settle(struct sim_disk *disk, struct op *sync)
     op_free(disk, sync);
 }
 
-/* The operations of a job (NULL: of none) have happened for good. */
-static void job_settle(struct sim_disk *disk, const struct sim_job *job)
+/* The first operation of a job that is in the journal still. */
+static struct op *job_first(struct sim_disk *disk, const struct sim_job *job)
 {
-    for (struct op *op = disk->first; op != NULL;) {
+    struct op *first = NULL;
+    unsigned n = job->n_open;
+    for (struct op *op = disk->last; op != NULL && n > 0; op = op->prev) {
+        if (op->job == job) {
+            first = op;
+            n--;
+        }
+    }
+    return first;
+}
+
+/* The operations of a job (NULL: of none) have happened for good. */
+static void job_settle(struct sim_disk *disk, struct sim_job *job)
+{
+    struct op *op = job == NULL ? disk->first : job_first(disk, job);
+    while (op != NULL && (job == NULL || job->n_open > 0)) {
         struct op *next = op->next;
         if (op->job == job) {
             op->job = NULL;
+            if (job != NULL) {
+                job->n_open--;
+            }
             if (op_is_sync(op)) {
                 sync_settle(disk, op);
             } else if (op->kind == OP_WRITE && op->durable) {
@@ -465,7 +519,7 @@ static void job_settle(struct sim_disk *disk, const struct sim_job *job)
     }
 }
 
-void sim_disk_settle(struct sim_disk *disk, const struct sim_job *job)
+void sim_disk_settle(struct sim_disk *disk, struct sim_job *job)
 {
     job_settle(disk, job);
 }

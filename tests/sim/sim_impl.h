@@ -154,8 +154,9 @@ struct sim_job {
     struct sim_env *env;
     struct env_work *work;
     enum env_pool pool;
-    unsigned n_ops; /* operations that change the disk */
-    bool is_cut;    /* a crash comes after the first `cut` of them */
+    unsigned n_ops;  /* operations that change the disk */
+    unsigned n_open; /* of them in the journal */
+    bool is_cut;     /* a crash comes after the first `cut` of them */
     unsigned cut;
     uint64_t cost_ns;
     struct sim_job *next;    /* in the log's queue */
@@ -166,7 +167,7 @@ struct sim_job {
 struct sim_disk *sim_disk_new(struct sim_node *node);
 void sim_disk_free(struct sim_disk *disk);
 /* The job is done: what it synced is durable. */
-void sim_disk_settle(struct sim_disk *disk, const struct sim_job *job);
+void sim_disk_settle(struct sim_disk *disk, struct sim_job *job);
 void sim_disk_crash(struct sim_disk *disk, enum sim_crash how);
 /* Prepares sim_disk_crash at the newest operation. */
 void sim_disk_cut(struct sim_disk *disk, const struct sim_crash_point *point);
