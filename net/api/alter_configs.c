@@ -174,12 +174,13 @@ static struct metadata_config_change *change_for(struct alter_call *call,
     memset(c, 0, sizeof *c);
     char *name = api_cstr(rq, a->name);
     if (a->type == API_RESOURCE_TOPIC) {
-        enum kafka_error e = api_topic_resource(rq->shard, a->name);
-        if (a->name.n == 0) {
-            e = KAFKA_INVALID_REQUEST;
-        }
-        if (e != KAFKA_NONE) {
-            refuse(a, e, NULL);
+        /* whether there is such a topic the controller says: this broker may
+         * lag behind */
+        if (!api_topic_name_valid(a->name)) {
+            refuse(a,
+                   a->name.n == 0 ? KAFKA_INVALID_REQUEST
+                                  : KAFKA_INVALID_TOPIC_EXCEPTION,
+                   NULL);
             return NULL;
         }
         c->topic = name;
