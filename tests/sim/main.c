@@ -115,6 +115,7 @@ static void add(struct whole_result *sum, const struct whole_result *r)
     sum->rebalances += r->rebalances;
     sum->admin_changes += r->admin_changes;
     sum->elections += r->elections;
+    sum->rot += r->rot;
     sum->checked += r->checked;
     if (r->broker_bytes_max > sum->broker_bytes_max)
         sum->broker_bytes_max = r->broker_bytes_max;
@@ -125,14 +126,16 @@ static void print_whole(const struct whole_result *r)
     printf(
         "%llu events, %.3f simulated hours, %llu acknowledged, %llu read, "
         "%llu faults, %llu restarts, %llu elections, %llu requests, "
-        "%llu commits, %llu rebalances, %llu admin changes, %llu judged, "
+        "%llu commits, %llu rebalances, %llu admin changes, %llu rotten bytes, "
+        "%llu judged, "
         "%llu KiB at most in a broker\n",
         (unsigned long long)r->events, (double)r->sim_ns / 3.6e12,
         (unsigned long long)r->acknowledged, (unsigned long long)r->read,
         (unsigned long long)r->faults, (unsigned long long)r->restarts,
         (unsigned long long)r->elections, (unsigned long long)r->requests,
         (unsigned long long)r->commits, (unsigned long long)r->rebalances,
-        (unsigned long long)r->admin_changes, (unsigned long long)r->checked,
+        (unsigned long long)r->admin_changes, (unsigned long long)r->rot,
+        (unsigned long long)r->checked,
         (unsigned long long)r->broker_bytes_max / 1024);
 }
 

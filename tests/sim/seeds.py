@@ -21,7 +21,8 @@ FAILURES_MAX = 5
 SHRINK_SECONDS = 180
 
 NAMES = ("events", "hours", "acknowledged", "read", "faults", "restarts",
-         "elections", "requests", "commits", "rebalances", "admin")
+         "elections", "requests", "commits", "rebalances", "admin",
+         "rotten")
 
 
 def listed():
@@ -170,6 +171,7 @@ def main():
           f"elections, {sums['requests']:.0f} requests, "
           f"{sums['commits']:.0f} commits, {sums['rebalances']:.0f} "
           f"rebalances, {sums['admin']:.0f} admin changes, "
+          f"{sums['rotten']:.0f} rotten bytes, "
           f"{runs.violations} violations")
     return 1 if runs.violations or missed else 0
 

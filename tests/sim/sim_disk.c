@@ -80,8 +80,10 @@ struct sim_disk {
     uint64_t capacity;
     uint64_t counts[4]; /* operations by kind */
     int fail_kinds;
-    uint64_t fail_in; /* 0: not */
-    bool any_lost;    /* a sync failed */
+    uint64_t fail_in;           /* 0: not */
+    uint64_t rot_inode, rot_in; /* the n-th read of this file; 0: none */
+    uint64_t n_rotten;
+    bool any_lost; /* a sync failed */
     char **locks;
     size_t n_locks;
     void (*on_op)(void *arg, enum sim_disk_kind kind);
@@ -911,6 +913,29 @@ bool sim_disk_flip(struct sim_node *node, const char *path, uint64_t offset,
     return flipped;
 }
 
+bool sim_disk_rot_read(struct sim_node *node, const char *path, uint64_t n)
+{
+    char clean[LIMIT_PATH];
+    path_clean(path, clean);
+    struct name *name = names_find(&node->disk->seen, clean);
+    if (name == NULL || name->inode == NULL) {
+        return false;
+    }
+    node->disk->rot_inode = name->inode->id;
+    node->disk->rot_in = n;
+    return true;
+}
+
+void sim_disk_rot_end(struct sim_node *node)
+{
+    node->disk->rot_in = 0;
+}
+
+uint64_t sim_disk_rotten(const struct sim_node *node)
+{
+    return node->disk->n_rotten;
+}
+
 bool sim_disk_zero(struct sim_node *node, const char *path, uint64_t offset,
                    size_t size)
 {
@@ -1068,6 +1093,21 @@ static void check_direct(const struct sim_file *file, const void *memory,
     }
 }
 
+/* The read that was chosen comes back with one bit flipped. */
+static void read_rot(struct sim_disk *disk, const struct inode *inode,
+                     uint8_t *bytes, size_t size)
+{
+    struct prng *prng = &disk->node->sim->disk_prng;
+    if (disk->rot_in == 0 || inode->id != disk->rot_inode || size == 0 ||
+        --disk->rot_in > 0) {
+        return;
+    }
+    size_t at = prng_below(prng, size);
+    bytes[at] ^= (uint8_t)(1U << prng_below(prng, 8));
+    disk->n_rotten++;
+    sim_note(disk->node->sim, "a read of %zu bytes is wrong at %zu", size, at);
+}
+
 enum err sim_file_pread(struct env_file *base, void *buf, size_t size,
                         uint64_t offset, size_t *got)
 {
@@ -1079,6 +1119,7 @@ enum err sim_file_pread(struct env_file *base, void *buf, size_t size,
     enum err e = op_begin(disk, SIM_DISK_READ, disk->read_ns, size);
     if (e == ERR_OK) {
         *got = sim_image_read(&file->inode->seen, offset, buf, size);
+        read_rot(disk, file->inode, buf, *got);
     }
     return e;
 }

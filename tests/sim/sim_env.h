@@ -170,6 +170,12 @@ uint64_t sim_disk_unsynced(const struct sim_node *node);
  * file or byte. */
 bool sim_disk_flip(struct sim_node *node, const char *path, uint64_t offset,
                    unsigned bit);
+/* The n-th read of this file from now on (n >= 1) that gives anything gives one
+ * bit flipped; what lies on the disk stays as it is. false: no such file. */
+bool sim_disk_rot_read(struct sim_node *node, const char *path, uint64_t n);
+void sim_disk_rot_end(struct sim_node *node);
+/* Reads so far that were answered so. */
+uint64_t sim_disk_rotten(const struct sim_node *node);
 /* A sector's worth (at most 4096 bytes) from there on reads as zeros, as far as
  * the file goes. false: no such file, or there are only zeros. */
 bool sim_disk_zero(struct sim_node *node, const char *path, uint64_t offset,

@@ -186,10 +186,26 @@ static bool change_end(struct admin *a, const struct answer *answer,
     return true;
 }
 
+/* In calm little is done; in a storm much, in bursts, and about as much from
+ * one fault to the next in every seed. */
+static uint64_t pause_ms(struct admin *a)
+{
+    const struct world *w = a->client.world;
+    uint64_t most = 50;
+    if (w->phase == PHASE_CHAOS && w->storm.faults_left == 0) {
+        return prng_between(&a->client.prng, 200, 10000);
+    }
+    if (w->phase == PHASE_CHAOS && prng_chance(&a->client.prng, 1, 4) &&
+        w->plan.fault_ms_max / 4 > most) {
+        most = w->plan.fault_ms_max / 4;
+    }
+    return prng_between(&a->client.prng, 1, most);
+}
+
 static void job_done(struct admin *a)
 {
     a->job = JOB_NONE;
-    env_timer_start(&a->timer, prng_between(&a->client.prng, 1, 50));
+    env_timer_start(&a->timer, pause_ms(a));
 }
 
 static void ask(struct admin *a, int broker, int16_t api, const void *q,
@@ -231,7 +247,8 @@ static void create(struct admin *a, struct slot *s)
     s->value = -1;
     t.name = wire_str_of(s->name);
     t.num_partitions = s->partitions;
-    t.replication_factor = prng_chance(rng, 1, 6) ? 1 : 3;
+    bool rots = a->client.world->plan.faults & UINT32_C(1) << FAULT_ROT;
+    t.replication_factor = prng_chance(rng, 1, 6) && !rots ? 1 : 3;
     if (prng_chance(rng, 1, 2)) {
         s->value = KEY_BASE + ++s->n_changes;
         snprintf(value, sizeof value, "%lld", (long long)s->value);
@@ -936,9 +953,7 @@ static void tick(struct env_timer *timer)
 {
     struct admin *a = timer->arg;
     const struct world *w = a->client.world;
-    env_timer_start(timer,
-                    prng_between(&a->client.prng, 200,
-                                 w->storm.faults_left > 0 ? 1000 : 10000));
+    env_timer_start(timer, 200 + pause_ms(a));
     if (a->job != JOB_NONE) {
         return;
     }

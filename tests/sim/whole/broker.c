@@ -111,7 +111,7 @@ void broker_restart_now(struct whole_broker *b)
     b->world->result.restarts++;
     sim_disk_fail_nth(b->node, 15, 0);
     sim_disk_capacity(b->node, 0);
-    b->may_fail = false;
+    b->may_fail = sim_node_starts(b->node) + 1 == b->doubted;
     sim_node_set_shards(b->node, b->n_shards);
     sim_node_restart(b->node);
 }

@@ -39,6 +39,7 @@ enum fault_kind {
     FAULT_STOP,       /* a broker is stopped as SIGTERM does, and started */
     FAULT_HEAL,       /* all cuts end */
     FAULT_RESHARD,    /* a broker comes back with another number of shards */
+    FAULT_ROT,        /* bytes of the rotten broker's disk read wrong */
     FAULT_KINDS
 };
 
@@ -49,7 +50,8 @@ struct plan {
     int n_topics, n_partitions[TOPICS_MAX];
     int replication[TOPICS_MAX];
     int n_idempotent, n_plain, n_consumers, n_groups, n_members, n_admins;
-    uint32_t faults;                     /* mask of fault_kind */
+    int rotten;      /* the one broker whose disk may rot, with FAULT_ROT */
+    uint32_t faults; /* mask of fault_kind */
     uint64_t fault_ms_min, fault_ms_max; /* between two */
     uint64_t chaos_ns;
     uint64_t stop_ns; /* of it; the same, unless cut short */
@@ -83,6 +85,7 @@ struct whole_broker {
     bool ready, stopping;
     unsigned n_shards; /* of the next start */
     bool may_fail;     /* a disk fault was planted: it may end itself */
+    unsigned doubted; /* the newest start that may read a rotten log; 0: none */
 };
 void broker_add(struct world *w, int at);
 void broker_crash(struct whole_broker *b, enum sim_crash how);
@@ -289,6 +292,8 @@ void group_print(struct world *w, int group);
 void groups_free(struct world *w);
 
 /* ---- faults: nemesis.c --------------------------------------------------- */
+/* Its disk may rot. */
+bool nemesis_rots(const struct world *w, int broker);
 /* How many clients there are, and the node of the n-th. */
 int actors(const struct world *w);
 struct sim_node *actor_node(const struct world *w, int n);

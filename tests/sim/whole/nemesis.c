@@ -1,5 +1,10 @@
 /* Faults, from the world's own random numbers, one after the other. What was
- * acknowledged must survive all of them: nothing here loses synced bytes. */
+ * acknowledged must survive all of them: synced bytes are lost, or read wrong,
+ * on one broker at most. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/limits.h"
 #include "tests/sim/whole/impl.h"
 
 static struct whole_broker *any_broker(struct world *w)
@@ -115,6 +120,114 @@ static void fail_disk(struct world *w, struct whole_broker *b)
     sim_disk_fail_nth(b->node, kind, prng_between(&w->prng, 1, 50));
 }
 
+/* ---- rot ----------------------------------------------------------------- */
+struct rot_choice {
+    struct world *w;
+    struct whole_broker *b;
+    unsigned n; /* files seen that may be taken */
+    char path[LIMIT_PATH];
+    uint64_t size;
+};
+
+/* The number of a log's file; 0: it is none. */
+static unsigned wal_number(const char *path)
+{
+    const char *name = strstr(path, "/wal-");
+    return name == NULL ? 0 : (unsigned)strtoul(name + 5, NULL, 10);
+}
+
+struct wal_newer {
+    const char *path;
+    unsigned n; /* files of the same log that are newer */
+};
+
+static void count_newer(void *arg, const char *path, uint64_t size)
+{
+    struct wal_newer *c = arg;
+    size_t dir = (size_t)(strrchr(c->path, '/') - c->path);
+    (void)size;
+    c->n += strncmp(path, c->path, dir) == 0 &&
+            wal_number(path) > wal_number(c->path);
+}
+
+/* Each file that may be taken is the one with the same chance. */
+static void choose(struct rot_choice *c, const char *path, uint64_t size)
+{
+    if (size > 0 && prng_below(&c->w->prng, ++c->n) == 0) {
+        snprintf(c->path, sizeof c->path, "%s", path);
+        c->size = size;
+    }
+}
+
+static void choose_partitions(void *arg, const char *path, uint64_t size)
+{
+    if (strstr(path, "/partitions/") != NULL) {
+        choose(arg, path, size);
+    }
+}
+
+/* Of the log's end nothing may be known yet that was written after its sync:
+ * only what is before can be told from a flush that was torn. The newest file
+ * may be one that was made in advance. */
+static void choose_log(void *arg, const char *path, uint64_t size)
+{
+    struct rot_choice *c = arg;
+    struct wal_newer newer = {.path = path};
+    if (wal_number(path) > 0) {
+        sim_disk_list(c->b->node, count_newer, &newer);
+    }
+    if (strstr(path, "/checkpoint-") != NULL || newer.n >= 2) {
+        choose(c, path, size);
+    }
+}
+
+static bool rot_partitions(struct world *w, struct whole_broker *b)
+{
+    struct rot_choice c = {.w = w, .b = b};
+    sim_disk_list(b->node, choose_partitions, &c);
+    if (c.n == 0) {
+        return false;
+    }
+    if (prng_chance(&w->prng, 1, 2)) { /* once; counted when it is read */
+        sim_disk_rot_read(b->node, c.path, prng_between(&w->prng, 1, 5));
+        return false;
+    }
+    uint64_t at = prng_below(&w->prng, c.size);
+    unsigned bit = (unsigned)prng_below(&w->prng, 8);
+    sim_note(w->sim, "b%d: byte %llu of %s rots", b->at, (unsigned long long)at,
+             c.path);
+    w->result.rot++;
+    return sim_disk_flip(b->node, c.path, at, bit);
+}
+
+/* Its next start reads one of its own files wrong, once. */
+static bool rot_log(struct world *w, struct whole_broker *b)
+{
+    struct rot_choice c = {.w = w, .b = b};
+    if (!crash_one(w, b)) {
+        return false;
+    }
+    sim_disk_list(b->node, choose_log, &c);
+    if (c.n > 0) {
+        sim_note(w->sim, "b%d: a read of %s will be wrong", b->at, c.path);
+        sim_disk_rot_read(b->node, c.path, prng_between(&w->prng, 1, 3));
+        b->doubted = sim_node_starts(b->node) + 1;
+    }
+    return true;
+}
+
+static bool rot(struct world *w)
+{
+    struct whole_broker *b = &w->brokers[w->plan.rotten];
+    return prng_chance(&w->prng, 2, 3) ? rot_partitions(w, b) : rot_log(w, b);
+}
+
+bool nemesis_rots(const struct world *w, int broker)
+{
+    return w->plan.faults & UINT32_C(1) << FAULT_ROT &&
+           broker == w->plan.rotten;
+}
+
 /* False: it had no effect. */
 static bool strike_with(struct world *w, enum fault_kind kind)
 {
@@ -185,6 +298,8 @@ static bool strike_with(struct world *w, enum fault_kind kind)
             return broker_stop_cleanly(b);
         case FAULT_RESHARD:
             return reshard(w, b);
+        case FAULT_ROT:
+            return rot(w);
         case FAULT_HEAL:
             sim_net_heal_all(w->sim);
             return false; /* no fault */
@@ -212,16 +327,17 @@ static void storm_next(struct world *w)
     }
 }
 
+/* Of those that the seed has. */
 static enum fault_kind any_fault(struct world *w)
 {
-    bool wide = w->plan.faults & UINT32_C(1) << FAULT_RESHARD;
-    for (;;) {
-        uint64_t kind =
-            prng_below(&w->prng, wide ? FAULT_KINDS : FAULT_RESHARD);
-        if (w->plan.faults & UINT32_C(1) << kind) {
-            return (enum fault_kind)kind;
+    int kinds[FAULT_KINDS];
+    uint64_t n = 0;
+    for (int k = 0; k < FAULT_KINDS; k++) {
+        if (w->plan.faults & UINT32_C(1) << k) {
+            kinds[n++] = k;
         }
     }
+    return (enum fault_kind)kinds[prng_below(&w->prng, n)];
 }
 
 static void strike(void *arg)
@@ -284,6 +400,7 @@ void nemesis_heal(struct world *w)
     for (int i = 0; i < w->plan.n_brokers; i++) {
         struct whole_broker *b = &w->brokers[i];
         sim_disk_fail_nth(b->node, 15, 0);
+        sim_disk_rot_end(b->node);
         sim_disk_capacity(b->node, 0);
         calm_disk(b);
         sim_node_set_wall_offset_ms(b->node, 0);

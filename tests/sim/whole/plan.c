@@ -8,7 +8,7 @@
 static const char *const fault_names[FAULT_KINDS] = {
     "crash", "crash-all", "cut-one", "cut-both",  "isolate",   "reset",
     "delay", "pause",     "stall",   "slow-disk", "disk-full", "disk-error",
-    "clock", "stop",      "heal",    "reshard",
+    "clock", "stop",      "heal",    "reshard",   "rot",
 };
 
 static void add(struct plan *p, const char *key, uint64_t value)
@@ -99,9 +99,15 @@ static void draw_faults(struct plan *p, struct prng *rng)
     p->heals_after = prng_chance(rng, 2, 3);
 }
 
-/* From here on seeds have administrators and other numbers of shards too: the
- * seeds before are those that are known to run clean. */
-#define WIDE_SEED 1000
+/* One broker's disk rots: a minority of the replicas of every record, if none
+ * has a single one. */
+static void draw_rot(struct plan *p)
+{
+    p->faults |= UINT32_C(1) << FAULT_ROT;
+    for (int i = 0; i < p->n_topics; i++) {
+        p->replication[i] = p->replication[i] < 3 ? 3 : p->replication[i];
+    }
+}
 
 /* Numbers of their own: what else a seed decides does not change with them. */
 static void draw_actors(struct plan *p, uint64_t seed)
@@ -110,13 +116,14 @@ static void draw_actors(struct plan *p, uint64_t seed)
     prng_seed(&rng, seed * 7927 + 5);
     p->n_groups = (int)ONE_OF(&rng, 0, 1, 1, 2);
     p->n_members = (int)prng_between(&rng, 1, GROUP_MEMBERS_MAX);
-    if (seed < WIDE_SEED) {
-        return;
-    }
     p->n_admins = (int)ONE_OF(&rng, 0, 1, 1, 2);
     if (prng_chance(&rng, 1, 3)) {
         p->faults |= UINT32_C(1) << FAULT_RESHARD;
         p->memory_max = p->memory_max / p->n_shards * 3;
+    }
+    p->rotten = (int)prng_below(&rng, (uint64_t)p->n_brokers);
+    if (prng_chance(&rng, 1, 3)) {
+        draw_rot(p);
     }
 }
 

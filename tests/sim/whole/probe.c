@@ -327,11 +327,13 @@ static bool was_replaced(const struct seen_group *g, const struct group *group,
     return group_term_at(group, group_last_index(group).v) > s->durable_term;
 }
 
-/* The first look after a start: what was durable is there. */
+/* The first look after a start: what was durable is there, or rot took it and
+ * the replica knows. */
 static void check_recovered(struct probe *p, struct seen_group *g, int b,
                             const struct group *group, struct seen_replica *s)
 {
-    if (s->starts != 0) {
+    bool withholds = nemesis_rots(p->world, b) && group->proof.missing;
+    if (s->starts != 0 && !withholds) {
         uint64_t last = group_last_index(group).v;
         uint64_t at = s->durable;
         bool gone = last < at || (at >= group->table.first &&

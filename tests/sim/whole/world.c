@@ -262,6 +262,9 @@ struct whole_result whole_run(const struct whole_options *options)
     nemesis_start(w);
     sim_run_for(w->sim, w->plan.stop_ns);
     finish(w);
+    uint64_t rotten = sim_disk_rotten(w->brokers[w->plan.rotten].node);
+    w->result.rot += rotten;
+    w->result.faults += rotten;
     w->result.hash = sim_hash(w->sim);
     w->result.events = sim_events(w->sim);
     w->result.sim_ns = sim_now_ns(w->sim) - SIM_EPOCH_NS;
