@@ -47,6 +47,14 @@ static uint8_t *group_encode(const struct checkpoint_group *g, uint8_t *p)
     return p + g->blob_size;
 }
 
+bool checkpoint_has_unproven(const struct checkpoint *checkpoint)
+{
+    for (uint32_t i = 0; i < checkpoint->n_groups; i++)
+        if (checkpoint->groups[i].unproven)
+            return true;
+    return false;
+}
+
 void *checkpoint_encode(const struct checkpoint *checkpoint, size_t *size)
 {
     size_t most = HEADER + 4;

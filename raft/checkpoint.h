@@ -49,6 +49,8 @@ struct checkpoint {
     bool newest_lost;
 };
 
+/* It has a group that cannot prove its log. */
+bool checkpoint_has_unproven(const struct checkpoint *checkpoint);
 /* The bytes of a checkpoint; mem_free(result) is the caller's. Pure. */
 void *checkpoint_encode(const struct checkpoint *checkpoint, size_t *size);
 /* Takes `bytes` over when it succeeds. ERR_CORRUPT; ERR_UNSUPPORTED: a newer

@@ -350,6 +350,7 @@ static enum err open_log(struct raft_host *host, struct recovery *r)
         options.expect.log_id = r->checkpoint.log_id;
         options.expect.checkpoint_seq = r->checkpoint.seq;
         options.expect.position = r->checkpoint.position;
+        options.expect.unproven = checkpoint_has_unproven(&r->checkpoint);
         host->checkpoint_seq = r->checkpoint.seq;
     }
     if (r->checkpoint.newest_seq > host->checkpoint_seq)

@@ -163,6 +163,7 @@ static enum err source_open(struct source *from, const char *dir)
         options.expect.log_id = from->checkpoint.log_id;
         options.expect.checkpoint_seq = from->checkpoint.seq;
         options.expect.position = from->checkpoint.position;
+        options.expect.unproven = checkpoint_has_unproven(&from->checkpoint);
     }
     e = wal_open(&options, &source_ops, from, settled_of, &from->wal);
     if (e == ERR_OK) {
@@ -223,6 +224,8 @@ static enum err move_logged(struct reshard *job, const struct source *from,
         m->state.settled.v = 1;
         m->state.settled_term.v = 1;
     }
+    /* Part of its log is lost: it must not vote in its new place either. */
+    m->state.unproven = m->state.unproven || w->lost_index > 0;
     if (w->term.v >= m->state.term.v) {
         m->state.term = w->term;
         m->state.vote = w->vote;

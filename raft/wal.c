@@ -832,8 +832,13 @@ void wal_settled(struct wal *wal, const struct group_id *group, log_index index)
 void wal_unsettled(struct wal *wal, const struct group_id *group)
 {
     struct wal_group *known = wal_group_find(wal, group);
+    append_simple(wal,
+                  (struct wal_frame){
+                      .type = WAL_FRAME_TRUNCATE, .group = *group, .index = 1},
+                  NULL);
     if (known != NULL) {
         known->settled.v = 1;
+        wal_group_truncate(wal, known, (log_index){1});
     }
 }
 

@@ -30,8 +30,10 @@ struct wal_options {
         uint64_t log_id;         /* 0: any */
         uint64_t checkpoint_seq; /* 0: no checkpoint */
         uint64_t position;       /* was durable when it was written */
-        bool lost; /* there was a newer one, which cannot be read: entries
-                    * may be missing before those that are found */
+        bool lost;     /* there was a newer one, which cannot be read: entries
+                        * may be missing before those that are found */
+        bool unproven; /* it has a group that cannot prove its log: entries of
+                        * before may be found that do not follow */
     } expect;
 };
 
@@ -182,7 +184,10 @@ void wal_relies_on(struct wal *wal, uint64_t seq);
 void wal_settled(struct wal *wal, const struct group_id *group,
                  log_index index);
 
-/* Before anything is appended: nothing but entry 1 counts as settled. */
+/* Before anything else of the group is appended: what is settled cannot be
+ * used, and nothing but entry 1 counts any more. Logged as a truncation at
+ * entry 1, which no other truncation reaches: until a checkpoint knows of it,
+ * recovery says that the group's log is lost. */
 void wal_unsettled(struct wal *wal, const struct group_id *group);
 
 struct wal_stats {

@@ -256,6 +256,16 @@ static enum err replay_create(struct replay *replay, struct replay_group *group,
     return ERR_OK;
 }
 
+/* The log reached this far. */
+static void lost_note(struct replay_group *group, uint64_t term, uint64_t index)
+{
+    if (term > group->lost_term ||
+        (term == group->lost_term && index > group->lost_index)) {
+        group->lost_term = term;
+        group->lost_index = index;
+    }
+}
+
 enum err replay_frame(struct replay *replay, struct wal_file *file,
                       const struct wal_frame *frame, const uint8_t *bytes,
                       uint64_t position)
@@ -269,6 +279,10 @@ enum err replay_frame(struct replay *replay, struct wal_file *file,
             return replay_entry(replay, group, file, frame, bytes, position);
         case WAL_FRAME_TRUNCATE:
             replay_cut(replay, group, frame->index);
+            if (frame->index == 1 &&
+                position > replay->wal->options.expect.position) {
+                lost_note(group, group->term.v, UINT64_MAX);
+            }
             return ERR_OK;
         case WAL_FRAME_TERM:
             group->heard = position;
@@ -323,16 +337,6 @@ enum err replay_faulty(struct replay *replay, struct wal_file *file,
 }
 
 /* ---- the end ------------------------------------------------------------- */
-/* The log reached this far. */
-static void lost_note(struct replay_group *group, uint64_t term, uint64_t index)
-{
-    if (term > group->lost_term ||
-        (term == group->lost_term && index > group->lost_index)) {
-        group->lost_term = term;
-        group->lost_index = index;
-    }
-}
-
 /* Entries from `first` on cannot be used: one is missing there. Their files
  * stay pinned. */
 static void entries_lose(struct replay_group *group, uint64_t first)
@@ -368,7 +372,7 @@ static enum err group_check(struct replay *replay, struct replay_group *group)
         return ERR_OK;
     }
     if (group->base != group->settled.v + 1) {
-        if (replay->damaged) {
+        if (replay->damaged || replay->wal->options.expect.unproven) {
             entries_lose(group, group->base);
             return ERR_OK;
         }

@@ -116,6 +116,7 @@ static void add(struct whole_result *sum, const struct whole_result *r)
     sum->admin_changes += r->admin_changes;
     sum->elections += r->elections;
     sum->rot += r->rot;
+    sum->everywhere += r->everywhere;
     sum->checked += r->checked;
     if (r->broker_bytes_max > sum->broker_bytes_max)
         sum->broker_bytes_max = r->broker_bytes_max;
@@ -127,6 +128,7 @@ static void print_whole(const struct whole_result *r)
         "%llu events, %.3f simulated hours, %llu acknowledged, %llu read, "
         "%llu faults, %llu restarts, %llu elections, %llu requests, "
         "%llu commits, %llu rebalances, %llu admin changes, %llu rotten bytes, "
+        "%llu everywhere, "
         "%llu judged, "
         "%llu KiB at most in a broker\n",
         (unsigned long long)r->events, (double)r->sim_ns / 3.6e12,
@@ -135,7 +137,7 @@ static void print_whole(const struct whole_result *r)
         (unsigned long long)r->elections, (unsigned long long)r->requests,
         (unsigned long long)r->commits, (unsigned long long)r->rebalances,
         (unsigned long long)r->admin_changes, (unsigned long long)r->rot,
-        (unsigned long long)r->checked,
+        (unsigned long long)r->everywhere, (unsigned long long)r->checked,
         (unsigned long long)r->broker_bytes_max / 1024);
 }
 

@@ -127,6 +127,43 @@ START_TEST(test_repair__list_of_log_files)
 }
 END_TEST
 
+/* What was settled cannot be used: it begins anew, and ends again before it has
+ * all. What its log holds of before does not follow what it has then. */
+START_TEST(test_repair__ends_before_it_has_all)
+{
+    world_begin((uint64_t)_i + 1);
+    struct prng *prng = sim_prng(sim);
+    producer_begin(1000);
+    world_start();
+    ck_assert(produce_until(600, 60));
+    sim_run_for(sim, 3 * SIM_S);
+    struct node *victim = &nodes[prng_below(prng, N)];
+    crash(victim, SIM_DROP_ALL);
+    ck_assert_int_gt(flip_two(victim, ".producers", prng), 0);
+    for (int i = 0; i < N; i++) {
+        if (_i % 3 == 0 && &nodes[i] != victim) {
+            sim_net_cut_both(sim, victim->sim_node, nodes[i].sim_node);
+        }
+    }
+    for (int k = 0; k < 3; k++) {
+        sim_node_restart(victim->sim_node);
+        sim_run_for(sim, 3 * SIM_MS);
+        ck_assert(victim->p != NULL);
+        ck_assert(k > 0 || !proven(victim));
+        sim_run_for(sim, (uint64_t)_i * 30 * SIM_MS);
+        ck_assert(_i % 3 != 0 || !proven(victim));
+        crash(victim, _i % 2 == 0 ? SIM_KILL : SIM_DROP_ALL);
+    }
+    sim_net_heal_all(sim);
+    sim_node_restart(victim->sim_node);
+    ck_assert(produce_until(producer.n + 100, 60));
+    check_replicas();
+    ck_assert(sim_run_while_not(sim, proven, victim, 30 * SIM_S));
+    producer_end();
+    sim_free(sim);
+}
+END_TEST
+
 static bool somebody_leads(void *arg)
 {
     (void)arg;
@@ -567,6 +604,7 @@ int main(void)
     tcase_add_loop_test(tc, test_repair__segments, 0, 6);
     tcase_add_loop_test(tc, test_repair__log_files, 0, 4);
     tcase_add_loop_test(tc, test_repair__list_of_log_files, 0, 4);
+    tcase_add_loop_test(tc, test_repair__ends_before_it_has_all, 0, 12);
     tcase_add_test(tc, test_repair__no_vote_without_proof);
     tcase_add_test(tc, test_repair__scrub_alone_finds_what_nobody_reads);
     tcase_add_loop_test(tc, test_repair__compacted_batches, 0, 3);

@@ -68,6 +68,7 @@ struct slot {
 enum job {
     JOB_NONE,
     JOB_CREATE,
+    JOB_CREATE_AGAIN, /* of a name that is there */
     JOB_DELETE,
     JOB_GROW,
     JOB_ALTER,
@@ -88,6 +89,7 @@ struct admin {
     enum job job;      /* under way */
     int on;            /* slot of it */
     int asked;         /* broker */
+    bool calm;         /* then */
     int64_t arg;       /* of it */
     uint64_t clean_ns; /* files of deleted topics are looked for again */
     int left_at;       /* broker that has one */
@@ -155,7 +157,7 @@ static void change_unsure(struct admin *a)
     struct slot *s = &a->slots[a->on];
     s->unsure = true;
     s->unsure_ns = sim_now_ns(a->client.world->sim) + UNSURE_NS;
-    s->strangers |= a->job == JOB_CREATE;
+    s->strangers |= a->job == JOB_CREATE || a->job == JOB_CREATE_AGAIN;
 }
 
 /* What it answered now, it knows. */
@@ -212,7 +214,17 @@ static void ask(struct admin *a, int broker, int16_t api, const void *q,
                 answer_cb cb)
 {
     a->asked = broker;
+    a->calm = nemesis_calm(a->client.world);
     client_ask(&a->client, broker, api, q, cb, a);
+}
+
+/* Nothing was wrong since it was asked for: all brokers are live, and have it
+ * when the answer is there. */
+static void check_everywhere(const struct admin *a, const struct slot *s)
+{
+    if (a->calm && nemesis_calm(a->client.world)) {
+        probe_topic_everywhere(a->client.world, s->name, s->partitions);
+    }
 }
 
 /* ---- CreateTopics and DeleteTopics --------------------------------------- */
@@ -230,8 +242,40 @@ static void create_done(void *arg, const struct answer *answer)
     }
     if (change_end(a, answer, e, KAFKA_NONE)) {
         slot_made(a, a->on, &in->topics[0].topic_id);
+        check_everywhere(a, s);
     }
     job_done(a);
+}
+
+static void create_again_done(void *arg, const struct answer *answer)
+{
+    struct admin *a = arg;
+    const struct create_topics_response *in = answer->response;
+    enum kafka_error e = KAFKA_NONE;
+    if (answer->fate == FATE_ANSWERED) {
+        e = (enum kafka_error)in->topics[0].error_code;
+        if (e == KAFKA_NONE) {
+            FAIL(a, &a->slots[a->on], "was made twice, by b%d", answer->broker);
+        }
+    }
+    change_end(a, answer, e, KAFKA_TOPIC_ALREADY_EXISTS);
+    job_done(a);
+}
+
+/* Its name is taken: nothing may come of it. */
+static void create_again(struct admin *a, struct slot *s)
+{
+    struct create_topics_request q;
+    struct create_topics_request_topic t = {0};
+    create_topics_request_init(&q);
+    t.name = wire_str_of(s->name);
+    t.num_partitions = 1;
+    t.replication_factor = 3;
+    q.topics = &t;
+    q.n_topics = 1;
+    q.timeout_ms = CHANGE_MS;
+    ask(a, client_any_broker(&a->client), API_CREATE_TOPICS, &q,
+        create_again_done);
 }
 
 static void create(struct admin *a, struct slot *s)
@@ -323,6 +367,7 @@ static void grow_done(void *arg, const struct answer *answer)
     }
     if (change_end(a, answer, e, KAFKA_NONE)) {
         s->partitions++;
+        check_everywhere(a, s);
     }
     job_done(a);
 }
@@ -847,8 +892,8 @@ static void start(struct admin *a, enum job job, int slot)
     int broker = client_any_broker(&a->client);
     a->job = job;
     a->on = slot;
-    if (job == JOB_CREATE || job == JOB_DELETE || job == JOB_GROW ||
-        job == JOB_ALTER) {
+    if (job == JOB_CREATE || job == JOB_CREATE_AGAIN || job == JOB_DELETE ||
+        job == JOB_GROW || job == JOB_ALTER) {
         s->sure_broker = -1;
     }
     switch (job) {
@@ -856,6 +901,9 @@ static void start(struct admin *a, enum job job, int slot)
             break;
         case JOB_CREATE:
             create(a, s);
+            break;
+        case JOB_CREATE_AGAIN:
+            create_again(a, s);
             break;
         case JOB_DELETE:
             delete (a, s);
@@ -907,7 +955,7 @@ static enum job pick(struct admin *a, const struct slot *s)
         return n < 6 ? JOB_DESCRIBE : JOB_CREATE;
     }
     if (n < 6) {
-        return JOB_DESCRIBE;
+        return n == 4 ? JOB_CREATE_AGAIN : JOB_DESCRIBE;
     }
     if (n < 8) {
         return JOB_ALTER;

@@ -299,6 +299,8 @@ int actors(const struct world *w);
 struct sim_node *actor_node(const struct world *w, int n);
 void nemesis_start(struct world *w);
 void nemesis_heal(struct world *w);
+/* Nothing has been wrong for so long that all brokers are live. */
+bool nemesis_calm(struct world *w);
 /* Whether producers are to work: a storm blows, or ended just now and did not
  * have its share of records. */
 bool nemesis_load(const struct world *w);
@@ -312,6 +314,9 @@ struct probe *probe_new(struct world *w);
 void probe_free(struct probe *p);
 /* After an event of this node. */
 void probe_event(void *world, struct sim_node *node);
+/* Each broker must have the topic, with so many partitions that all have
+ * leaders: its creation returned, and all are live. */
+void probe_topic_everywhere(struct world *w, const char *topic, int partitions);
 /* All replicas of everything have applied the same. */
 bool probe_converged(struct world *w, char *why, size_t why_size);
 
@@ -337,6 +342,7 @@ struct world {
         int n, faults_left;       /* begun; of this one */
         uint64_t began_ns, to_ns; /* of chaos; load goes on until then */
         uint64_t n_records;       /* made so far */
+        uint64_t struck_ns;       /* the newest fault, or the end of a storm */
     } storm;
     struct member *members[GROUPS_MAX * GROUP_MEMBERS_MAX];
     int n_members; /* of all groups */

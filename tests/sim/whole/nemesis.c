@@ -347,6 +347,7 @@ static void strike(void *arg)
     if (w->phase != PHASE_CHAOS) {
         return;
     }
+    w->storm.struck_ns = now;
     if (w->storm.faults_left == 0) {
         if (w->plan.heals_after) {
             sim_net_heal_all(w->sim);
@@ -383,6 +384,24 @@ bool nemesis_load(const struct world *w)
         w->plan.n_records * (uint64_t)w->storm.n / (uint64_t)w->plan.n_storms;
     return w->phase == PHASE_CHAOS && sim_now_ns(w->sim) < w->storm.to_ns &&
            w->storm.n_records < share;
+}
+
+/* Longer than any fault lasts, a broker that comes back included. */
+#define CALM_AFTER_NS (45 * SIM_S)
+
+bool nemesis_calm(struct world *w)
+{
+    if (w->phase == PHASE_CHAOS && w->storm.n > 0 &&
+        (w->storm.faults_left > 0 || !w->plan.heals_after ||
+         sim_now_ns(w->sim) < w->storm.struck_ns + CALM_AFTER_NS)) {
+        return false;
+    }
+    for (int i = 0; i < w->plan.n_brokers; i++) {
+        if (w->brokers[i].may_fail || nemesis_rots(w, i)) {
+            return false;
+        }
+    }
+    return w->phase != PHASE_LIVENESS && brokers_ready(w);
 }
 
 void nemesis_start(struct world *w)

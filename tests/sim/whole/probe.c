@@ -511,6 +511,39 @@ static bool group_converged(struct world *w, const struct seen_group *g,
     return true;
 }
 
+/* How many partitions with leaders it has in this image. */
+static int partitions_led(const struct image *image, const char *name,
+                          struct uuid *id)
+{
+    const struct image_topic *t = image_topic(image, name, strlen(name));
+    int n = t == NULL ? 0 : t->n_partitions;
+    for (int i = 0; i < n; i++) {
+        n = t->partitions[i].leader < 0 ? i : n;
+    }
+    *id = t == NULL ? (struct uuid){{0}} : t->id;
+    return n;
+}
+
+void probe_topic_everywhere(struct world *w, const char *topic, int partitions)
+{
+    struct uuid first = {{0}};
+    struct uuid id;
+    for (int b = 0; b < w->plan.n_brokers; b++) {
+        const struct broker *broker = w->brokers[b].broker;
+        for (unsigned k = 0; k < broker_n_shards(broker); k++) {
+            int n = partitions_led(broker_shard(broker, k)->image, topic, &id);
+            first = b == 0 && k == 0 ? id : first;
+            if (n != partitions || !uuid_equal(&id, &first)) {
+                sim_fail(w->sim,
+                         "%s was made, but shard %u of b%d has %d of %d "
+                         "partitions with leaders, or another topic",
+                         topic, k, b, n, partitions);
+            }
+        }
+    }
+    w->result.everywhere++;
+}
+
 bool probe_converged(struct world *w, char *why, size_t why_size)
 {
     struct seen_group *g = NULL;

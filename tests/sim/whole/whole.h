@@ -25,8 +25,9 @@ struct whole_result {
     uint64_t hash, events, sim_ns;
     uint64_t acknowledged, read, faults, restarts, requests;
     uint64_t commits, rebalances, admin_changes, elections;
-    uint64_t rot;              /* bytes that came back wrong from a disk */
-    uint64_t checked;          /* operations in the histories */
+    uint64_t everywhere; /* creations after which all brokers were looked at */
+    uint64_t rot;        /* bytes that came back wrong from a disk */
+    uint64_t checked;    /* operations in the histories */
     uint64_t broker_bytes_max; /* memory of one broker, the most at any time */
 };
 

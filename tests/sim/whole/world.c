@@ -46,6 +46,12 @@ static void create_done(void *arg, const struct answer *a)
         if (e == KAFKA_NONE || e == KAFKA_TOPIC_ALREADY_EXISTS) {
             w->n_parts_of[w->n_created] = w->plan.n_partitions[w->n_created];
             w->n_created++;
+            if (e == KAFKA_NONE) {
+                char name[16];
+                topic_name(w->n_created - 1, name);
+                probe_topic_everywhere(w, name,
+                                       w->plan.n_partitions[w->n_created - 1]);
+            }
         } else if (e != KAFKA_REQUEST_TIMED_OUT && e != KAFKA_NOT_CONTROLLER) {
             sim_fail(w->sim, "creating a topic: %s", kafka_error_name(e));
         }
