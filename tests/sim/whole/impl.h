@@ -310,6 +310,9 @@ struct probe;
 /* The highest watermark that any replica ever had; -1: no such group. */
 int64_t probe_watermark(const struct world *w, const struct uuid *topic,
                         int partition);
+/* The newest term that anybody led, and the broker that did; 0: none yet. */
+uint64_t probe_leader(const struct world *w, const struct uuid *topic,
+                      int partition, int *leader);
 struct probe *probe_new(struct world *w);
 void probe_free(struct probe *p);
 /* After an event of this node. */

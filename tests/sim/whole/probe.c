@@ -566,6 +566,17 @@ int64_t probe_watermark(const struct world *w, const struct uuid *topic,
     return g == NULL ? -1 : g->watermark;
 }
 
+uint64_t probe_leader(const struct world *w, const struct uuid *topic,
+                      int partition, int *leader)
+{
+    struct group_id id = {.topic = *topic, .partition = partition};
+    struct seen_group *g = NULL;
+    HASH_FIND(hh, w->probe->groups, &id, sizeof id, g);
+    *leader =
+        g == NULL || g->newest_term == 0 ? -1 : g->leaders[g->newest_term] - 1;
+    return g == NULL ? 0 : g->newest_term;
+}
+
 struct probe *probe_new(struct world *w)
 {
     struct probe *p = calloc(1, sizeof *p);
