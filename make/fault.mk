@@ -26,11 +26,12 @@ damage-test: deps-foreign
 	  --build $(B)
 
 # `make stop-test [STOPS=6] [SHARDS=3]`: brokers stopped by SIGTERM under load,
-# while topics come and go. B=build/tsan: what `make tsan` built.
+# while topics come and go. B=build/tsan: what `make tsan` built (the plain
+# program asks the brokers then).
 .PHONY: stop-test
 stop-test: STOPS = 6
 stop-test: SHARDS = 3
 stop-test: deps
 	@test -x $(B)/flotilla || $(MAKE) --no-print-directory all
 	@python3 tests/fault/stop.py --rounds $(STOPS) --shards $(SHARDS) \
-	  --build $(B)
+	  --build $(B) $(if $(wildcard build/flotilla),--tool build/flotilla)

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """Brokers of several shards are stopped by SIGTERM, one after the other, while
 topics are made, grown and deleted, records are written, and a group reads: each
-must end by itself with status 0, tell of no error, and serve again. Meant for
+must end by itself with status 0, tell of no error, and serve again. Every third
+round is a SIGKILL, so that logs are recovered and replicas catch up. Meant for
 builds with sanitizers, whose findings are told (`make stop-test B=build/tsan`
 after `make tsan`); the last SIGTERM goes to all at once.
 
@@ -153,15 +154,21 @@ class Stops:
         node = 1 + number % self.cluster.n
         time.sleep(0.5 + number * 0.37 % 3)
         begun = time.monotonic()
-        pid = self.cluster.kill(node, signal.SIGTERM)
+        killed = number % 3 == 2
+        pid = self.cluster.kill(node, signal.SIGKILL if killed else
+                                signal.SIGTERM)
         try:
-            self.ended(node, pid)
+            if killed:
+                self.cluster.wait_dead(node, pid, self.limit)
+            else:
+                self.ended(node, pid)
         finally:
             self.no_errors(node)
         took = time.monotonic() - begun
+        time.sleep(5 if killed else 0)  # the others go on without it
         self.cluster.restart(node)
         self.cluster.wait_all(self.limit)
-        return "ended after %.2f s" % took
+        return "killed" if killed else "ended after %.2f s" % took
 
     def all_at_once(self):
         nodes = range(1, self.cluster.n + 1)
