@@ -1,6 +1,7 @@
 """Kafka Connect standalone with the file source and the file sink, and Kafka
 Streams' own smoke test, both of Kafka 4.3.1."""
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -79,6 +80,8 @@ class Frameworks:
             cluster.stop()
             if self.suite.failed > failed:
                 print(cluster.logs())
+            else:
+                shutil.rmtree(self.folder, ignore_errors=True)
             cluster.remove()
 
     def fetch(self):
