@@ -24,7 +24,8 @@
  *
  * A file's number is base * 4 + what it is; of the snapshot of producer state
  * its log index * 4 + 2; of a single entry, log index * 4 + 3: its payload at
- * 0, its slot of the side file at REPAIR_SLOT_AT. */
+ * 0, its slot of the side file at REPAIR_SLOT_AT; of a segment asked for by an
+ * offset in it, offset * 4 + 3: what it is at REFETCH_SEGMENT_AT. */
 #include "raft/catchup.h"
 
 #include "base/assert.h"
@@ -148,6 +149,9 @@ static enum err read_begin(void *sm, struct catchup_job *job)
     enum transfer_file kind = (enum transfer_file)(job->range.file & 3);
     int64_t number = (int64_t)(job->range.file >> 2);
     size_t i = 0;
+    if (kind == TRANSFER_ENTRY && job->range.offset == REFETCH_SEGMENT_AT) {
+        return refetch_serve_begin(p, job);
+    }
     if (kind == TRANSFER_ENTRY) {
         return repair_serve_begin(p, job);
     }
@@ -185,6 +189,11 @@ static enum err read_begin(void *sm, struct catchup_job *job)
 static void read_end(void *sm, struct catchup_job *job)
 {
     struct transfer_read *r = job->arg;
+    if ((job->range.file & 3) == TRANSFER_ENTRY &&
+        job->range.offset == REFETCH_SEGMENT_AT) {
+        refetch_serve_end(job);
+        return;
+    }
     if ((job->range.file & 3) == TRANSFER_ENTRY) {
         repair_serve_end(job);
         return;

@@ -231,6 +231,7 @@ static void on_closed(void *sm)
     partition_fail_waiting(p, KAFKA_NOT_LEADER_OR_FOLLOWER);
     compaction_closed(p);
     repair_stop(p);
+    refetch_stop(p);
     partition_unref(p);
 }
 

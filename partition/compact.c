@@ -165,7 +165,9 @@ static enum err output_begin(struct compact *c, kafka_offset base,
     if (status == ERR_OK) {
         status = output_file(c, "side", &o->side);
     }
-    if (status == ERR_OK) {
+    if (c->verbatim) {
+        o->head = c->head;
+    } else if (status == ERR_OK) {
         status = segment_read_head(&c->view, &o->head);
     }
     o->head.compaction = c->id;
@@ -362,6 +364,10 @@ static enum err copy_batch(struct compact *c, struct side_entry *e,
                            const uint8_t *batch)
 {
     struct compact_output *o = c->out;
+    if (c->verbatim) {
+        note_horizon(o, batch, e->size);
+        return output_batch(o, e, batch);
+    }
     if (stands_apart(e->attributes)) {
         return output_batch(o, e, batch);
     }
@@ -408,6 +414,36 @@ static enum err copy_entry(struct compact *c, struct side_entry *e,
     return status;
 }
 
+/* All that is wanted of what a peer has is copied. */
+static bool copied_all(const struct compact *c)
+{
+    return c->verbatim && c->out->last.v == c->last.v;
+}
+
+/* False: nothing of this entry is wanted. A gap of the peer's may reach across
+ * the beginning and the end of what is; its term then is that of its end, which
+ * nobody asks for. */
+static bool crop(const struct compact *c, struct side_entry *e)
+{
+    log_index have = c->out->last;
+    uint64_t before = e->index.v - e->gone;
+    if (!c->verbatim) {
+        return true;
+    }
+    if (e->index.v <= have.v) {
+        return false;
+    }
+    if (e->gone > 0 && before <= have.v) {
+        if (e->index.v > c->last.v) {
+            e->index = c->last;
+            e->chain = c->chain;
+            e->base_offset = c->to;
+        }
+        e->gone = e->index.v - have.v;
+    }
+    return true;
+}
+
 enum err compact_copy(struct compact *c, kafka_offset base, uint32_t generation,
                       bool *done)
 {
@@ -419,16 +455,16 @@ enum err compact_copy(struct compact *c, kafka_offset base, uint32_t generation,
     if (status == ERR_OK && c->out == NULL) {
         status = output_begin(c, base, generation);
     }
-    while (status == ERR_OK && s.bytes < COMPACT_STEP_BYTES) {
+    while (status == ERR_OK && s.bytes < COMPACT_STEP_BYTES && !copied_all(c)) {
         status = source_next(&s, &e, &batch);
-        if (status == ERR_OK) {
+        if (status == ERR_OK && crop(c, &e)) {
             status = copy_entry(c, &e, batch);
         }
     }
     c->slot = s.cursor.next;
     c->bytes_read += s.bytes;
     source_close(&s);
-    *done = status == ERR_NOT_FOUND;
+    *done = status == ERR_NOT_FOUND || (status == ERR_OK && copied_all(c));
     return *done ? ERR_OK : status;
 }
 
@@ -446,11 +482,20 @@ enum err compact_finish(struct compact *c)
     if (status == ERR_OK) {
         status = env_file_sync(o->side);
     }
-    if (status == ERR_OK) {
+    if (status == ERR_OK && !c->verbatim) {
         side_head_write(&o->head, slot);
         status = env_file_pwritev(o->side, &iov, 1, 0, true);
     }
     return status == ERR_OK ? env_dir_sync(c->env, c->dir) : status;
+}
+
+struct side_head compact_next_head(const struct compact *c)
+{
+    struct side_head head = c->out->head;
+    head.base = c->out->segment.end;
+    head.first.v = c->out->last.v + 1;
+    head.chain = c->out->chain;
+    return head;
 }
 
 struct segment compact_result(const struct compact *c)

@@ -45,6 +45,14 @@ struct compact {
     struct compact_producer *producers; /* by id */
     size_t n_producers;
     struct offset_map *map;
+    /* Copies what a peer has (refetch.c): nothing is taken out, of its entries
+     * those up to `last` are taken, where the chain is `chain` and the next
+     * offset `to`. The output has this head, which is left to the caller to
+     * write. */
+    bool verbatim;
+    struct side_head head;
+    log_index last;
+    uint64_t chain;
     /* the segment being read */
     struct segment_view view;
     uint64_t slot; /* where to go on; 0: at its beginning */
@@ -65,6 +73,8 @@ MUST_USE enum err compact_copy(struct compact *c, kafka_offset base,
                                uint32_t generation, bool *done);
 /* The output is complete: durable on return. */
 MUST_USE enum err compact_finish(struct compact *c);
+/* The head of what would follow the output. */
+struct side_head compact_next_head(const struct compact *c);
 /* What the output holds so far. */
 struct segment compact_result(const struct compact *c);
 /* Did it become something else than its segments were? */

@@ -96,7 +96,7 @@ static bool may_begin(const struct partition *p)
     return p->config.cleanup_compact && !p->config.compaction_off &&
            p->n_closed_segments > 0 && p->group != NULL && !p->closed &&
            !p->leased && p->transfer == NULL && p->compaction == NULL &&
-           p->n_retired == 0 && p->removals == 0 &&
+           p->n_retired == 0 && p->removals == 0 && p->refetch == NULL &&
            env_now_ms(p->env) >= p->compact_again_ms;
 }
 
@@ -235,9 +235,7 @@ static bool segment_same(const struct segment *a, const struct segment *b)
            a->slots == b->slots && a->compaction == b->compaction;
 }
 
-/* Number of this segment in the list of closed ones; their count: it is there
- * no more. */
-static size_t listed_at(const struct partition *p, const struct segment *s)
+size_t segments_listed_at(const struct partition *p, const struct segment *s)
 {
     size_t i = 0;
     while (i < p->n_closed_segments &&
@@ -295,7 +293,7 @@ static void submit(struct compaction *k)
 static bool read_step(struct compaction *k)
 {
     struct partition *p = k->partition;
-    size_t i = listed_at(p, &k->inputs[k->at]);
+    size_t i = segments_listed_at(p, &k->inputs[k->at]);
     if (i == p->n_closed_segments) {
         return false;
     }
@@ -377,7 +375,7 @@ static bool may_switch(const struct partition *p)
 static bool list_make(struct compaction *k, const struct segment *output)
 {
     const struct partition *p = k->partition;
-    size_t n = k->at - k->first, i = listed_at(p, &k->inputs[k->first]);
+    size_t n = k->at - k->first, i = segments_listed_at(p, &k->inputs[k->first]);
     size_t m = p->n_closed_segments;
     if (n > m - i) {
         return false;
@@ -564,7 +562,7 @@ static void work_done(struct env_work *work)
         }
     }
     if (k->status == ERR_CORRUPT &&
-        listed_at(p, &k->inputs[k->at]) == p->n_closed_segments) {
+        segments_listed_at(p, &k->inputs[k->at]) == p->n_closed_segments) {
         k->status = ERR_OK; /* it was removed, not damaged */
         give_up(k, ERR_OK);
     } else if (k->status != ERR_OK) {
@@ -579,6 +577,7 @@ static void work_done(struct env_work *work)
 void compaction_poll(struct partition *p)
 {
     struct compaction *k = p->compaction;
+    refetch_poll(p);
     if (k != NULL && !k->working) {
         next(k);
     }
@@ -593,6 +592,9 @@ void compaction_consider(struct partition_shard *shard)
 {
     struct partition *most = NULL;
     double most_need = 0;
+    if (shard->refetching != NULL) {
+        refetch_poll(shard->refetching);
+    }
     if (shard->compacting != NULL) {
         compaction_poll(shard->compacting);
         return;

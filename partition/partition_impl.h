@@ -85,6 +85,7 @@ struct partition_shard {
     uint32_t repairs_wanted;         /* partitions with repair_wanted */
     uint64_t scrub_debt;          /* bytes read beyond what the rate allows */
     struct partition *compacting; /* one at a time; NULL: none */
+    struct partition *refetching; /* the same */
     void (*emptied)(void *arg);   /* waits for the last partition; or NULL */
     void *emptied_arg;
     uint64_t read_bytes;         /* in use */
@@ -141,7 +142,9 @@ struct partition {
     kafka_offset told;     /* ops->applied was called up to here */
     bool damage_told;      /* the log line about it was written */
     struct repair *repair; /* under way, or NULL */
+    struct refetch *refetch; /* under way, or NULL */
     uint64_t repair_at_ms; /* not before: something could not be fetched */
+    uint32_t repairs_failed; /* one after the other */
     bool repair_wanted;    /* of what is at repair_offset */
     kafka_offset repair_offset;
     kafka_offset scrub_next; /* the segment that holds it is next */
@@ -245,6 +248,9 @@ struct compaction;
 void compaction_consider(struct partition_shard *shard);
 /* Something it may have waited for has ended. */
 void compaction_poll(struct partition *p);
+/* Number of this segment, as it was, in the list of closed ones; their count:
+ * it is there no more. */
+size_t segments_listed_at(const struct partition *p, const struct segment *s);
 /* The partition is closed. */
 void compaction_closed(struct partition *p);
 
@@ -258,6 +264,9 @@ struct catchup_job;
 void repair_found(struct partition *p, kafka_offset offset);
 /* The group is closed, or another state is being restored. */
 void repair_stop(struct partition *p);
+/* What is damaged at `offset` could not be repaired: later. */
+void repair_again(struct partition *p, kafka_offset offset);
+void repair_succeeded(struct partition *p);
 /* Looks at a bit more of what is settled; `bytes` are read at most. True when
  * something was read. */
 void repair_scrub(struct partition_shard *shard);
@@ -268,6 +277,24 @@ void repair_forget(struct partition *p);
 MUST_USE enum err repair_serve_begin(struct partition *p,
                                      struct catchup_job *job);
 void repair_serve_end(struct catchup_job *job);
+
+/* refetch.c */
+struct refetch;
+/* Takes over from a peer what this segment holds, or more; false: not now, or
+ * it is not closed. repair_again or repair_succeeded tell the end. */
+bool refetch_begin(struct partition *p, const struct segment *damaged);
+/* Something it may have waited for has ended. */
+void refetch_poll(struct partition *p);
+/* The group is closed, or another state is being restored. */
+void refetch_stop(struct partition *p);
+/* A peer asks for the segment that holds an offset: i64 base, i64 end, u64
+ * bytes, u64 slots, u64 id of its compaction, i64 offset up to which the log is
+ * compacted. */
+#define REFETCH_SEGMENT_AT (UINT64_C(1) << 41)
+#define REFETCH_SEGMENT_SIZE 48
+MUST_USE enum err refetch_serve_begin(struct partition *p,
+                                      struct catchup_job *job);
+void refetch_serve_end(struct catchup_job *job);
 
 /* catchup.c */
 struct catchup_ops;

@@ -14,7 +14,8 @@
  *
  * Segments that were compacted may be other bytes on every replica: a batch is
  * repaired where a peer has the same one, not rewritten or rewritten to the
- * same bytes. Other damage in them is found and told, but not repaired here. */
+ * same bytes. For other damage in them all of the range is taken over from a
+ * peer (refetch.c). */
 #include "base/assert.h"
 #include "base/crc32c.h"
 #include "base/log.h"
@@ -25,7 +26,11 @@
 
 #define ITEMS_MAX 64
 #define STEP_BYTES ((uint64_t)1 << 20) /* looked at by one work */
-#define AGAIN_MS 10000                 /* after what could not be fetched */
+/* After what could not be fetched, doubled up to AGAIN_MAX_MS while it cannot:
+ * who reads at a peer holds a lease there for 30 s, during which neither
+ * retention nor compaction goes on. */
+#define AGAIN_MS 10000
+#define AGAIN_MAX_MS 40000
 #define ROUNDS_MAX 1000 /* of one segment, ITEMS_MAX repairs each */
 #define SCRUB_TICK_MS 250
 #define WINDOW_BYTES ((size_t)64 << 10)
@@ -341,13 +346,30 @@ static void repair_free(struct repair *r)
     partition_unref(p);
 }
 
+void repair_again(struct partition *p, kafka_offset offset)
+{
+    uint64_t wait = (uint64_t)AGAIN_MS << p->repairs_failed;
+    p->repair_at_ms =
+        env_now_ms(p->env) + (wait < AGAIN_MAX_MS ? wait : AGAIN_MAX_MS);
+    p->repairs_failed += wait < AGAIN_MAX_MS;
+    p->repair_offset = offset;
+    set_wanted(p, true);
+}
+
+void repair_succeeded(struct partition *p)
+{
+    p->repairs_failed = 0;
+    p->damage_told = false;
+}
+
 static void repair_end(struct repair *r)
 {
     struct partition *p = r->partition;
-    if (r->failed > 0 || r->status != ERR_OK) {
-        p->repair_at_ms = env_now_ms(p->env) + AGAIN_MS;
-        set_wanted(p, true);
-        p->repair_offset = r->view.segment.base;
+    if (r->failed > 0 && r->status == ERR_OK &&
+        refetch_begin(p, &r->view.segment)) {
+        /* it tells */
+    } else if (r->failed > 0 || r->status != ERR_OK) {
+        repair_again(p, r->view.segment.base);
         log_error("partition",
                   "%s: segment %lld is damaged and could not be repaired now: "
                   "%llu ranges repaired, %llu not%s%s; they are not served",
@@ -357,7 +379,7 @@ static void repair_end(struct repair *r)
                   r->status == ERR_OK ? "" : ", ",
                   r->status == ERR_OK ? "" : err_text(r->status));
     } else if (r->repaired > 0) {
-        p->damage_told = false;
+        repair_succeeded(p);
         log_info("partition",
                  "%s: segment %lld repaired: %llu damaged ranges fetched from "
                  "peers",
@@ -663,7 +685,7 @@ static void begin(struct partition *p, size_t segment, bool scrubs)
 
 static bool may_begin(const struct partition *p)
 {
-    return p->repair == NULL && p->group != NULL && !p->closed &&
+    return p->repair == NULL && p->refetch == NULL && p->group != NULL && !p->closed &&
            !p->deleting && p->settled.slots > 0 &&
            env_now_ms(p->env) >= p->repair_at_ms;
 }

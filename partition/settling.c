@@ -358,6 +358,7 @@ static enum err restore_files(struct partition *p)
 static void reset(struct partition *p)
 {
     repair_stop(p);
+    refetch_stop(p);
     while (p->ring.count > 0) {
         ring_pop_back(&p->ring);
     }

@@ -134,13 +134,17 @@ struct group_fetch {
     void (*cb)(struct group_fetch *fetch, enum err status,
                const uint8_t *bytes);
     void *arg;
+    /* 0: any peer. Else this one only, counted from 1, in an order that stays
+     * the same while the group is open: for several ranges that belong
+     * together. */
+    int only;
     /* private */
     struct group *group;
     int peer;
     struct rpc_call call;
     bool calling;
 };
-/* False: there are no peers. */
+/* False: there are no peers, or not so many. */
 bool group_fetch(struct group *group, struct group_fetch *fetch);
 void group_fetch_cancel(struct group_fetch *fetch); /* twice is fine */
 

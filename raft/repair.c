@@ -13,7 +13,7 @@ static void fetch_next(struct group_fetch *f)
     struct group *g = f->group;
     uint8_t body[CATCHUP_REQUEST_HEAD + 20];
 
-    if (f->peer >= g->n_peers) {
+    if (f->peer >= (f->only > 0 ? f->only : g->n_peers)) {
         f->cb(f, ERR_NOT_FOUND, NULL);
         return;
     }
@@ -44,11 +44,11 @@ static void fetch_answered(struct rpc_call *call, enum err status,
 
 bool group_fetch(struct group *g, struct group_fetch *f)
 {
-    if (g->life != GROUP_OPEN || g->n_peers == 0 ||
+    if (g->life != GROUP_OPEN || g->n_peers == 0 || f->only > g->n_peers ||
         g->host->options.transport == NULL)
         return false;
     f->group = g;
-    f->peer = 0;
+    f->peer = f->only > 0 ? f->only - 1 : 0;
     fetch_next(f);
     return true;
 }
