@@ -770,18 +770,23 @@ void refetch_poll(struct partition *p)
     }
 }
 
-/* Up to the last one that must be replaced if all are. */
+/* Up to the last one that must be replaced if all are. Behind what we have
+ * compacted all of them are: one by one each would bring the beginning again.
+ */
 static void take_inputs(struct refetch *r, size_t damaged_at)
 {
     struct partition *p = r->partition;
-    size_t last = damaged_at;
+    size_t last = 0;
     r->reached = p->compacted;
     for (size_t i = 0; i < p->n_closed_segments; i++) {
         const struct segment *s = &p->closed_segments[i];
         if (s->compaction != 0) {
-            last = i > last ? i : last;
+            last = i;
             r->reached.v = s->end.v > r->reached.v ? s->end.v : r->reached.v;
         }
+    }
+    if (last < damaged_at) {
+        last = p->n_closed_segments - 1;
     }
     r->damaged_at = damaged_at;
     r->n_inputs = last + 1;

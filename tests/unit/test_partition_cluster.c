@@ -6,42 +6,6 @@
 #include "tests/unit/cluster_world.h"
 #include "tests/unit/in_child.h"
 
-static void ignore_batch(void *arg, const struct dump_batch *b)
-{
-    (void)arg;
-    ck_assert(b->crc_ok && b->side_ok);
-}
-
-/* Every replica tells the table that was produced, and its files are whole;
- * the most records that one of them has. */
-static int check_tables(void)
-{
-    static const struct dump_ops ops = {.batch = ignore_batch};
-    int64_t newest[KEYS];
-    int most = 0;
-    ck_assert(sim_run_while_not(sim, all_equal, NULL, 120 * SIM_S));
-    memset(newest, 0xff, sizeof newest);
-    for (int64_t v = 0; v < producer.value; v++) {
-        newest[key_of(v)] = is_tombstone(v) ? -1 : v;
-    }
-    for (int i = 0; i < N; i++) {
-        struct reading r;
-        struct dump_summary sum;
-        read_all(&nodes[i], partition_log_start(nodes[i].p).v, &r);
-        for (int key = 0; key < KEYS; key++) {
-            ck_assert_int_eq(r.newest[key], newest[key]);
-        }
-        most = r.records > most ? r.records : most;
-        if (nodes[i].p->settled.slots > 0) {
-            ck_assert_int_eq(partition_dump(nodes[i].p->env, nodes[i].p->dir,
-                                            &ops, NULL, &sum),
-                             ERR_OK);
-            ck_assert_uint_eq(sum.damaged, 0);
-        }
-    }
-    return most;
-}
-
 /* ---- tests --------------------------------------------------------------- */
 START_TEST(test_cluster__produce_and_kill)
 {

@@ -32,9 +32,15 @@ static int flip_two(struct node *n, const char *part, struct prng *prng)
     files.n = 0;
     sim_disk_list(n->sim_node, note_file, (void *)(uintptr_t)part);
     for (int i = 0; i < files.n; i++) {
+        /* of side files the slots: what is in front is mostly unused */
+        bool side = strstr(files.paths[i], ".side") != NULL;
+        uint64_t from = side && files.sizes[i] > SIDE_SLOTS_AT &&
+                                prng_chance(prng, 7, 8)
+                            ? SIDE_SLOTS_AT
+                            : 0;
         for (int k = 0; k < 2; k++) {
-            ck_assert(sim_disk_flip(n->sim_node, files.paths[i],
-                                    prng_below(prng, files.sizes[i]),
+            uint64_t at = from + prng_below(prng, files.sizes[i] - from);
+            ck_assert(sim_disk_flip(n->sim_node, files.paths[i], at,
                                     (unsigned)prng_below(prng, 8)));
         }
     }
@@ -289,6 +295,97 @@ START_TEST(test_repair__compacted_batches)
     ck_assert_int_gt(flip_two(victim, ".log", sim_prng(sim)), 0);
     ck_assert(!is_whole(victim));
     ck_assert(sim_run_while_not(sim, is_whole, victim, 60 * SIM_S));
+    producer_end();
+    sim_free(sim);
+}
+END_TEST
+
+/* ---- compacted, and not to the same bytes -------------------------------- */
+static void compacts(struct node *victim, bool it, bool peers)
+{
+    for (int i = 0; i < N; i++) {
+        bool on = &nodes[i] == victim ? it : peers;
+        nodes[i].p->config.compaction_off = !on;
+    }
+}
+
+/* Who compacts first, and who then. */
+static const struct {
+    bool victim, peers, victim_then, peers_then;
+} apart[] = {{true, false, false, false},
+             {false, true, false, false},
+             {true, true, false, true},
+             {true, true, true, false},
+             {true, false, false, true}};
+static const char *const apart_parts[] = {".log", ".side", NULL};
+
+/* One closed segment only, the first or the last: it must not be replaced alone
+ * where records would come back by that. */
+static void damage_one(struct node *n, bool first)
+{
+    char path[LIMIT_PATH];
+    ck_assert_uint_gt(n->p->n_closed_segments, 0);
+    const struct segment *s =
+        &n->p->closed_segments[first ? 0 : n->p->n_closed_segments - 1];
+    segment_file(path, n->p->dir, s, "log");
+    for (uint64_t at = 100; at < s->bytes; at += 700) {
+        ck_assert(sim_disk_flip(n->sim_node, path, at, 3));
+    }
+}
+
+static bool is_well(void *arg)
+{
+    struct node *n = arg;
+    return proven(n) && n->p->repair == NULL && n->p->refetch == NULL &&
+           is_whole(n);
+}
+
+/* Replicas have compacted differently far; every file of one is damaged, while
+ * it runs or while it is down. It gets whole again, tells the same table, and
+ * still does when all have compacted on. */
+START_TEST(test_repair__compacted_apart)
+{
+    int how = _i % 5, part = _i / 5 % 5;
+    bool down = part == 2;
+    world_begin((uint64_t)_i + 131);
+    keyed = true;
+    scrub = 4 << 20;
+    config.cleanup_delete = false;
+    config.cleanup_compact = true;
+    config.min_cleanable_dirty_ratio = 0.01;
+    config.delete_retention_ms = 4000;
+    config.segment_bytes = _i % 2 == 0 ? 30000 : 200000;
+    producer_begin(1000);
+    world_start();
+    ck_assert(produce_until(1, 20));
+    struct node *victim = &nodes[prng_below(sim_prng(sim), N)];
+    compacts(victim, apart[how].victim, apart[how].peers);
+    ck_assert(produce_until(500, 60));
+    sim_run_for(sim, 60 * SIM_S);
+    compacts(victim, apart[how].victim_then, apart[how].peers_then);
+    ck_assert(produce_until(800, 60));
+    sim_run_for(sim, 60 * SIM_S);
+    compacts(victim, false, false);
+    sim_run_for(sim, 40 * SIM_S); /* what was begun is over */
+    check_tables();
+    if (down) {
+        config.compaction_off = true;
+        crash(victim, SIM_DROP_ALL);
+        ck_assert_int_gt(flip_two(victim, "topics/", sim_prng(sim)), 0);
+        sim_node_restart(victim->sim_node);
+        sim_run_for(sim, 3 * SIM_MS);
+    } else if (part > 2) {
+        damage_one(victim, part == 3);
+    } else {
+        ck_assert_int_gt(flip_two(victim, apart_parts[part], sim_prng(sim)), 0);
+        ck_assert(!is_whole(victim) || apart_parts[part][1] == 's');
+    }
+    ck_assert(sim_run_while_not(sim, is_well, victim, 120 * SIM_S));
+    check_tables();
+    compacts(victim, true, true);
+    ck_assert(produce_until(1000, 60));
+    sim_run_for(sim, 60 * SIM_S);
+    check_tables();
     producer_end();
     sim_free(sim);
 }
@@ -611,6 +708,10 @@ int main(void)
     tcase_add_test(tc, test_repair__majority_damaged_at_one_place);
     tcase_add_loop_test(tc, test_repair__last_flush_not_attested, 0, 4);
     suite_add_tcase(suite, tc);
+    TCase *compacted = tcase_create("compacted");
+    tcase_set_timeout(compacted, 300);
+    tcase_add_loop_test(compacted, test_repair__compacted_apart, 0, 25);
+    suite_add_tcase(suite, compacted);
     TCase *bytes = tcase_create("every_byte");
     tcase_set_timeout(bytes, 36000);
     tcase_add_loop_test(bytes, test_repair__every_byte, 0,
