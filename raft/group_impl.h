@@ -415,6 +415,8 @@ bool group_is_restless(const struct group *group);
 void group_campaign_in(struct group *group, uint64_t ms);
 /* The leader's broker is gone: elect soon, by preference. */
 void group_leader_gone(struct group *group);
+/* A broker is there again: where its vote was missing, elect soon. */
+void group_peer_back(struct group *group, node_id node);
 
 /* ---- group_window.c ------------------------------------------------------ */
 /* As leader: a follower still reads entries up to `upto`, one that keeps up or

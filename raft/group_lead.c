@@ -9,24 +9,60 @@
 
 /* The preferred replica is fit for this long before it gets the leadership. */
 #define PREFERRED_MS 3000
+/* Elections follow each other quickly for this long after somebody went or came
+ * back; then rarely, there is no majority to be had. */
+#define URGENT_MS 3000
 #define TRANSFER_MS 2000
 #define TIMEOUT_NOW_MS 100
+
+/* Until the next election when all who can vote are thought to be there. */
+static unsigned soon_ms(const struct group *g)
+{
+    unsigned rank = (unsigned)group_rank(g, g->creation.self);
+
+    return 50 + 80 * (rank < 3 ? rank : 3) +
+           (unsigned)(env_random(g->host->env) % 40);
+}
+
+static void elect_soon(struct group *g)
+{
+    struct raft *r = &g->raft;
+
+    if (r->state == RAFT_FOLLOWER)
+        r->follower_state.randomized_election_timeout = soon_ms(g);
+    else
+        r->candidate_state.randomized_election_timeout = soon_ms(g);
+    r->election_timer_start = group_now(g);
+    g->urgent_until_ms = group_now(g) + URGENT_MS;
+    group_activate(g, URGENT_MS);
+}
 
 void group_leader_gone(struct group *g)
 {
     struct raft *r = &g->raft;
-    uint64_t random = env_random(g->host->env);
-    unsigned rank = (unsigned)group_rank(g, g->creation.self);
 
     if (g->life != GROUP_OPEN || r->state != RAFT_FOLLOWER)
         return;
     r->follower_state.current_leader.id = 0;
-    r->follower_state.randomized_election_timeout =
-        50 + 80 * (rank < 3 ? rank : 3) + (unsigned)(random % 40);
-    r->election_timer_start = group_now(g);
-    g->urgent_until_ms = group_now(g) + 3000;
-    group_activate(g, 3000);
+    elect_soon(g);
     group_run(g);
+}
+
+void group_peer_back(struct group *g, node_id node)
+{
+    const struct raft *r = &g->raft;
+    bool leaderless = r->state == RAFT_CANDIDATE ||
+                      (r->state == RAFT_FOLLOWER &&
+                       r->follower_state.current_leader.id == 0);
+
+    if (g->life != GROUP_OPEN || !leaderless ||
+        group_now(g) < g->urgent_until_ms)
+        return; /* elections come soon by themselves */
+    for (int i = 0; i < g->n_peers; i++)
+        if (g->peers[i].node == node) {
+            elect_soon(g);
+            return;
+        }
 }
 
 void group_campaign_in(struct group *g, uint64_t ms)

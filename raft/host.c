@@ -330,6 +330,8 @@ void raft_host_peer_up(struct raft_host *host, node_id node)
         if (host->down[i] != node)
             host->down[kept++] = host->down[i];
     host->n_down = kept;
+    for (uint32_t i = 0; i < host->n_groups; i++)
+        group_peer_back(host->groups[i], node);
 }
 
 /* Led by that broker, or never led and to be led by it first. */

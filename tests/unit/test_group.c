@@ -166,6 +166,33 @@ START_TEST(fails_over_quickly)
 }
 END_TEST
 
+/* Nobody can be elected for a long time; when a vote can be had again it is
+ * asked for soon, not at the end of a time-out. */
+START_TEST(elects_when_a_vote_is_back)
+{
+    for (unsigned seed = 0; seed < 20; seed++) {
+        int ms = 0;
+
+        lab_crash(lab, A, 0);
+        lab_crash(lab, C, 0);
+        raft_host_peer_down(lab->nodes[B].host, A);
+        raft_host_peer_down(lab->nodes[B].host, C);
+        lab_run(lab, 10000 + 37 * seed);
+        ck_assert_int_eq(lab_leader(lab), -1);
+        lab_up(lab, C);
+        raft_host_peer_up(lab->nodes[B].host, C);
+        while (lab_leader(lab) < 0 && ms < 5000) {
+            lab_run(lab, 50);
+            ms += 50;
+        }
+        ck_assert_int_le(ms, 500);
+        lab_up(lab, A);
+        raft_host_peer_up(lab->nodes[B].host, A);
+        lab_run(lab, 10000);
+    }
+}
+END_TEST
+
 START_TEST(leadership_returns)
 {
     lab_crash(lab, A, 0);
@@ -478,6 +505,7 @@ int main(void)
     tcase_add_test(tc, commits_are_told_together);
     tcase_add_test(tc, durable_before_commit);
     tcase_add_test(tc, fails_over_quickly);
+    tcase_add_test(tc, elects_when_a_vote_is_back);
     tcase_add_test(tc, leadership_returns);
     tcase_add_test(tc, transfers);
     tcase_add_test(tc, transfer_is_lost);
