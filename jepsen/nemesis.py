@@ -279,6 +279,9 @@ class Clock(Nemesis):
     """wall clocks jump, once or to and fro"""
     name, touches = "clock", {"clock"}
     JUMPS = (-86400, -3600, -60, -2, 2, 60, 3600, 86400)
+    # Who is so far behind refuses what clients write now, as Kafka does
+    # (message.timestamp.after.max.ms): no majority can help.
+    REFUSES = -3600
 
     def probe(self):
         env = dict(os.environ, LD_PRELOAD=faketime_library(),
@@ -292,6 +295,9 @@ class Clock(Nemesis):
         kind, self.hit = self.some(("one", "minority", "all"))
         jump = self.rng.choice(self.JUMPS)
         strobe = self.rng.random() < 0.3
+        self.refuses = jump <= self.REFUSES
+        if self.refuses:
+            self.cluster.mark(0, self.name, True)
         self.stop = threading.Event()
         self.thread = threading.Thread(target=self.run, args=(jump, strobe))
         self.thread.start()
@@ -313,6 +319,8 @@ class Clock(Nemesis):
         self.thread.join()
         for b in self.hit:
             b.set_clock(0)
+        if self.refuses:
+            self.cluster.mark(0, self.name, False)
 
 
 # ---- disks
