@@ -228,8 +228,9 @@
 #define LIMIT_RAFT_EARLY 4096
 #define LIMIT_RAFT_EARLY_BYTES 256
 #define LIMIT_RAFT_EARLY_MS 1000
-/* Leaderships on the way back to preferred replicas at a time, per shard: each
- * refuses appends for a moment. */
-#define LIMIT_RAFT_TRANSFERS 8
+/* Leaderships on the way back to preferred replicas at a time, per shard, and
+ * so in each tick: each refuses appends for as long as an election takes, some
+ * milliseconds, and the elections of a turn share their syncs. */
+#define LIMIT_RAFT_TRANSFERS 32
 
 #endif
