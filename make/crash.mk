@@ -12,5 +12,5 @@ crash-points: $(B)/unit/test_crash_points
 flips: $(B)/unit/test_wal $(B)/unit/test_repair \
     $(B)/unit/test_fault_loops
 	@FLIPS_EVERY=1 $(B)/unit/test_wal
-	@SWEEP_EVERY=1 $(B)/unit/test_repair
+	@CK_RUN_CASE=every_byte SWEEP_EVERY=1 $(B)/unit/test_repair
 	@CK_RUN_CASE=every_byte $(B)/unit/test_fault_loops

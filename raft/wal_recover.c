@@ -797,6 +797,12 @@ enum err wal_recover(struct wal *wal, wal_settled_fn settled)
     if (e == ERR_OK) {
         e = r.meta_found ? files_open(&r) : make_log(&r);
     }
+    if (e == ERR_CORRUPT && r.meta_lost && wal->log_id == 0) {
+        /* Nothing says which log it is: it may never have held anything. */
+        wal_files_close(wal);
+        r.meta_lost = r.unmade = false;
+        e = make_log(&r);
+    }
     if (e == ERR_OK) {
         e = recover_files(&r);
     }

@@ -747,9 +747,12 @@ int main(void)
     tcase_add_test(tc, test_loop__names);
     tcase_add_loop_test(tc, test_loop__restart, 0, 5);
     tcase_add_test(tc, test_loop__disk_fills_up);
-    tcase_add_test(tc, test_loop__deleted_topic);
-    tcase_add_test(tc, test_loop__directory_of_no_topic);
     suite_add_tcase(suite, tc);
+    TCase *deleted = tcase_create("deleted");
+    tcase_set_timeout(deleted, 300);
+    tcase_add_test(deleted, test_loop__deleted_topic);
+    tcase_add_test(deleted, test_loop__directory_of_no_topic);
+    suite_add_tcase(suite, deleted);
     TCase *bytes = tcase_create("every_byte");
     tcase_set_timeout(bytes, 900);
     tcase_add_test(bytes, test_loop__bytes_of_small_files);

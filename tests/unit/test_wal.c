@@ -628,6 +628,40 @@ START_TEST(test_wal__meta_older_than_the_log)
 }
 END_TEST
 
+static void empty_meta(struct env *env, void *arg)
+{
+    (void)arg;
+    ck_assert_int_eq(env_file_write_whole(env, "/data/log/wal.meta", "", 0),
+                     ERR_OK);
+}
+
+/* Whenever a crash comes while files are made, wal.meta is not empty; and were
+ * it, by whatever means, it is made again from the files and nothing is lost.
+ */
+START_TEST(test_wal__empty_meta)
+{
+    static const enum sim_crash how[] = {SIM_KILL, SIM_DROP_ALL, SIM_KEEP_ALL,
+                                         SIM_RANDOM, SIM_TORN};
+    model_crash(&m, SIM_DROP_ALL); /* a log that never held anything */
+    empty_meta(sim_env(m.node, 0), NULL);
+    ck_assert_int_eq(model_open(&m), ERR_OK);
+    in_node(write_some, NULL);
+    for (int i = 0; i < 30; i++) {
+        in_node(fill_up, NULL);
+        model_run_us(&m, 100 + (uint64_t)i * 37 % 3000);
+        model_crash(&m, how[i % 5]);
+        ck_assert_int_ne(
+            sim_disk_durable(m.node, "/data/log/wal.meta", NULL), 0);
+        if (i % 3 == 0) {
+            empty_meta(sim_env(m.node, 0), NULL);
+        }
+        ck_assert_int_eq(model_open(&m), ERR_OK);
+        in_node(settle_all, NULL);
+        model_run_us(&m, 20000);
+    }
+}
+END_TEST
+
 /* A file that wal.meta does not name, longer than files are, with flushes of
  * another log in it: it is made anew, and none of them ever counts. */
 START_TEST(test_wal__file_that_was_there_before)
@@ -752,6 +786,7 @@ int main(void)
     tcase_add_test(tcase, test_wal__two_terms_at_an_index);
     tcase_add_test(tcase, test_wal__names_are_durable_before_meta);
     tcase_add_test(tcase, test_wal__damaged_meta_or_lost_files);
+    tcase_add_test(tcase, test_wal__empty_meta);
     tcase_add_test(tcase, test_wal__meta_older_than_the_log);
     tcase_add_test(tcase, test_wal__file_that_was_there_before);
     tcase_add_test(tcase, test_wal__knows_what_checkpoint_it_needs);
