@@ -49,14 +49,18 @@ class Kept:
                 self.entries.append([words[0], words[1], words[2].strip(),
                                      False])
 
-    def find(self, case):
+    def find(self, case, failure=None):
         """(verdict, reason) of a case; (None, "") of one that must pass. What
-        does not apply never does; else the last line that names it counts."""
+        does not apply never does; else the last line that names it counts, of
+        those with another TEXT the last one that the failure says."""
         found = [e for e in self.entries if fnmatch.fnmatchcase(case, e[0])
                  and not e[1].startswith("again")]
         for entry in found:
             entry[3] = True
-        for entry in [e for e in found if e[1] == "skips"] + found[::-1]:
+        found.reverse()
+        for entry in ([e for e in found if e[1] == "skips"] +
+                      [e for e in found if failure is not None and
+                       says(e[1], failure)] + found):
             return entry[1], entry[2]
         return None, ""
 
@@ -76,7 +80,7 @@ class Kept:
 def judge(kept, case, outcome, note):
     """What an outcome ("pass", "fail", "skip") counts as: ("passed" | "failed"
     | "expected" | "n/a", text)."""
-    verdict, reason = kept.find(case)
+    verdict, reason = kept.find(case, note if outcome == "fail" else None)
     if outcome == "pass":
         if verdict is None or verdict.startswith("may-fail"):
             return "passed", note

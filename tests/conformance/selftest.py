@@ -132,6 +132,9 @@ def kept_lists(report):
             (both, "w", "fail", "lost", "expected"),
             (both, "w", "fail", "wrong", "failed"),
             (both, "w", "pass", "", "passed"),
+            (both, "y", "fail", "it is two words", "expected"),
+            (both, "y", "fail", "lost", "expected"),
+            (both, "y", "fail", "wrong", "failed"),
             (both, "zz", "skip", "", "n/a")):
         report.check("%s %s %r: %s" % (case, outcome, note, word),
                      lambda: expect(judge(kept, case, outcome, note)[0] ==
