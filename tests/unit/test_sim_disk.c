@@ -406,6 +406,32 @@ START_TEST(test_disk__flip_and_wipe)
 }
 END_TEST
 
+START_TEST(test_disk__one_read_is_wrong)
+{
+    struct env_file *f;
+    char got[3][4] = {"", "", ""};
+    size_t n = 0;
+    int bits = 0;
+    ck_assert_int_eq(env_file_write_whole(env, "/d/a", "abc", 3), ERR_OK);
+    ck_assert(!sim_disk_rot_read(node, "/d/b", 1));
+    ck_assert(sim_disk_rot_read(node, "/d/a", 2));
+    ck_assert_int_eq(env_file_open(env, "/d/a", ENV_FILE_READ, &f), ERR_OK);
+    for (int i = 0; i < 3; i++) {
+        ck_assert_int_eq(env_file_pread(f, got[i], 3, 0, &n), ERR_OK);
+        ck_assert_uint_eq(n, 3);
+        ck_assert_uint_eq(sim_disk_rotten(node), i > 0);
+    }
+    env_file_close(f);
+    ck_assert_str_eq(got[0], "abc");
+    ck_assert_str_eq(got[2], "abc");
+    for (int i = 0; i < 3; i++) {
+        bits += __builtin_popcount((unsigned)(got[1][i] ^ "abc"[i]));
+    }
+    ck_assert_int_eq(bits, 1);
+    ck_assert(holds("/d/a", "abc"));
+}
+END_TEST
+
 START_TEST(test_disk__direct_needs_alignment)
 {
     struct env_file *f;
@@ -464,6 +490,7 @@ int main(void)
     tcase_add_test(tc, test_disk__nth_operation_fails);
     tcase_add_test(tc, test_disk__no_space);
     tcase_add_test(tc, test_disk__flip_and_wipe);
+    tcase_add_test(tc, test_disk__one_read_is_wrong);
     tcase_add_exit_test(tc, test_disk__direct_needs_alignment, 1);
     tcase_add_test(tc, test_disk__stall_and_latency);
     suite_add_tcase(suite, tc);
