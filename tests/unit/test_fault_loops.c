@@ -560,25 +560,41 @@ static int files_left(void)
     return n_left;
 }
 
+static char dir_deleted[200]; /* of a replica whose topic is deleted */
+
+static void note_dir(void *arg, const char *path, uint64_t size)
+{
+    (void)arg, (void)size;
+    if (strstr(path, "partitions/t-0.") != NULL) {
+        snprintf(dir_deleted, sizeof dir_deleted, "%s", path);
+        *strrchr(dir_deleted, '/') = '\0';
+    }
+}
+
 static void make_orphan(struct env *env, void *arg)
 {
-    static const char *const dirs[] = {
-        "/data/partitions/gone-7.AAAAAAAAAAAAAAAAAAAAEg.1",
+    const char *const dirs[] = {
+        dir_deleted,
+        "/data/partitions/stray-7.AAAAAAAAAAAAAAAAAAAAEg.1000000",
+        "/data/partitions/stray-8.AAAAAAAAAAAAAAAAAAAAIg.0",
         "/data/partitions/mine", "/data/partitions/no.topic.1"};
-    char path[200];
+    char path[300];
     (void)arg;
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof dirs / sizeof dirs[0]; i++) {
         ck_assert_int_eq(env_dir_make(env, dirs[i]), ERR_OK);
         snprintf(path, sizeof path, "%s/00000000000000000000.log", dirs[i]);
         ck_assert_int_eq(env_file_write_whole(env, path, "x", 1), ERR_OK);
     }
 }
 
-static int n_gone, n_kept;
+static int n_gone, n_kept, n_marks;
 static void note_orphan(void *arg, const char *path, uint64_t size)
 {
     (void)arg, (void)size;
-    n_gone += strstr(path, "partitions/gone-7") != NULL;
+    n_gone += strncmp(path, dir_deleted, strlen(dir_deleted)) == 0;
+    n_marks += strstr(path, "/stray") != NULL &&
+               strcmp(strrchr(path, '/'), "/stray") == 0;
+    n_kept += strstr(path, "partitions/stray-") != NULL;
     n_kept += strstr(path, "partitions/mine") != NULL ||
               strstr(path, "partitions/no.topic.1") != NULL;
 }
@@ -629,19 +645,33 @@ START_TEST(test_loop__deleted_topic)
 }
 END_TEST
 
-/* A directory of a topic that nobody knows goes, whatever else is there stays.
- */
+/* A directory of a topic that was deleted goes. One whose replica the metadata
+ * has never known is kept, and marked; whatever else is there stays. */
 START_TEST(test_loop__directory_of_no_topic)
 {
     begin_with_records();
+    sim_disk_list(node, note_dir, NULL);
+    ck_assert_str_ne(dir_deleted, "");
+    ck_assert(topic_delete());
+    sim_run_for(sim, 500 * SIM_MS);
+    ck_assert(topic_is_there());
+    for (int i = 0; i < BATCHES; i++) {
+        ck_assert_int_ge(produce(i), 0);
+    }
+    /* Settled, and not yet expired: the records are from 1970. */
+    sim_run_for(sim, SIM_S);
     int n = files_left();
     ck_assert_int_gt(n, 0);
     sim_node_call(node, 0, make_orphan, NULL);
-    crash_and_restart(SIM_KEEP_ALL);
-    sim_disk_list(node, note_orphan, NULL);
-    ck_assert_int_eq(n_gone, 0);
-    ck_assert_int_eq(n_kept, 2);
-    ck_assert_int_ge(files_left(), n);
+    for (int i = 0; i < 2; i++) {
+        crash_and_restart(SIM_KEEP_ALL);
+        n_gone = n_kept = n_marks = 0;
+        sim_disk_list(node, note_orphan, NULL);
+        ck_assert_int_eq(n_gone, 0);
+        ck_assert_int_eq(n_marks, 2);
+        ck_assert_int_eq(n_kept, 6); /* with the marks */
+        ck_assert_int_ge(files_left(), n);
+    }
     ck_assert_int_eq(fetch(3), 3);
     sim_free(sim);
 }
