@@ -544,6 +544,89 @@ START_TEST(test_wal__two_terms_at_an_index)
 }
 END_TEST
 
+static void begin_anew(struct env *env, void *arg)
+{
+    struct group_id id = model_group_id(0);
+    wal_unsettled(m.wal, &id);
+    append_twice(env, arg);
+}
+
+static log_index none_settled(void *arg, const struct group_id *id,
+                              replica_id *self)
+{
+    (void)arg, (void)id, (void)self;
+    return (log_index){0};
+}
+
+static void no_durable(void *arg, uint64_t position)
+{
+    (void)arg, (void)position;
+}
+
+static void no_event(void *arg)
+{
+    (void)arg;
+}
+
+static void no_wish(void *arg, const struct group_id *id, log_index upto)
+{
+    (void)arg, (void)id, (void)upto;
+}
+
+static bool no_evict(void *arg, const struct group_id *id, log_index upto)
+{
+    (void)arg, (void)id, (void)upto;
+    return false;
+}
+
+/* Recovers by itself; *arg: how far the checkpoint knows the log. */
+static void look_anew(struct env *env, void *arg)
+{
+    static const struct wal_ops ops = {.durable = no_durable,
+                                       .file_begins = no_event,
+                                       .wants_settled = no_wish,
+                                       .evict = no_evict,
+                                       .room = no_event};
+    uint64_t known = *(uint64_t *)arg;
+    struct group_id id = model_group_id(0);
+    struct wal_options options = m.options;
+    struct wal *wal;
+    size_t n;
+    options.env = env;
+    options.expect.position = known;
+    ck_assert_int_eq(wal_open(&options, &ops, NULL, none_settled, &wal),
+                     ERR_OK);
+    struct wal_recovered_group *groups = wal_recovered(wal, &n);
+    size_t at = 0;
+    while (at < n && !group_id_equal(&groups[at].id, &id)) {
+        at++;
+    }
+    ck_assert_uint_lt(at, n);
+    ck_assert_uint_eq(groups[at].n_entries, 1);
+    ck_assert_uint_eq(groups[at].entries[0].term.v, 9);
+    ck_assert_uint_eq(groups[at].lost_index, known > 0 ? 0 : UINT64_MAX);
+    wal_recovered_free(groups, n);
+}
+
+/* A group that began anew: what the log held of before counts no more, and it
+ * is told that something is lost until a checkpoint knows. */
+START_TEST(test_wal__begun_anew)
+{
+    for (int i = 0; i < 2; i++) {
+        in_node(write_some, NULL);
+        model_run_us(&m, 20000);
+        in_node(begin_anew, NULL);
+        model_run_us(&m, 20000);
+        uint64_t known = i == 0 ? 0 : wal_durable_position(m.wal);
+        model_crash(&m, SIM_DROP_ALL);
+        in_node(look_anew, &known);
+        model_end(&m);
+        model_begin(&m, 13);
+        ck_assert_int_eq(model_open(&m), ERR_OK);
+    }
+}
+END_TEST
+
 static uint64_t most_names; /* un-synced at one time */
 
 static void note_names(void *arg, enum sim_disk_kind kind)
@@ -658,8 +741,8 @@ START_TEST(test_wal__empty_meta)
         in_node(fill_up, NULL);
         model_run_us(&m, 100 + (uint64_t)i * 37 % 3000);
         model_crash(&m, how[i % 5]);
-        ck_assert_int_ne(
-            sim_disk_durable(m.node, "/data/log/wal.meta", NULL), 0);
+        ck_assert_int_ne(sim_disk_durable(m.node, "/data/log/wal.meta", NULL),
+                         0);
         if (i % 3 == 0) {
             empty_meta(sim_env(m.node, 0), NULL);
         }
@@ -784,6 +867,7 @@ int main(void)
     tcase_add_test(tcase, test_wal__is_attested_once_when_idle);
     tcase_add_test(tcase, test_wal__largest_entries);
     tcase_add_test(tcase, test_wal__refuses_until_settled_but_terms_always_go);
+    tcase_add_test(tcase, test_wal__begun_anew);
     tcase_add_test(tcase, test_wal__no_space_for_files_is_no_error);
     tcase_add_test(tcase, test_wal__no_space_for_terms);
     tcase_add_test(tcase, test_wal__closes_without_space);
