@@ -247,6 +247,15 @@ static void shard_is_up(struct env_post *post)
     struct broker *b = start->shard->broker;
     enum err e = start->status;
     mem_free(start);
+    if (e == ERR_NOSPACE) {
+        broker_fail(b,
+                    "the disk of the data in %s is full: %s. A start writes "
+                    "some blocks before anything can be served. Nothing is "
+                    "lost: make room there (remove what is not the broker's, "
+                    "or enlarge the disk) and start again",
+                    b->dir, err_text(e));
+        return;
+    }
     if (e != ERR_OK) {
         broker_fail(
             b,

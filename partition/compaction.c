@@ -375,7 +375,8 @@ static bool may_switch(const struct partition *p)
 static bool list_make(struct compaction *k, const struct segment *output)
 {
     const struct partition *p = k->partition;
-    size_t n = k->at - k->first, i = segments_listed_at(p, &k->inputs[k->first]);
+    size_t n = k->at - k->first,
+           i = segments_listed_at(p, &k->inputs[k->first]);
     size_t m = p->n_closed_segments;
     if (n > m - i) {
         return false;

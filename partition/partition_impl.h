@@ -139,13 +139,13 @@ struct partition {
     bool switching; /* the list of closed segments is being replaced */
     bool leased;    /* a replica reads our segments: none is removed */
     struct partition_transfer *transfer; /* being received, or NULL */
-    kafka_offset told;     /* ops->applied was called up to here */
-    bool damage_told;      /* the log line about it was written */
-    struct repair *repair; /* under way, or NULL */
+    kafka_offset told;       /* ops->applied was called up to here */
+    bool damage_told;        /* the log line about it was written */
+    struct repair *repair;   /* under way, or NULL */
     struct refetch *refetch; /* under way, or NULL */
-    uint64_t repair_at_ms; /* not before: something could not be fetched */
+    uint64_t repair_at_ms;   /* not before: something could not be fetched */
     uint32_t repairs_failed; /* one after the other */
-    bool repair_wanted;    /* of what is at repair_offset */
+    bool repair_wanted;      /* of what is at repair_offset */
     kafka_offset repair_offset;
     kafka_offset scrub_next; /* the segment that holds it is next */
 

@@ -542,7 +542,7 @@ static void receive(struct refetch *r)
     }
     const struct segment *s = &r->theirs[r->at];
     uint64_t left = (r->side ? side_offset(s->slots) : s->bytes) - r->offset;
-    uint32_t size = r->side && r->offset == 0 ? SIDE_SLOT
+    uint32_t size = r->side && r->offset == 0  ? SIDE_SLOT
                     : left < CATCHUP_RANGE_MAX ? (uint32_t)left
                                                : CATCHUP_RANGE_MAX;
     fetch(r, (uint64_t)s->base.v * 4 + (r->side ? 1 : 0), r->offset, size,

@@ -685,8 +685,8 @@ static void begin(struct partition *p, size_t segment, bool scrubs)
 
 static bool may_begin(const struct partition *p)
 {
-    return p->repair == NULL && p->refetch == NULL && p->group != NULL && !p->closed &&
-           !p->deleting && p->settled.slots > 0 &&
+    return p->repair == NULL && p->refetch == NULL && p->group != NULL &&
+           !p->closed && !p->deleting && p->settled.slots > 0 &&
            env_now_ms(p->env) >= p->repair_at_ms;
 }
 

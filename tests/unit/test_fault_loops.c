@@ -574,8 +574,7 @@ static void note_dir(void *arg, const char *path, uint64_t size)
 static void make_orphan(struct env *env, void *arg)
 {
     const char *const dirs[] = {
-        dir_deleted,
-        "/data/partitions/stray-7.AAAAAAAAAAAAAAAAAAAAEg.1000000",
+        dir_deleted, "/data/partitions/stray-7.AAAAAAAAAAAAAAAAAAAAEg.1000000",
         "/data/partitions/stray-8.AAAAAAAAAAAAAAAAAAAAIg.0",
         "/data/partitions/mine", "/data/partitions/no.topic.1"};
     char path[300];

@@ -34,10 +34,10 @@ static int flip_two(struct node *n, const char *part, struct prng *prng)
     for (int i = 0; i < files.n; i++) {
         /* of side files the slots: what is in front is mostly unused */
         bool side = strstr(files.paths[i], ".side") != NULL;
-        uint64_t from = side && files.sizes[i] > SIDE_SLOTS_AT &&
-                                prng_chance(prng, 7, 8)
-                            ? SIDE_SLOTS_AT
-                            : 0;
+        uint64_t from =
+            side && files.sizes[i] > SIDE_SLOTS_AT && prng_chance(prng, 7, 8)
+                ? SIDE_SLOTS_AT
+                : 0;
         for (int k = 0; k < 2; k++) {
             uint64_t at = from + prng_below(prng, files.sizes[i] - from);
             ck_assert(sim_disk_flip(n->sim_node, files.paths[i], at,
@@ -557,9 +557,8 @@ static void sweep_file(const char *path, uint64_t size)
         "%s, %llu bytes, %llu of them flipped, and sectors zeroed: %llu times "
         "whole again, %llu refused to start, %llu ended itself\n",
         strrchr(path, '/') + 1, (unsigned long long)size,
-        (unsigned long long)flips,
-        (unsigned long long)counts[0], (unsigned long long)counts[1],
-        (unsigned long long)counts[2]);
+        (unsigned long long)flips, (unsigned long long)counts[0],
+        (unsigned long long)counts[1], (unsigned long long)counts[2]);
     ck_assert_uint_eq(counts[SWEPT_BAD], 0);
     if (strstr(path, "raft/wal-") == NULL) {
         ck_assert_uint_eq(counts[1] + counts[2], 0);
