@@ -381,6 +381,10 @@ START_TEST(test_repair__compacted_apart)
         ck_assert(!is_whole(victim) || apart_parts[part][1] == 's');
     }
     ck_assert(sim_run_while_not(sim, is_well, victim, 120 * SIM_S));
+    config.compaction_off = true;
+    crash(victim, SIM_DROP_ALL); /* what is read comes from its files */
+    sim_node_restart(victim->sim_node);
+    sim_run_for(sim, SIM_S);
     check_tables();
     compacts(victim, true, true);
     ck_assert(produce_until(1000, 60));
