@@ -143,6 +143,14 @@ bool broker_stop_cleanly(struct whole_broker *b)
     return true;
 }
 
+/* Bytes of its disk were wrong: it may end itself rather than use them. */
+static bool has_rotten(const struct whole_broker *b)
+{
+    const struct world *w = b->world;
+    return nemesis_rots(w, b->at) &&
+           w->result.rot + sim_disk_rotten(b->node) > 0;
+}
+
 /* env_fatal: right after a planted fault, and wrong otherwise. */
 void broker_on_fatal(void *arg, struct sim_node *node, const char *line)
 {
@@ -152,7 +160,7 @@ void broker_on_fatal(void *arg, struct sim_node *node, const char *line)
         if (b->node != node) {
             continue;
         }
-        if (!b->may_fail) {
+        if (!b->may_fail && !has_rotten(b)) {
             sim_fail(w->sim, "b%d ended itself: %s", i, line);
         }
         b->ready = false;
