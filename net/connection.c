@@ -617,10 +617,10 @@ static void tick(struct env_timer *timer)
     uint64_t now = env_now_ms(all->env);
     struct connection *c, *tmp;
     /* Without connections other shards may not even be open. */
-    bool wanted = all->list != NULL &&
-                  (all->n_short > 0 ||
-                   (all->options.is_short != NULL &&
-                    all->options.is_short(all->options.shard)));
+    bool wanted =
+        all->list != NULL &&
+        (all->n_short > 0 || (all->options.is_short != NULL &&
+                              all->options.is_short(all->options.shard)));
     DL_FOREACH_SAFE(all->list, c, tmp)
     {
         if (c->ended) {

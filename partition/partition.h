@@ -97,9 +97,9 @@ MUST_USE enum err partition_open(struct partition_shard *shard,
                                  struct partition **out);
 void partition_configure(struct partition *p,
                          const struct partition_config *config);
-/* The topic was deleted: closes the group, then removes the files. Where the host
- * is being closed nothing happens: group and files are there at the next start,
- * and go then. */
+/* The topic was deleted: closes the group, then removes the files. Where the
+ * host is being closed nothing happens: group and files are there at the next
+ * start, and go then. */
 void partition_delete(struct partition *p);
 
 struct group *partition_group(struct partition *p);

@@ -191,8 +191,7 @@ struct group *raft_host_find(struct raft_host *host, const struct group_id *id);
 /* Closes and forgets a group durably; ops->closed comes later. ERR_CLOSED when
  * the host is being closed: nothing is done, the group is closed anyway and is
  * there after the next start. */
-MUST_USE enum err raft_host_delete(struct raft_host *host,
-                                   struct group *group);
+MUST_USE enum err raft_host_delete(struct raft_host *host, struct group *group);
 /* Stops cleanly: flushes, settles what it can within `ms`, closes all groups,
  * then calls back. Leaders should have been transferred before. */
 void raft_host_stop(struct raft_host *host, uint32_t ms,

@@ -51,9 +51,9 @@ void group_leader_gone(struct group *g)
 void group_peer_back(struct group *g, node_id node)
 {
     const struct raft *r = &g->raft;
-    bool leaderless = r->state == RAFT_CANDIDATE ||
-                      (r->state == RAFT_FOLLOWER &&
-                       r->follower_state.current_leader.id == 0);
+    bool leaderless =
+        r->state == RAFT_CANDIDATE ||
+        (r->state == RAFT_FOLLOWER && r->follower_state.current_leader.id == 0);
 
     if (g->life != GROUP_OPEN || !leaderless ||
         group_now(g) < g->urgent_until_ms)
