@@ -94,8 +94,9 @@
 #define LIMIT_METADATA_CALLS 1024
 /* Leadership reports in one heartbeat, and in one entry. */
 #define LIMIT_LEADER_REPORTS 4096
-/* Seeds that a first start may name: voters of the metadata group. */
-#define LIMIT_SEEDS 5
+/* Seeds that a first start may name: voters of the metadata group. With more
+ * of them a change of the metadata waits for four brokers and more. */
+#define LIMIT_SEEDS 7
 
 /* ---- coordinator --------------------------------------------------------- */
 /* Members of one consumer group, and ids given out to those that may come.

@@ -23,8 +23,8 @@
  * maximum timestamp, u64 id of its compaction, i64 horizon.
  *
  * A file's number is base * 4 + what it is; of the snapshot of producer state
- * its log index * 4 + 2; of a single entry, log index * 4 + 3: its payload at
- * 0, its slot of the side file at REPAIR_SLOT_AT; of a segment asked for by an
+ * its log index * 4 + 2; of a single entry, log index * 4 + 3: its payload from
+ * 0 on, its slot of the side file at REPAIR_SLOT_AT; of a segment asked for by an
  * offset in it, offset * 4 + 3: what it is at REFETCH_SEGMENT_AT. */
 #include "raft/catchup.h"
 

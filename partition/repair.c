@@ -516,12 +516,66 @@ static void take_bytes(struct group_fetch *f, enum err status,
     submit(r, write_run, write_done);
 }
 
+static bool is_batch(const struct side_entry *e, const uint8_t *bytes)
+{
+    return crc32c(0, bytes, e->size) == e->payload_crc &&
+           segment_batch_is(bytes, e);
+}
+
 static bool check_batch(struct group_fetch *f, const uint8_t *bytes)
 {
     const struct repair *r = f->arg;
+    return is_batch(&r->items[r->at].entry, bytes);
+}
+
+/* A batch that is more than a message holds comes in pieces, from whom has it
+ * whole; it is checked when all are there. */
+static bool check_piece(struct group_fetch *f, const uint8_t *bytes)
+{
+    (void)f, (void)bytes;
+    return true;
+}
+
+static void piece_next(struct repair *r);
+
+static void take_piece(struct group_fetch *f, enum err status,
+                       const uint8_t *bytes)
+{
+    struct repair *r = f->arg;
     const struct side_entry *e = &r->items[r->at].entry;
-    return crc32c(0, bytes, e->size) == e->payload_crc &&
-           segment_batch_is(bytes, e);
+    if (status != ERR_OK) {
+        item_failed(r);
+        return;
+    }
+    buffer_append(&r->bytes, bytes, f->range.size);
+    if (r->bytes.size < e->size) {
+        piece_next(r);
+    } else if (is_batch(e, r->bytes.data)) {
+        submit(r, write_run, write_done);
+    } else {
+        item_failed(r);
+    }
+}
+
+static void piece_next(struct repair *r)
+{
+    const struct side_entry *e = &r->items[r->at].entry;
+    size_t left = e->size - r->bytes.size;
+    ask(r, entry_file(e->index), r->bytes.size,
+        (uint32_t)(left < CATCHUP_RANGE_MAX ? left : CATCHUP_RANGE_MAX),
+        check_piece, take_piece);
+}
+
+static void batch_ask(struct repair *r, const struct side_entry *e)
+{
+    buffer_clear(&r->bytes);
+    if (e->size > LIMIT_ENTRY_BYTES) {
+        item_failed(r); /* there is none as large */
+    } else if (e->size <= CATCHUP_RANGE_MAX) {
+        ask(r, entry_file(e->index), 0, e->size, check_batch, take_bytes);
+    } else {
+        piece_next(r);
+    }
 }
 
 static bool check_head(struct group_fetch *f, const uint8_t *bytes)
@@ -649,8 +703,7 @@ static void item_next(struct repair *r)
     const struct damage *d = &r->items[r->at];
     bool compacted = r->view.segment.compaction != 0;
     if (d->kind == DAMAGE_BATCH) {
-        ask(r, entry_file(d->entry.index), 0, d->entry.size, check_batch,
-            take_bytes);
+        batch_ask(r, &d->entry);
     } else if (d->kind == DAMAGE_HEAD && !compacted) {
         ask(r, (uint64_t)r->view.segment.base.v * 4 + 1, 0, SIDE_SLOT,
             check_head, take_bytes);
@@ -813,6 +866,28 @@ static enum err serve_find(const struct repair_serving *s,
     return segment_view_open(v, true);
 }
 
+/* A piece of a large batch, out of one that is whole. */
+static enum err serve_piece(struct segment_view *v, const struct side_entry *e,
+                            struct catchup_job *job)
+{
+    size_t got = 0;
+    if (e->size > LIMIT_ENTRY_BYTES || job->range.offset >= e->size ||
+        job->range.size > e->size - job->range.offset) {
+        return ERR_NOT_FOUND;
+    }
+    uint8_t *batch = mem_alloc(e->size);
+    enum err status =
+        env_file_pread(v->log.file, batch, e->size, e->position, &got);
+    if (status == ERR_OK && (got < e->size || !segment_batch_is(batch, e))) {
+        status = ERR_CORRUPT;
+    }
+    if (status == ERR_OK) {
+        memcpy(job->data, batch + job->range.offset, job->range.size);
+    }
+    mem_free(batch);
+    return status;
+}
+
 static enum err serve_entry(const struct repair_serving *s,
                             struct segment_view *v, struct catchup_job *job)
 {
@@ -821,12 +896,16 @@ static enum err serve_entry(const struct repair_serving *s,
     uint8_t *payload = NULL;
     size_t got = 0;
     enum err status = segment_find_index(v, s->index, &slot, &e);
-    if (status != ERR_OK || (!s->slot && e.size != job->range.size)) {
-        return status == ERR_OK ? ERR_NOT_FOUND : status;
-    }
-    if (s->slot) {
+    if (status == ERR_OK && s->slot) {
         side_entry_write(&e, job->data);
         return ERR_OK;
+    }
+    if (status == ERR_OK && e.type == ENTRY_DATA && e.size != job->range.size) {
+        return serve_piece(v, &e, job);
+    }
+    if (status != ERR_OK || e.size != job->range.size ||
+        job->range.offset != 0) {
+        return status == ERR_OK ? ERR_NOT_FOUND : status;
     }
     if (e.type == ENTRY_DATA) {
         status =
@@ -861,8 +940,7 @@ enum err repair_serve_begin(struct partition *p, struct catchup_job *job)
 {
     bool slot = job->range.offset == REPAIR_SLOT_AT;
     size_t n = partition_segment_count(p);
-    if ((!slot && job->range.offset != 0) ||
-        (slot && job->range.size != SIDE_SLOT) || n == 0) {
+    if ((slot && job->range.size != SIDE_SLOT) || n == 0) {
         return ERR_NOT_FOUND;
     }
     struct repair_serving *s = mem_zalloc(sizeof *s);

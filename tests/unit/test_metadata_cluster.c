@@ -565,11 +565,11 @@ END_TEST
 
 START_TEST(test_start__refusals)
 {
-    struct broker *b = add(1, "a:1,b:1,c:1,d:1,e:1,f:1");
+    struct broker *b = add(1, "a:1,b:1,c:1,d:1,e:1,f:1,g:1,h:1");
     start(b);
     sim_run_for(sim, SIM_S);
     ck_assert_int_eq(b->started, ERR_INVALID);
-    ck_assert_ptr_nonnull(strstr(b->refused, "at most 5"));
+    ck_assert_ptr_nonnull(strstr(b->refused, "at most 7"));
 
     b = add(2, "");
     start(b);

@@ -121,6 +121,28 @@ START_TEST(test_repair__segments)
 }
 END_TEST
 
+/* Batches of more than a message holds. */
+START_TEST(test_repair__large_batches)
+{
+    world_begin((uint64_t)_i + 1);
+    struct prng *prng = sim_prng(sim);
+    config.max_message_bytes = LIMIT_ENTRY_BYTES;
+    config.segment_bytes = 16 << 20;
+    producer_begin(((size_t)1 << 20) + 77777);
+    world_start();
+    ck_assert(produce_until(24, 60));
+    sim_run_for(sim, 3 * SIM_S);
+    struct node *victim = &nodes[prng_below(prng, N)];
+    crash(victim, SIM_DROP_ALL);
+    ck_assert_int_gt(flip_two(victim, ".log", prng), 0);
+    sim_node_restart(victim->sim_node);
+    ck_assert(produce_until(producer.n + 3, 60));
+    check_replicas();
+    producer_end();
+    sim_free(sim);
+}
+END_TEST
+
 START_TEST(test_repair__log_files)
 {
     run_damage((uint64_t)_i + 1, "raft/wal-", false);
@@ -758,6 +780,7 @@ int main(void)
     tcase_add_loop_test(tc, test_repair__segment_lists, 0, 4);
     tcase_add_loop_test(tc, test_repair__side_files, 0, 6);
     tcase_add_loop_test(tc, test_repair__segments, 0, 6);
+    tcase_add_loop_test(tc, test_repair__large_batches, 0, 2);
     tcase_add_loop_test(tc, test_repair__log_files, 0, 4);
     tcase_add_loop_test(tc, test_repair__list_of_log_files, 0, 4);
     tcase_add_loop_test(tc, test_repair__ends_before_it_has_all, 0, 12);

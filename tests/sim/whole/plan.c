@@ -71,7 +71,8 @@ static uint64_t draw_chaos_s(const struct plan *p, struct prng *rng)
     uint64_t s = links <= 6    ? 1300
                  : links <= 12 ? 900
                  : links <= 20 ? 700
-                               : 400;
+                 : links <= 60 ? 400
+                               : 250;
     return s * ONE_OF(rng, 80, 100, 120) / 100;
 }
 
@@ -133,6 +134,9 @@ void plan_make(struct plan *p, const struct whole_options *o)
     memset(p, 0, sizeof *p);
     prng_seed(&rng, o->seed * 7919 + 3);
     p->n_brokers = (int)ONE_OF(&rng, 3, 3, 3, 3, 4, 5, 5);
+    if (p->n_brokers == 5 && o->seed % 2 == 1) {
+        p->n_brokers += 1 + (int)(o->seed / 2 % 2);
+    }
     p->n_shards = (unsigned)ONE_OF(&rng, 1, 1, 2, 3);
     draw_topics(p, &rng);
     p->n_idempotent = (int)prng_between(&rng, 1, 3);
