@@ -24,8 +24,8 @@
  *
  * A file's number is base * 4 + what it is; of the snapshot of producer state
  * its log index * 4 + 2; of a single entry, log index * 4 + 3: its payload from
- * 0 on, its slot of the side file at REPAIR_SLOT_AT; of a segment asked for by an
- * offset in it, offset * 4 + 3: what it is at REFETCH_SEGMENT_AT. */
+ * 0 on, its slot of the side file at REPAIR_SLOT_AT; of a segment asked for by
+ * an offset in it, offset * 4 + 3: what it is at REFETCH_SEGMENT_AT. */
 #include "raft/catchup.h"
 
 #include "base/assert.h"
