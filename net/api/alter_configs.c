@@ -1,4 +1,6 @@
-/* AlterConfigs (the whole set is replaced) and IncrementalAlterConfigs. */
+/* AlterConfigs (the whole set is replaced) and IncrementalAlterConfigs. What
+ * depends on what is set now waits until this broker knows what the controller
+ * does: it may lag behind a change that was answered elsewhere. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -6,13 +8,18 @@
 #include "schema/alter_configs.h"
 #include "schema/incremental_alter_configs.h"
 
+#define SYNC_WAIT_MS 5000
+
 enum { OP_SET = 0, OP_DELETE = 1, OP_APPEND = 2, OP_SUBTRACT = 3 };
 
 struct alter_call {
     struct request *rq;
     struct api_metadata_step step;
     bool incremental, validate_only;
-    int n; /* resources asked */
+    struct incremental_alter_configs_request some; /* incremental */
+    struct alter_configs_request whole;
+    enum kafka_error unsynced; /* what is set now is not known */
+    int n;                     /* resources asked */
     struct alter_one {
         int8_t type;
         struct wire_str name;
@@ -316,50 +323,6 @@ static void alter_incremental_one(
     c->n_configs = in->n_configs;
 }
 
-static void call_begin(struct alter_call *call, int n)
-{
-    call->n = n;
-    call->each = api_alloc(call->rq, (size_t)n, sizeof *call->each);
-    call->changes = api_alloc(call->rq, (size_t)n, sizeof *call->changes);
-    for (int i = 0; i < n; i++) {
-        call->each[i].sent = -1;
-    }
-}
-
-static void call_go(struct alter_call *call)
-{
-    if (call->n_changes == 0) {
-        respond(call);
-        return;
-    }
-    call->step.then = alter_start;
-    call->step.back = alter_back;
-    api_metadata_begin(call->rq, &call->step);
-}
-
-void api_incremental_alter_configs(struct request *rq)
-{
-    struct alter_call *call = api_alloc(rq, 1, sizeof *call);
-    struct incremental_alter_configs_request in;
-    call->rq = rq;
-    call->incremental = true;
-    rq->handler_data = call;
-    if (!request_decode(rq, &incremental_alter_configs_request_message, &in)) {
-        return;
-    }
-    call->validate_only = in.validate_only;
-    call_begin(call, in.n_resources);
-    for (int i = 0; i < in.n_resources; i++) {
-        call->each[i].type = in.resources[i].resource_type;
-        call->each[i].name = in.resources[i].resource_name;
-    }
-    refuse_twice(call);
-    for (int i = 0; i < in.n_resources; i++) {
-        alter_incremental_one(call, &call->each[i], &in.resources[i]);
-    }
-    call_go(call);
-}
-
 /* What is set for the resource itself; NULL: nothing. */
 static const char *set_value(const struct image *image,
                              const struct metadata_config_change *c,
@@ -422,24 +385,124 @@ static void alter_whole_one(struct alter_call *call, struct alter_one *a,
     c->n_configs = n;
 }
 
+static void call_begin(struct alter_call *call, int n)
+{
+    call->n = n;
+    call->each = api_alloc(call->rq, (size_t)n, sizeof *call->each);
+    call->changes = api_alloc(call->rq, (size_t)n, sizeof *call->changes);
+    for (int i = 0; i < n; i++) {
+        call->each[i].sent = -1;
+        if (call->unsynced != KAFKA_NONE) {
+            refuse(&call->each[i], call->unsynced,
+                   "This broker could not learn from the controller what is "
+                   "set now.");
+        }
+    }
+}
+
+static void call_go(struct alter_call *call)
+{
+    if (call->n_changes == 0) {
+        respond(call);
+        return;
+    }
+    call->step =
+        (struct api_metadata_step){.then = alter_start, .back = alter_back};
+    api_metadata_begin(call->rq, &call->step);
+}
+
+static void alter_incremental(struct alter_call *call)
+{
+    const struct incremental_alter_configs_request *in = &call->some;
+    call->validate_only = in->validate_only;
+    call_begin(call, in->n_resources);
+    for (int i = 0; i < in->n_resources; i++) {
+        call->each[i].type = in->resources[i].resource_type;
+        call->each[i].name = in->resources[i].resource_name;
+    }
+    refuse_twice(call);
+    for (int i = 0; i < in->n_resources; i++) {
+        alter_incremental_one(call, &call->each[i], &in->resources[i]);
+    }
+    call_go(call);
+}
+
+static void alter_whole(struct alter_call *call)
+{
+    const struct alter_configs_request *in = &call->whole;
+    call->validate_only = in->validate_only;
+    call_begin(call, in->n_resources);
+    for (int i = 0; i < in->n_resources; i++) {
+        call->each[i].type = in->resources[i].resource_type;
+        call->each[i].name = in->resources[i].resource_name;
+    }
+    refuse_twice(call);
+    for (int i = 0; i < in->n_resources; i++) {
+        alter_whole_one(call, &call->each[i], &in->resources[i]);
+    }
+    call_go(call);
+}
+
+static void sync_start(struct api_metadata_step *step, struct metadata *m)
+{
+    metadata_sync(m, SYNC_WAIT_MS, &step->call);
+}
+
+static void sync_back(struct api_metadata_step *step)
+{
+    struct alter_call *call = step->rq->handler_data;
+    call->unsynced = step->call.error;
+    if (call->incremental) {
+        alter_incremental(call);
+    } else {
+        alter_whole(call);
+    }
+}
+
+static void sync_first(struct alter_call *call)
+{
+    call->step =
+        (struct api_metadata_step){.then = sync_start, .back = sync_back};
+    api_metadata_begin(call->rq, &call->step);
+}
+
+/* Does a new value depend on the one that is set? */
+static bool changes_lists(const struct incremental_alter_configs_request *in)
+{
+    for (int i = 0; i < in->n_resources; i++) {
+        for (int k = 0; k < in->resources[i].n_configs; k++) {
+            int8_t op = in->resources[i].configs[k].config_operation;
+            if (op == OP_APPEND || op == OP_SUBTRACT) {
+                return true;
+            }
+        }
+    }
+    return false;
+}
+
+void api_incremental_alter_configs(struct request *rq)
+{
+    struct alter_call *call = api_alloc(rq, 1, sizeof *call);
+    call->rq = rq;
+    call->incremental = true;
+    rq->handler_data = call;
+    if (!request_decode(rq, &incremental_alter_configs_request_message,
+                        &call->some)) {
+        return;
+    }
+    if (changes_lists(&call->some)) {
+        sync_first(call);
+    } else {
+        alter_incremental(call);
+    }
+}
+
 void api_alter_configs(struct request *rq)
 {
     struct alter_call *call = api_alloc(rq, 1, sizeof *call);
-    struct alter_configs_request in;
     call->rq = rq;
     rq->handler_data = call;
-    if (!request_decode(rq, &alter_configs_request_message, &in)) {
-        return;
+    if (request_decode(rq, &alter_configs_request_message, &call->whole)) {
+        sync_first(call);
     }
-    call->validate_only = in.validate_only;
-    call_begin(call, in.n_resources);
-    for (int i = 0; i < in.n_resources; i++) {
-        call->each[i].type = in.resources[i].resource_type;
-        call->each[i].name = in.resources[i].resource_name;
-    }
-    refuse_twice(call);
-    for (int i = 0; i < in.n_resources; i++) {
-        alter_whole_one(call, &call->each[i], &in.resources[i]);
-    }
-    call_go(call);
 }
