@@ -40,7 +40,8 @@ SUSPECT = re.compile(
     r"Segmentation|core dumped", re.I)
 LOSSES = ("lost-write:", "unseen:", "inconsistent-offsets:")
 PROCESS = re.compile(r":process (\d+), ")
-CLIENT_BUG = re.compile(r"rdkafka_\w+\.c:\d+: .*Assertion")
+CLIENT_BUG = re.compile(r"rdkafka_\w+\.c:\d+: .*Assertion|"
+                        r"\*\*\* rdkafka_\w+\.c:\d+:\w+: assert: ")
 
 
 def options():
