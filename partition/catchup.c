@@ -467,6 +467,7 @@ static enum err receive_begin(void *sm, log_index index, raft_term_t term,
 {
     struct partition *p = sm;
     struct partition_transfer *t = mem_zalloc(sizeof *t);
+    ASSERT(!p->settling); /* it would write over what is received */
     if (p->switching || p->n_retired > 0 || p->removals > 0) {
         mem_free(t);
         return ERR_NOT_READY; /* names are being given free */

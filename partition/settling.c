@@ -529,6 +529,7 @@ static enum err settle_run(struct settle_job *job)
 bool settle_begin(void *sm, struct settle_job *job)
 {
     struct partition *p = sm;
+    ASSERT(p->transfer == NULL); /* files are being received */
     if (p->settling || p->switching || p->applied.v == p->settled.index.v) {
         return false;
     }

@@ -151,6 +151,7 @@ static void transfer_end(struct transfer *t, const char *why)
         ops_of(t)->receive_end(g->sm, false);
     g->catchup_again_ms = group_now(g) + ANEW_MS;
     transfer_free(t);
+    settle_check(g); /* it did not while files were received */
 }
 
 void catchup_group_closing(struct group *g)
@@ -164,8 +165,17 @@ void catchup_group_closing(struct group *g)
 
 void catchup_round_over(struct group *g)
 {
-    if (g->transfer != NULL && g->transfer->state == T_END)
-        transfer_end(g->transfer, "");
+    struct transfer *t = g->transfer;
+
+    if (t != NULL && t->state == T_END)
+        transfer_end(t, "");
+    else if (t != NULL && t->state == T_ASK)
+        t->again_ms = 0; /* a manifest that came too early */
+}
+
+bool catchup_holds_files(const struct group *g)
+{
+    return g->transfer != NULL && g->transfer->began;
 }
 
 /* ---- ranges -------------------------------------------------------------- */
@@ -411,6 +421,8 @@ static void manifest_arrived(struct transfer *t, const uint8_t *body,
         transfer_end(t, "the configuration makes no sense");
         return;
     }
+    if (g->settling)
+        return; /* asked again when that is over */
     n = le_get32(body + 32);
     t->index = index;
     t->term = term;

@@ -91,7 +91,8 @@ struct catchup_ops {
      * received for an earlier manifest (of this or an earlier incarnation),
      * too; nothing the running replica uses may be changed. Called again
      * without receive_end in between when a newer manifest replaces the former:
-     * what was received for it stays valid as far as it still fits.
+     * what was received for it stays valid as far as it still fits. From here
+     * to receive_end nothing else settles, nor does anything at this call.
      * ERR_CORRUPT, ERR_INVALID: not usable (logged; asked for again later). */
     enum err (*receive_begin)(void *sm, log_index index, raft_term_t term,
                               const uint8_t *manifest, size_t size);

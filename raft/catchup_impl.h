@@ -54,6 +54,9 @@ bool catchup_blocks_entries(const struct group *group);
  * this job in place of settle_begin's. */
 bool catchup_ready(const struct group *group);
 void catchup_settle_begin(struct group *group, struct settle_job *job);
+/* What is being received is written where settling would write, too: the group
+ * settles nothing of its own meanwhile. */
+bool catchup_holds_files(const struct group *group);
 /* What the checkpoint says of the group when such a job is done: the term of
  * job->upto, and the configuration. */
 void catchup_settle_state(const struct group *group, uint64_t *term,

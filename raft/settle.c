@@ -142,7 +142,7 @@ void settle_check(struct group *g)
         due_push(g);
         return;
     }
-    if (g->applied <= g->settled)
+    if (g->applied <= g->settled || catchup_holds_files(g))
         return;
     if (g->wanted || unsettled_bytes(g) >= due_bytes(g->host) ||
         g->applied - g->settled >= LIMIT_RAFT_ENTRIES / 8 ||
@@ -189,9 +189,10 @@ static void gather_due(struct raft_host *host)
     for (uint32_t i = 0; i < host->n_dirty; i++) {
         struct group *g = host->dirty[i];
 
-        if (g->applied > g->settled && (unsettled_bytes(g) >= bytes ||
-                                        (has_content(g) && g->dirty_ms != 0 &&
-                                         group_now(g) - g->dirty_ms >= half)))
+        if (g->applied > g->settled && !catchup_holds_files(g) &&
+            (unsettled_bytes(g) >= bytes ||
+             (has_content(g) && g->dirty_ms != 0 &&
+              group_now(g) - g->dirty_ms >= half)))
             due_push(g);
     }
 }
@@ -543,6 +544,8 @@ static void round_begin(struct raft_host *host)
         if (catchup_ready(g)) {
             item->transferred = true;
             catchup_settle_begin(g, &item->job);
+        } else if (catchup_holds_files(g)) {
+            continue; /* when the transfer is over */
         } else if (g->applied <= g->settled ||
                    !g->ops->settle_begin(g->sm, &item->job)) {
             g->wanted = false;

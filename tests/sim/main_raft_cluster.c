@@ -415,6 +415,8 @@ static bool m_settle_begin(void *sm, struct settle_job *job)
     struct machine_job *j;
     struct machine_blob state = m->blob;
 
+    if (m->rx.active)
+        sim_fail(m->node->cluster->sim, "settles while files are received");
     if (m->n_records == 0)
         return false;
     if (job->upto.v != m->applied)

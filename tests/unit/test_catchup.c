@@ -44,6 +44,7 @@ struct tape {
     struct env_file *file;
     struct buffer pending; /* applied, not settled */
     uint64_t applied;
+    bool settling;
     struct received rx;
 };
 
@@ -161,6 +162,8 @@ static bool tape_settle_begin(void *sm, struct settle_job *job)
 {
     struct tape *t = sm;
     struct tape_write *w = mem_zalloc(sizeof *w);
+    ck_assert(!t->rx.active);
+    t->settling = true;
     w->file = t->file;
     w->at = t->size;
     w->size = t->pending.size;
@@ -181,6 +184,7 @@ static void tape_settled(void *sm, struct settle_job *job)
 {
     struct tape *t = sm;
     struct tape_write *w = job->arg;
+    t->settling = false;
     if (job->status == ERR_OK) {
         t->crc = crc32c(t->crc, w->data, w->size);
         t->size += w->size;
@@ -245,6 +249,7 @@ static enum err tape_receive_begin(void *sm, log_index index, raft_term_t term,
     if (size != MANIFEST)
         return ERR_INVALID;
     t->node->begins++;
+    ck_assert(!t->settling);
     if (!rx->active) {
         *rx =
             (struct received){.active = true, .generation = t->generation + 1};
@@ -671,6 +676,25 @@ START_TEST(test_catchup__deleted_at_the_switch)
 }
 END_TEST
 
+/* It was paused with something to settle, and settles it when a manifest is
+ * there already: not into the files that are received. */
+START_TEST(test_catchup__while_it_settles)
+{
+    start((uint64_t)_i + 20);
+    write_entries(100);
+    uint64_t until = sim_now_ns(sim) + 40 * SIM_S;
+    sim_node_pause(nodes[2].sim_node, until);
+    write_entries(3 * WINDOW);
+    ck_assert_uint_lt(sim_now_ns(sim), until);
+    sim_run_for(sim, until - sim_now_ns(sim));
+    sim_disk_stall(nodes[2].sim_node, until + 2 * SIM_S);
+    expect_equal();
+    ck_assert_int_ge(nodes[2].switches, 1);
+    ck_assert_int_eq(nodes[2].given_up, 0);
+    finish();
+}
+END_TEST
+
 START_TEST(test_catchup__under_load)
 {
     start(2);
@@ -833,6 +857,7 @@ int main(void)
     tcase_add_test(tc,
                    test_catchup__a_follower_far_behind_gets_the_settled_state);
     tcase_add_test(tc, test_catchup__deleted_at_the_switch);
+    tcase_add_loop_test(tc, test_catchup__while_it_settles, 0, 3);
     tcase_add_test(tc, test_catchup__under_load);
     tcase_add_test(tc, test_catchup__a_stuck_follower_does_not_stop_the_others);
     tcase_add_test(tc, test_catchup__a_slow_follower_in_sync_is_waited_for);
