@@ -362,6 +362,8 @@ static enum err group_check(struct replay *replay, struct replay_group *group)
                        "a term or a vote may be lost at position",
                        replay->unknown_position);
     }
+    /* Damage now, or at an earlier start that went on behind it. */
+    bool holes = replay->damaged || replay->wal->options.expect.unproven;
     bool filled = !is_empty(group) && group->faulty_index <= group->last &&
                   group->faulty_index >= group->base &&
                   slot_of(group, group->faulty_index)->index.v != 0;
@@ -372,7 +374,7 @@ static enum err group_check(struct replay *replay, struct replay_group *group)
         return ERR_OK;
     }
     if (group->base != group->settled.v + 1) {
-        if (replay->damaged || replay->wal->options.expect.unproven) {
+        if (holes) {
             entries_lose(group, group->base);
             return ERR_OK;
         }
@@ -380,7 +382,7 @@ static enum err group_check(struct replay *replay, struct replay_group *group)
     }
     for (uint64_t i = group->base; i <= group->last; i++) {
         const struct wal_recovered_entry *slot = slot_of(group, i);
-        if (slot->index.v == 0 && replay->damaged) {
+        if (slot->index.v == 0 && holes) {
             entries_lose(group, i);
             return ERR_OK;
         }
