@@ -1,10 +1,10 @@
 /* sim_main SEED [COUNT] [CUT...]: runs seeds of whole brokers
  * (tests/sim/whole), cut down in what they do: chaos=SECONDS clients=NUMBER
- * groups=0 admins=0 without=FAULT,... sim_main raft SEED [COUNT [WITHOUT]]: of
- * Raft groups alone, which is faster; WITHOUT one of the guards of raft/guard.h
- * when it is named by its number. sim_main lab SEED [COUNT [WITHOUT]]: one
- * group over the laboratory, record by record: three replicas, or five where
- * the seed is odd.
+ * groups=0 admins=0 keys=0 without=FAULT,... sim_main raft SEED [COUNT
+ * [WITHOUT]]: of Raft groups alone, which is faster; WITHOUT one of the guards
+ * of raft/guard.h when it is named by its number. sim_main lab SEED [COUNT
+ * [WITHOUT]]: one group over the laboratory, record by record: three replicas,
+ * or five where the seed is odd.
  *
  * One seed prints its event hash in the end; many print a line of totals. Ends
  * non-zero on the first violation, with the trace that led to it. */
@@ -118,6 +118,8 @@ static void add(struct whole_result *sum, const struct whole_result *r)
     sum->rot += r->rot;
     sum->everywhere += r->everywhere;
     sum->checked += r->checked;
+    sum->compacted += r->compacted;
+    sum->passes += r->passes;
     if (r->broker_bytes_max > sum->broker_bytes_max)
         sum->broker_bytes_max = r->broker_bytes_max;
 }
@@ -129,7 +131,7 @@ static void print_whole(const struct whole_result *r)
         "%llu faults, %llu restarts, %llu elections, %llu requests, "
         "%llu commits, %llu rebalances, %llu admin changes, %llu rotten bytes, "
         "%llu everywhere, "
-        "%llu judged, "
+        "%llu judged, %llu compacted, %llu passes, "
         "%llu KiB at most in a broker\n",
         (unsigned long long)r->events, (double)r->sim_ns / 3.6e12,
         (unsigned long long)r->acknowledged, (unsigned long long)r->read,
@@ -138,6 +140,7 @@ static void print_whole(const struct whole_result *r)
         (unsigned long long)r->commits, (unsigned long long)r->rebalances,
         (unsigned long long)r->admin_changes, (unsigned long long)r->rot,
         (unsigned long long)r->everywhere, (unsigned long long)r->checked,
+        (unsigned long long)r->compacted, (unsigned long long)r->passes,
         (unsigned long long)r->broker_bytes_max / 1024);
 }
 
@@ -173,6 +176,8 @@ static void cut_down(struct whole_options *o, int argc, char **argv)
             o->no_groups = true;
         else if (strcmp(argv[i], "admins=0") == 0)
             o->no_admins = true;
+        else if (strcmp(argv[i], "keys=0") == 0)
+            o->no_keys = true;
         else if (strncmp(argv[i], "without=", 8) == 0)
             o->faults_off = faults_named(argv[i] + 8);
     }

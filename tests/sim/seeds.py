@@ -22,7 +22,7 @@ SHRINK_SECONDS = 180
 
 NAMES = ("events", "hours", "acknowledged", "read", "faults", "restarts",
          "elections", "requests", "commits", "rebalances", "admin",
-         "rotten")
+         "rotten", "compacted", "passes")
 
 
 def listed():
@@ -80,7 +80,7 @@ def shrink(program, seed):
     newest = fails([])
     if newest is None:
         return []
-    for cut in ("groups=0", "admins=0"):
+    for cut in ("groups=0", "admins=0", "keys=0"):
         actors.append(cut)
         run = fails(arguments())
         newest = run or newest
@@ -172,6 +172,8 @@ def main():
           f"{sums['commits']:.0f} commits, {sums['rebalances']:.0f} "
           f"rebalances, {sums['admin']:.0f} admin changes, "
           f"{sums['rotten']:.0f} rotten bytes, "
+          f"{sums['compacted']:.0f} records compacted in "
+          f"{sums['passes']:.0f} passes, "
           f"{runs.violations} violations")
     return 1 if runs.violations or missed else 0
 

@@ -337,7 +337,8 @@ bool client_has_ids(const struct client *c)
             return false;
         }
     }
-    return true;
+    return c->world->plan.keyed.n_partitions == 0 ||
+           !uuid_is_zero(&c->topic_ids[KEYED_TOPIC]);
 }
 
 static void learn_partition(struct client *c, int topic,

@@ -20,6 +20,11 @@
 #define GROUPS_MAX 2
 #define GROUP_MEMBERS_MAX 4
 #define ADMINS_MAX 2
+/* The compacted topic is the one that consumers and members never have. */
+#define KEYED_TOPIC (TOPICS_MAX - 1)
+#define KEYED_PARTITIONS_MAX 3
+#define KEY_READERS_MAX 2
+#define KEYS_MAX 120
 #define API_KEYS 128
 
 enum fault_kind {
@@ -43,6 +48,18 @@ enum fault_kind {
     FAULT_KINDS
 };
 
+/* The compacted topic of a seed. */
+struct keyed_plan {
+    int n_partitions; /* 0: there is none */
+    int replication, n_writers, n_readers, n_keys;
+    bool deletes;         /* compact,delete */
+    int64_t retention_ms; /* then */
+    int64_t tombstone_ms; /* delete.retention.ms */
+    int64_t lag_ms;       /* min.compaction.lag.ms */
+    int64_t segment_bytes, segment_ms;
+    const char *dirty_ratio;
+};
+
 /* What a seed decides before anything runs. */
 struct plan {
     int n_brokers, n_seeds_named;
@@ -50,6 +67,7 @@ struct plan {
     int n_topics, n_partitions[TOPICS_MAX];
     int replication[TOPICS_MAX];
     int n_idempotent, n_plain, n_consumers, n_groups, n_members, n_admins;
+    struct keyed_plan keyed;
     int rotten;      /* the one broker whose disk may rot, with FAULT_ROT */
     uint32_t faults; /* mask of fault_kind */
     uint64_t fault_ms_min, fault_ms_max; /* between two */
@@ -134,6 +152,49 @@ void oracle_read(struct world *w, int part, int64_t offset, record_id id);
 void oracle_finish(struct world *w);
 void oracle_free(struct world *w);
 
+/* ---- what is true of the compacted topic: keys.c ------------------------- */
+struct batch_record;
+struct batch_header;
+/* Records are numbered as others are, and their number is a header of theirs. A
+ * record is made: its key, what is in it. */
+struct key_record {
+    int key;
+    bool tombstone;
+    int64_t timestamp_ms;
+    uint64_t made_ns; /* then */
+    int64_t offset;   /* -1: not known */
+    uint64_t sent_ns; /* for the first time; 0: not yet */
+    bool acked;
+};
+void keys_made(struct world *w, record_id id, const struct key_record *record);
+void keys_sent(struct world *w, record_id first, int n);
+void keys_acked(struct world *w, record_id first, int n, int64_t base);
+#define KEY_BYTES_MAX 32
+/* The bytes of a key; how many. */
+int key_bytes(int key, char out[KEY_BYTES_MAX]);
+/* One that is drawn; some are written much more often than others. */
+int key_draw(const struct world *w, struct prng *rng);
+/* The end of what is known of a partition, and where it may begin. */
+int64_t keys_end(const struct world *w, int index);
+int64_t keys_low(const struct world *w, int index);
+/* A broker says that it begins there. */
+void keys_begin_at(struct world *w, int index, int64_t low);
+/* Everything was acknowledged. */
+void keys_finish(struct world *w);
+void keys_free(struct world *w);
+
+/* One reading of a partition from its beginning to its end. */
+struct key_pass;
+/* `replica`: from one broker all the time, else from whoever leads. */
+struct key_pass *key_pass_new(struct world *w, int index, bool replica);
+int64_t key_pass_position(const struct key_pass *p);
+/* An answer with batches; true: it is at the end, and was judged. */
+bool key_pass_take(struct key_pass *p, int broker, int64_t watermark,
+                   int64_t log_start, const uint8_t *batches, size_t size);
+/* At its end: of no key there was less than what is newest. */
+bool key_pass_is_clean(const struct key_pass *p);
+void key_pass_free(struct key_pass *p);
+
 /* ---- the history: history.c ---------------------------------------------- */
 /* A batch is sent for the first time, and acknowledged for the first time. */
 void history_sent(struct world *w, record_id first, int n);
@@ -216,12 +277,22 @@ int topic_find_id(const struct client *c, const struct uuid *id);
 
 /* ---- actors -------------------------------------------------------------- */
 struct producer;
-void producer_add(struct world *w, int at, bool idempotent);
+enum producer_kind { PRODUCER_IDEMPOTENT, PRODUCER_PLAIN, PRODUCER_KEYED };
+/* A keyed one writes to the compacted topic, and is idempotent. */
+void producer_add(struct world *w, int at, enum producer_kind kind);
 struct sim_node *producer_node(const struct producer *p);
 bool producer_is_idempotent(const struct world *w, int at);
 bool producer_done(const struct producer *p);
 void producer_free(struct producer *p);
 void producer_print(const struct producer *p);
+
+struct key_reader;
+void key_reader_add(struct world *w, int at);
+struct sim_node *key_reader_node(const struct key_reader *r);
+/* Every replica was read to its end after all was written, and was right. */
+bool key_reader_done(const struct key_reader *r);
+void key_reader_print(const struct key_reader *r);
+void key_reader_free(struct key_reader *r);
 
 struct consumer;
 /* Who says what a consumer reads, and is told each record. */
@@ -299,6 +370,8 @@ int actors(const struct world *w);
 struct sim_node *actor_node(const struct world *w, int n);
 void nemesis_start(struct world *w);
 void nemesis_heal(struct world *w);
+/* After each event of a broker: it is hit while it compacts. */
+void nemesis_ambush(struct world *w, struct sim_node *node);
 /* Nothing has been wrong for so long that all brokers are live. */
 bool nemesis_calm(struct world *w);
 /* Whether producers are to work: a storm blows, or ended just now and did not
@@ -313,6 +386,11 @@ int64_t probe_watermark(const struct world *w, const struct uuid *topic,
 /* The newest term that anybody led, and the broker that did; 0: none yet. */
 uint64_t probe_leader(const struct world *w, const struct uuid *topic,
                       int partition, int *leader);
+/* The brokers that have a replica; how many, 0: no such group was seen yet. */
+int probe_replicas(const struct world *w, const struct uuid *topic,
+                   int partition, int out[BROKERS_MAX]);
+/* One of its shards compacts, or takes over what a peer has compacted. */
+bool probe_compacts(const struct whole_broker *b);
 struct probe *probe_new(struct world *w);
 void probe_free(struct probe *p);
 /* After an event of this node. */
@@ -346,12 +424,16 @@ struct world {
         uint64_t began_ns, to_ns; /* of chaos; load goes on until then */
         uint64_t n_records;       /* made so far */
         uint64_t struck_ns;       /* the newest fault, or the end of a storm */
+        bool ambush;              /* whoever compacts next is to crash */
     } storm;
     struct member *members[GROUPS_MAX * GROUP_MEMBERS_MAX];
     int n_members; /* of all groups */
     struct group_seen *groups[GROUPS_MAX];
     struct admin *admins[ADMINS_MAX];
     int n_admins;
+    struct keys *keys;
+    struct key_reader *key_readers[KEY_READERS_MAX];
+    int n_key_readers;
     bool finale; /* all is well and at rest: admins look at everything */
     struct client setup;
     int n_created; /* topics */

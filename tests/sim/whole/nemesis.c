@@ -47,6 +47,39 @@ static bool crash_one(struct world *w, struct whole_broker *b)
     return true;
 }
 
+/* Instead of now, when a broker compacts next. */
+static bool ambush(struct world *w)
+{
+    if (w->plan.keyed.n_partitions == 0 || !prng_chance(&w->prng, 1, 2)) {
+        return false;
+    }
+    w->storm.ambush = true;
+    return true;
+}
+
+static void ambushed(void *arg)
+{
+    struct whole_broker *b = arg;
+    b->world->result.faults += crash_one(b->world, b);
+}
+
+/* Somewhere within it: its works take some 100 us each. */
+void nemesis_ambush(struct world *w, struct sim_node *node)
+{
+    if (!w->storm.ambush || w->phase != PHASE_CHAOS) {
+        return;
+    }
+    for (int i = 0; i < w->plan.n_brokers; i++) {
+        struct whole_broker *b = &w->brokers[i];
+        if (b->node == node && sim_node_up(node) && probe_compacts(b)) {
+            w->storm.ambush = false;
+            sim_at(w->sim,
+                   sim_now_ns(w->sim) + prng_below(&w->prng, 10 * SIM_MS),
+                   ambushed, b);
+        }
+    }
+}
+
 static bool reshard(struct world *w, struct whole_broker *b)
 {
     if (!crash_one(w, b)) {
@@ -166,6 +199,15 @@ static void choose_partitions(void *arg, const char *path, uint64_t size)
     }
 }
 
+static void choose_keyed(void *arg, const char *path, uint64_t size)
+{
+    char dir[32];
+    snprintf(dir, sizeof dir, "/t%d-", KEYED_TOPIC);
+    if (strstr(path, "/partitions/") != NULL && strstr(path, dir) != NULL) {
+        choose(arg, path, size);
+    }
+}
+
 /* Of the log's end nothing may be known yet that was written after its sync:
  * only what is before can be told from a flush that was torn. The newest file
  * may be one that was made in advance. */
@@ -184,7 +226,8 @@ static void choose_log(void *arg, const char *path, uint64_t size)
 static bool rot_partitions(struct world *w, struct whole_broker *b)
 {
     struct rot_choice c = {.w = w, .b = b};
-    sim_disk_list(b->node, choose_partitions, &c);
+    bool keyed = w->plan.keyed.n_partitions > 0 && prng_chance(&w->prng, 1, 2);
+    sim_disk_list(b->node, keyed ? choose_keyed : choose_partitions, &c);
     if (c.n == 0) {
         return false;
     }
@@ -238,7 +281,7 @@ static bool strike_with(struct world *w, enum fault_kind kind)
     uint64_t some[3];
     switch (kind) {
         case FAULT_CRASH:
-            return crash_one(w, b);
+            return !ambush(w) && crash_one(w, b);
         case FAULT_CRASH_ALL:
             return crash_all(w);
         case FAULT_CUT_ONE:

@@ -128,6 +128,36 @@ static void draw_actors(struct plan *p, uint64_t seed)
     }
 }
 
+/* One seed in three has a compacted topic. Numbers of its own, too. */
+static void draw_keyed(struct plan *p, uint64_t seed)
+{
+    static const char *const ratios[] = {"0.01", "0.3", "0.5"};
+    struct keyed_plan *k = &p->keyed;
+    struct prng rng;
+    prng_seed(&rng, seed * 7933 + 7);
+    if (!prng_chance(&rng, 1, 3)) {
+        return;
+    }
+    k->n_partitions = (int)prng_between(&rng, 1, KEYED_PARTITIONS_MAX);
+    k->replication = p->n_brokers >= 5 && prng_chance(&rng, 1, 3) ? 5 : 3;
+    k->n_writers = (int)prng_between(&rng, 1, 2);
+    k->n_readers = (int)prng_between(&rng, 1, KEY_READERS_MAX);
+    k->n_keys = (int)ONE_OF(&rng, 3, 20, KEYS_MAX);
+    k->deletes = prng_chance(&rng, 1, 4);
+    k->retention_ms = (int64_t)ONE_OF(&rng, 30000, 300000);
+    k->tombstone_ms =
+        (int64_t)ONE_OF(&rng, 0, 2000, 30000, 180000, 86400000, 86400000);
+    k->lag_ms = (int64_t)ONE_OF(&rng, 0, 0, 5000, 60000);
+    k->segment_bytes = (int64_t)ONE_OF(&rng, 4096, 4096, 8192, 32768);
+    k->segment_ms = (int64_t)ONE_OF(&rng, 5000, 30000, 604800000);
+    k->dirty_ratio = ratios[prng_below(&rng, 3)];
+    /* every replica is read */
+    size_t n = strlen(p->properties);
+    snprintf(p->properties + n, sizeof p->properties - n,
+             "replica.selector.class=org.apache.kafka.common.replica."
+             "RackAwareReplicaSelector\n");
+}
+
 void plan_make(struct plan *p, const struct whole_options *o)
 {
     struct prng rng;
@@ -157,6 +187,9 @@ void plan_make(struct plan *p, const struct whole_options *o)
     draw_faults(p, &rng);
     draw_properties(p, &rng);
     draw_actors(p, o->seed);
+    if (!o->no_keys) {
+        draw_keyed(p, o->seed);
+    }
     p->faults &= ~o->faults_off;
     p->n_groups = o->no_groups ? 0 : p->n_groups;
     p->n_admins = o->no_admins ? 0 : p->n_admins;
@@ -172,6 +205,9 @@ void plan_make(struct plan *p, const struct whole_options *o)
         p->n_consumers = p->n_consumers < most ? p->n_consumers : most;
         p->n_members = p->n_members < most ? p->n_members : most;
         p->n_admins = p->n_admins < most ? p->n_admins : most;
+        struct keyed_plan *k = &p->keyed;
+        k->n_writers = k->n_writers < most ? k->n_writers : most;
+        k->n_readers = k->n_readers < most ? k->n_readers : most;
     }
 }
 
@@ -186,12 +222,31 @@ int whole_fault_find(const char *name, size_t size)
     return -1;
 }
 
+static void keyed_print(const struct keyed_plan *k)
+{
+    if (k->n_partitions == 0) {
+        return;
+    }
+    printf(
+        " %s %dx%d (%d keys, %d writers, %d readers, segments of %lld B or "
+        "%lld ms, ratio %s, lag %lld ms, tombstones %lld ms",
+        k->deletes ? "compact,delete" : "compact", k->n_partitions,
+        k->replication, k->n_keys, k->n_writers, k->n_readers,
+        (long long)k->segment_bytes, (long long)k->segment_ms, k->dirty_ratio,
+        (long long)k->lag_ms, (long long)k->tombstone_ms);
+    if (k->deletes) {
+        printf(", retention %lld ms", (long long)k->retention_ms);
+    }
+    printf(")");
+}
+
 void plan_print(const struct plan *p)
 {
     printf("%d brokers of %u shards, topics", p->n_brokers, p->n_shards);
     for (int i = 0; i < p->n_topics; i++) {
         printf(" %dx%d", p->n_partitions[i], p->replication[i]);
     }
+    keyed_print(&p->keyed);
     printf(
         ", %d+%d producers, %d consumers, %d groups of %d, %d admins, %llu s, "
         "%d storms "

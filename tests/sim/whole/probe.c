@@ -11,6 +11,7 @@
 
 #include "base/assert.h"
 #include "net/shard.h"
+#include "partition/partition_impl.h"
 #include "raft/group_impl.h"
 #include "tests/sim/whole/impl.h"
 
@@ -575,6 +576,32 @@ uint64_t probe_leader(const struct world *w, const struct uuid *topic,
     *leader =
         g == NULL || g->newest_term == 0 ? -1 : g->leaders[g->newest_term] - 1;
     return g == NULL ? 0 : g->newest_term;
+}
+
+int probe_replicas(const struct world *w, const struct uuid *topic,
+                   int partition, int out[BROKERS_MAX])
+{
+    struct group_id id = {.topic = *topic, .partition = partition};
+    struct seen_group *g = NULL;
+    HASH_FIND(hh, w->probe->groups, &id, sizeof id, g);
+    for (int i = 0; g != NULL && i < g->n_replicas; i++) {
+        out[i] = g->replicas[i];
+    }
+    return g == NULL ? 0 : g->n_replicas;
+}
+
+bool probe_compacts(const struct whole_broker *b)
+{
+    for (unsigned k = 0; b->broker != NULL && k < broker_n_shards(b->broker);
+         k++) {
+        const struct broker_shard *shard = broker_shard(b->broker, k);
+        const struct partition_shard *of =
+            shard == NULL ? NULL : shard->partitions_of;
+        if (of != NULL && (of->compacting != NULL || of->refetching != NULL)) {
+            return true;
+        }
+    }
+    return false;
 }
 
 struct probe *probe_new(struct world *w)

@@ -12,6 +12,9 @@
 #include "tests/sim/whole/impl.h"
 
 #define QUEUE_MAX 20
+/* Of the compacted topic, whose segments are small. */
+#define KEYED_RECORDS_MAX 10
+#define KEYED_VALUE_MAX 300
 
 struct outgoing {
     struct outgoing *next;
@@ -35,7 +38,7 @@ struct out_part {
 struct producer {
     struct client client;
     int at;
-    bool idempotent, asking_id;
+    bool idempotent, keyed, asking_id;
     int64_t producer_id; /* -1: not yet */
     int16_t epoch;
     enum batch_codec codec;
@@ -75,7 +78,12 @@ static void batch_acked(struct producer *p, int part, struct outgoing *o,
     if (base < 0) {
         sim_fail(w->sim, "p%d: acknowledged without an offset", p->at);
     }
-    oracle_acked(w, record_make(p->at, part, o->r), o->n, base);
+    record_id first = record_make(p->at, part, o->r);
+    if (p->keyed) {
+        keys_acked(w, first, o->n, base);
+    } else {
+        oracle_acked(w, first, o->n, base);
+    }
     o->done = true;
 }
 
@@ -231,8 +239,12 @@ static void send(struct producer *p, int leader, struct out_request *rq)
         o->in_flight = true;
         p->parts[rq->parts[i]].n_in_flight++;
         p->parts[rq->parts[i]].in_flight_to = leader;
-        oracle_sent(p->client.world, record_make(p->at, rq->parts[i], o->r),
-                    o->n);
+        record_id first = record_make(p->at, rq->parts[i], o->r);
+        if (p->keyed) {
+            keys_sent(p->client.world, first, o->n);
+        } else {
+            oracle_sent(p->client.world, first, o->n);
+        }
     }
     p->n_requests++;
     client_ask(&p->client, leader, API_PRODUCE, &q, produce_done, rq);
@@ -310,32 +322,75 @@ static void produce(struct producer *p)
 }
 
 /* ---- making records ------------------------------------------------------ */
-static void make_batch(struct producer *p, int part)
+static void add_record(struct producer *p, struct batch_builder *b,
+                       record_id id)
 {
     struct world *w = p->client.world;
     struct prng *rng = &p->client.prng;
+    uint8_t *value =
+        mem_alloc((size_t)w->plan.value_max + RECORD_VALUE_MIN + 60);
+    int32_t len = (int32_t)prng_between(rng, RECORD_VALUE_MIN,
+                                        prng_chance(rng, 1, 8)
+                                            ? (uint64_t)w->plan.value_max
+                                            : RECORD_VALUE_MIN + 60);
+    record_value(id, value, len);
+    batch_builder_add(b, env_wall_ms(p->client.env), NULL, -1, value, len, NULL,
+                      0);
+    mem_free(value);
+}
+
+/* With a key, and its number in a header: a tombstone has no value. */
+static void add_keyed(struct producer *p, struct batch_builder *b, record_id id)
+{
+    struct world *w = p->client.world;
+    struct prng *rng = &p->client.prng;
+    char key[KEY_BYTES_MAX];
+    uint8_t value[KEYED_VALUE_MAX], number[sizeof id];
+    struct record_header header = {(const uint8_t *)"n", 1, number,
+                                   sizeof number};
+    struct key_record record = {.key = key_draw(w, rng), .offset = -1};
+    record.tombstone = prng_chance(rng, 1, 4);
+    record.timestamp_ms = env_wall_ms(p->client.env);
+    int32_t len = (int32_t)prng_between(
+        rng, RECORD_VALUE_MIN,
+        prng_chance(rng, 1, 8) ? KEYED_VALUE_MAX : RECORD_VALUE_MIN + 60);
+    memcpy(number, &id, sizeof id);
+    record_value(id, value, len);
+    keys_made(w, id, &record);
+    batch_builder_add(b, record.timestamp_ms, key, key_bytes(record.key, key),
+                      record.tombstone ? NULL : value,
+                      record.tombstone ? -1 : len, &header, 1);
+}
+
+static uint64_t some_records(struct producer *p)
+{
+    uint64_t most = (uint64_t)p->client.world->plan.records_max;
+    if (p->keyed && most > KEYED_RECORDS_MAX) {
+        most = KEYED_RECORDS_MAX;
+    }
+    return prng_between(&p->client.prng, 1, most);
+}
+
+static void make_batch(struct producer *p, int part)
+{
+    struct world *w = p->client.world;
     struct out_part *out = &p->parts[part];
     struct batch_builder b;
     const uint8_t *bytes;
     size_t size;
-    int n = (int)prng_between(rng, 1, (uint64_t)w->plan.records_max);
-    uint8_t *value =
-        mem_alloc((size_t)w->plan.value_max + RECORD_VALUE_MIN + 60);
+    int n = (int)some_records(p);
     batch_builder_init(&b, p->codec);
     b.producer_id = p->idempotent ? p->producer_id : -1;
     b.producer_epoch = p->idempotent ? p->epoch : -1;
     b.base_sequence = p->idempotent ? out->next_sequence : -1;
     for (int i = 0; i < n; i++) {
         record_id id = record_make(p->at, part, out->next_r + (uint64_t)i);
-        int32_t len = (int32_t)prng_between(rng, RECORD_VALUE_MIN,
-                                            prng_chance(rng, 1, 8)
-                                                ? (uint64_t)w->plan.value_max
-                                                : RECORD_VALUE_MIN + 60);
-        record_value(id, value, len);
-        batch_builder_add(&b, env_wall_ms(p->client.env), NULL, -1, value, len,
-                          NULL, 0);
+        if (p->keyed) {
+            add_keyed(p, &b, id);
+        } else {
+            add_record(p, &b, id);
+        }
     }
-    mem_free(value);
     if (batch_builder_finish(&b, &bytes, &size) != ERR_OK) {
         sim_fail(w->sim, "a batch cannot be built");
     }
@@ -370,8 +425,9 @@ static void make_some(struct producer *p)
 {
     struct world *w = p->client.world;
     for (uint64_t k = some_batches(p); k > 0; k--) {
-        int topic =
-            (int)prng_below(&p->client.prng, (uint64_t)w->plan.n_topics);
+        int topic = p->keyed ? KEYED_TOPIC
+                             : (int)prng_below(&p->client.prng,
+                                               (uint64_t)w->plan.n_topics);
         int part = part_of(
             topic,
             (int)prng_below(&p->client.prng, (uint64_t)w->n_parts_of[topic]));
@@ -402,13 +458,14 @@ static void boot(struct env *env, void *arg)
     client_refresh(c);
 }
 
-void producer_add(struct world *w, int at, bool idempotent)
+void producer_add(struct world *w, int at, enum producer_kind kind)
 {
     struct producer *p = calloc(1, sizeof *p);
     char name[16];
     snprintf(name, sizeof name, "p%d", at);
     p->at = at;
-    p->idempotent = idempotent;
+    p->idempotent = kind != PRODUCER_PLAIN;
+    p->keyed = kind == PRODUCER_KEYED;
     p->producer_id = -1;
     for (int i = 0; i < PARTS_MAX; i++) {
         p->parts[i].last = &p->parts[i].first;

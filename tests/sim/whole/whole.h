@@ -14,7 +14,7 @@ struct whole_options {
     bool verbose;
     /* Shrinking: what a seed decided is cut down further. -1 / 0: as decided */
     int clients_max; /* of each kind */
-    bool no_groups, no_admins;
+    bool no_groups, no_admins, no_keys;
     uint32_t faults_off;  /* mask of enum fault_kind */
     uint64_t chaos_s_max; /* faults end after so many seconds */
     bool print_plan;
@@ -28,6 +28,8 @@ struct whole_result {
     uint64_t everywhere; /* creations after which all brokers were looked at */
     uint64_t rot;        /* bytes that came back wrong from a disk */
     uint64_t checked;    /* operations in the histories */
+    uint64_t compacted;  /* records that compaction was seen to take out */
+    uint64_t passes;     /* readings of compacted partitions, to their ends */
     uint64_t broker_bytes_max; /* memory of one broker, the most at any time */
 };
 

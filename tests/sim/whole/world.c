@@ -15,7 +15,8 @@
 
 int actors(const struct world *w)
 {
-    return w->n_producers + w->n_consumers + w->n_members + w->n_admins;
+    return w->n_producers + w->n_consumers + w->n_members + w->n_admins +
+           w->n_key_readers;
 }
 
 struct sim_node *actor_node(const struct world *w, int n)
@@ -31,11 +32,32 @@ struct sim_node *actor_node(const struct world *w, int n)
     if (n < w->n_members) {
         return member_node(w->members[n]);
     }
-    return admin_node(w->admins[n - w->n_members]);
+    n -= w->n_members;
+    if (n < w->n_admins) {
+        return admin_node(w->admins[n]);
+    }
+    return key_reader_node(w->key_readers[n - w->n_admins]);
 }
 
 /* ---- topics -------------------------------------------------------------- */
 static void create_next(struct world *w);
+
+static int topics_wanted(const struct world *w)
+{
+    return w->plan.n_topics + (w->plan.keyed.n_partitions > 0);
+}
+
+/* The compacted one is the last that is made. */
+static int topic_made_as(const struct world *w, int nth)
+{
+    return nth < w->plan.n_topics ? nth : KEYED_TOPIC;
+}
+
+static int partitions_wanted(const struct world *w, int topic)
+{
+    return topic == KEYED_TOPIC ? w->plan.keyed.n_partitions
+                                : w->plan.n_partitions[topic];
+}
 
 static void create_done(void *arg, const struct answer *a)
 {
@@ -44,13 +66,12 @@ static void create_done(void *arg, const struct answer *a)
         const struct create_topics_response *in = a->response;
         int16_t e = in->n_topics == 1 ? in->topics[0].error_code : -1;
         if (e == KAFKA_NONE || e == KAFKA_TOPIC_ALREADY_EXISTS) {
-            w->n_parts_of[w->n_created] = w->plan.n_partitions[w->n_created];
-            w->n_created++;
+            int topic = topic_made_as(w, w->n_created++);
+            w->n_parts_of[topic] = partitions_wanted(w, topic);
             if (e == KAFKA_NONE) {
                 char name[16];
-                topic_name(w->n_created - 1, name);
-                probe_topic_everywhere(w, name,
-                                       w->plan.n_partitions[w->n_created - 1]);
+                topic_name(topic, name);
+                probe_topic_everywhere(w, name, w->n_parts_of[topic]);
             }
         } else if (e != KAFKA_REQUEST_TIMED_OUT && e != KAFKA_NOT_CONTROLLER) {
             sim_fail(w->sim, "creating a topic: %s", kafka_error_name(e));
@@ -59,19 +80,57 @@ static void create_done(void *arg, const struct answer *a)
     create_next(w);
 }
 
+#define KEYED_CONFIGS 8
+struct keyed_configs {
+    struct create_topics_request_config list[KEYED_CONFIGS];
+    char values[KEYED_CONFIGS][24];
+    int n;
+};
+
+static void config_add(struct keyed_configs *c, const char *name, int64_t value)
+{
+    snprintf(c->values[c->n], sizeof c->values[0], "%lld", (long long)value);
+    c->list[c->n] = (struct create_topics_request_config){
+        wire_str_of(name), wire_str_of(c->values[c->n])};
+    c->n++;
+}
+
+static void keyed_configure(const struct keyed_plan *k, struct keyed_configs *c)
+{
+    c->n = 0;
+    config_add(c, "segment.bytes", k->segment_bytes);
+    config_add(c, "segment.ms", k->segment_ms);
+    config_add(c, "delete.retention.ms", k->tombstone_ms);
+    config_add(c, "min.compaction.lag.ms", k->lag_ms);
+    config_add(c, "retention.ms", k->retention_ms);
+    c->list[c->n++] = (struct create_topics_request_config){
+        wire_str_of("cleanup.policy"),
+        wire_str_of(k->deletes ? "compact,delete" : "compact")};
+    c->list[c->n++] = (struct create_topics_request_config){
+        wire_str_of("min.cleanable.dirty.ratio"), wire_str_of(k->dirty_ratio)};
+}
+
 static void create_next(struct world *w)
 {
     struct create_topics_request q;
     struct create_topics_request_topic t = {0};
+    struct keyed_configs configs;
     char name[16];
-    if (w->n_created == w->plan.n_topics) {
+    if (w->n_created == topics_wanted(w)) {
         return;
     }
-    topic_name(w->n_created, name);
+    int topic = topic_made_as(w, w->n_created);
+    topic_name(topic, name);
     create_topics_request_init(&q);
     t.name = wire_str_of(name);
-    t.num_partitions = w->plan.n_partitions[w->n_created];
-    t.replication_factor = (int16_t)w->plan.replication[w->n_created];
+    t.num_partitions = partitions_wanted(w, topic);
+    t.replication_factor = (int16_t)w->plan.replication[topic];
+    if (topic == KEYED_TOPIC) {
+        keyed_configure(&w->plan.keyed, &configs);
+        t.replication_factor = (int16_t)w->plan.keyed.replication;
+        t.configs = configs.list;
+        t.n_configs = configs.n;
+    }
     q.topics = &t;
     q.n_topics = 1;
     q.timeout_ms = 10000;
@@ -89,7 +148,7 @@ static void setup_boot(struct env *env, void *arg)
 static bool topics_made(void *arg)
 {
     const struct world *w = arg;
-    return w->n_created == w->plan.n_topics;
+    return w->n_created == topics_wanted(w);
 }
 
 /* ---- the end ------------------------------------------------------------- */
@@ -117,6 +176,11 @@ static bool all_done(void *arg)
     }
     for (int i = 0; i < w->n_admins; i++) {
         if (!admin_sure(w->admins[i])) {
+            return false;
+        }
+    }
+    for (int i = 0; i < w->n_key_readers; i++) {
+        if (!key_reader_done(w->key_readers[i])) {
             return false;
         }
     }
@@ -156,6 +220,9 @@ static void explain(struct world *w)
     for (int i = 0; i < w->n_admins; i++) {
         admin_print(w->admins[i]);
     }
+    for (int i = 0; i < w->n_key_readers; i++) {
+        key_reader_print(w->key_readers[i]);
+    }
     if (!probe_converged(w, why, sizeof why)) {
         fprintf(stderr, "replicas: %s\n", why);
     }
@@ -175,6 +242,16 @@ static bool run_until(struct world *w, bool (*cond)(void *arg), uint64_t ns)
 }
 
 /* ---- one seed ------------------------------------------------------------ */
+static void begin_keyed(struct world *w)
+{
+    for (int i = 0; i < w->plan.keyed.n_writers; i++) {
+        producer_add(w, w->n_producers, PRODUCER_KEYED);
+    }
+    for (int i = 0; i < w->plan.keyed.n_readers; i++) {
+        key_reader_add(w, i);
+    }
+}
+
 static void begin(struct world *w)
 {
     for (int i = 0; i < w->plan.n_brokers; i++) {
@@ -189,7 +266,9 @@ static void begin(struct world *w)
         sim_fail(w->sim, "topics were not made");
     }
     for (int i = 0; i < w->plan.n_idempotent + w->plan.n_plain; i++) {
-        producer_add(w, i, i < w->plan.n_idempotent);
+        producer_add(
+            w, i,
+            i < w->plan.n_idempotent ? PRODUCER_IDEMPOTENT : PRODUCER_PLAIN);
     }
     for (int i = 0; i < w->plan.n_consumers; i++) {
         consumer_add(w, i);
@@ -199,6 +278,9 @@ static void begin(struct world *w)
     }
     for (int i = 0; i < w->plan.n_admins; i++) {
         admin_add(w, i);
+    }
+    if (w->plan.keyed.n_partitions > 0) {
+        begin_keyed(w);
     }
 }
 
@@ -221,6 +303,7 @@ static void finish(struct world *w)
         sim_fail(w->sim, "topics are not as they were made");
     }
     oracle_finish(w);
+    keys_finish(w);
     history_check(w);
 }
 
@@ -241,10 +324,20 @@ static void world_free(struct world *w)
     for (int i = 0; i < w->n_admins; i++) {
         admin_free(w->admins[i]);
     }
+    for (int i = 0; i < w->n_key_readers; i++) {
+        key_reader_free(w->key_readers[i]);
+    }
+    keys_free(w);
     groups_free(w);
     history_free(w);
     client_drop(&w->setup);
     free(w);
+}
+
+static void on_event(void *arg, struct sim_node *node)
+{
+    probe_event(arg, node);
+    nemesis_ambush(arg, node);
 }
 
 struct whole_result whole_run(const struct whole_options *options)
@@ -262,7 +355,7 @@ struct whole_result whole_run(const struct whole_options *options)
     sim_on_fatal(w->sim, broker_on_fatal, w);
     sim_net_delay(w->sim, NULL, NULL, 50 * SIM_US, w->plan.delay_ns);
     w->probe = probe_new(w);
-    sim_on_event(w->sim, probe_event, w);
+    sim_on_event(w->sim, on_event, w);
     begin(w);
     w->phase = PHASE_CHAOS;
     nemesis_start(w);
