@@ -62,16 +62,22 @@ def seed_run(mode, seed, count=1):
     return None if run.returncode == 0 else violation(run.stderr or run.stdout)
 
 
+def seeds_of(text):
+    """Of "1-3,7": 1, 2, 3, 7."""
+    ends = [part.split("-") for part in text.split(",")]
+    return [s for e in ends for s in range(int(e[0]), int(e[-1]) + 1)]
+
+
 def hunt(checks):
     for check in checks.split():
-        mode, seeds = check.split(":")
-        first, last = seeds.split("-")
+        mode, text = check.split(":")
+        seeds = seeds_of(text)
         if mode == "lab":  # thousands in a few seconds, in one process
-            found = seed_run(mode, first, int(last) - int(first) + 1)
+            found = seed_run(mode, seeds[0], len(seeds))
             if found is not None:
                 return f"{mode} {found}"
             continue
-        for seed in range(int(first), int(last) + 1):
+        for seed in seeds:
             found = seed_run(mode, seed)
             if found is not None:
                 return f"{mode} seed {seed}: {found}"
