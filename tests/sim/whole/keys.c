@@ -207,6 +207,42 @@ int64_t keys_low(const struct world *w, int index)
     return w->keys == NULL ? 0 : w->keys->parts[index].low;
 }
 
+/* ---- the beginning ------------------------------------------------------- */
+static int64_t jumps_ms(const struct world *w)
+{
+    return w->plan.faults & UINT32_C(1) << FAULT_CLOCK ? JUMPS_MS : 0;
+}
+
+/* By the time when it was told that it is gone. */
+static bool is_aged(const struct world *w, uint64_t from_ns, uint64_t to_ns,
+                    int64_t ms)
+{
+    int64_t age = to_ns > from_ns ? (int64_t)((to_ns - from_ns) / SIM_MS) : 0;
+    return age + 1 + jumps_ms(w) >= ms;
+}
+
+/* What lay from one offset up to another is deleted: was it old, or superseded?
+ */
+static void check_retired(struct world *w, int index, int64_t from, int64_t to)
+{
+    const struct key_part *p = &keys_of(w)->parts[index];
+    bool newer[KEYS_MAX] = {false};
+    for (int64_t o = p->end - 1; o >= from; o--) {
+        const struct key_record *record =
+            p->log[o] == 0 ? NULL : record_of(w, p->log[o]);
+        if (record == NULL) {
+            return; /* nobody told yet whether it is a newer one */
+        }
+        if (o < to && !newer[record->key] && !record->tombstone &&
+            !is_aged(w, record->made_ns, sim_now_ns(w->sim),
+                     w->plan.keyed.retention_ms)) {
+            FAIL(w, index, o, "the log begins at %lld, though it is young",
+                 (long long)to);
+        }
+        newer[record->key] = true;
+    }
+}
+
 void keys_begin_at(struct world *w, int index, int64_t low)
 {
     struct key_part *p = &keys_of(w)->parts[index];
@@ -214,7 +250,10 @@ void keys_begin_at(struct world *w, int index, int64_t low)
         FAIL(w, index, low, "the log begins there, %s",
              w->plan.keyed.deletes ? "it is said" : "though none is deleted");
     }
-    p->low = p->low > low ? p->low : low;
+    if (low > p->low) {
+        check_retired(w, index, p->low, low);
+        p->low = low;
+    }
 }
 
 void keys_finish(struct world *w)
@@ -261,11 +300,12 @@ struct key_pass {
     struct world *world;
     int index;
     bool replica;
-    int64_t position, low, watermark; /* the highest ones that were told */
+    int64_t from, position;
+    int64_t low, watermark; /* the highest ones that were told */
     int32_t epoch;
     struct key_answer *answers;
     uint32_t n_answers, answers_size;
-    struct key_look *looks; /* by offset, below the position */
+    struct key_look *looks; /* by offset, up to the position */
     int64_t looks_size;
     bool clean;
 };
@@ -276,7 +316,7 @@ struct key_pass *key_pass_new(struct world *w, int index, bool replica)
     p->world = w;
     p->index = index;
     p->replica = replica;
-    p->position = keys_low(w, index);
+    p->from = p->position = keys_low(w, index);
     p->epoch = -1;
     return p;
 }
@@ -304,9 +344,8 @@ void key_pass_free(struct key_pass *p)
 static void pass_skip(struct key_pass *p, int64_t to)
 {
     if (to > p->looks_size) {
-        int64_t size = to * 2;
-        p->looks = realloc(p->looks, (size_t)size * sizeof *p->looks);
-        p->looks_size = size;
+        p->looks_size = to * 2;
+        p->looks = realloc(p->looks, (size_t)p->looks_size * sizeof *p->looks);
     }
     for (; p->position < to; p->position++) {
         p->looks[p->position] = (struct key_look){false, p->n_answers - 1};
@@ -438,19 +477,6 @@ struct judge {
     int64_t unknown; /* the lowest offset so far that nobody told; -1: none */
 };
 
-static int64_t jumps_ms(const struct world *w)
-{
-    return w->plan.faults & UINT32_C(1) << FAULT_CLOCK ? JUMPS_MS : 0;
-}
-
-/* By the time when it was told that it is gone. */
-static bool is_aged(const struct world *w, uint64_t from_ns, uint64_t to_ns,
-                    int64_t ms)
-{
-    int64_t age = to_ns > from_ns ? (int64_t)((to_ns - from_ns) / SIM_MS) : 0;
-    return age + 1 + jumps_ms(w) >= ms;
-}
-
 /* Superseded by what is at this offset. */
 static void check_lag(const struct key_pass *p, int64_t offset,
                       const struct key_record *record,
@@ -546,7 +572,7 @@ static void pass_judge(struct key_pass *p)
         j.keys[k] = (struct key_seen){.next = -1, .taken = -1};
     }
     p->clean = true;
-    for (int64_t o = p->position - 1; o >= 0; o--) {
+    for (int64_t o = p->position - 1; o >= p->from; o--) {
         if (o >= part->size || part->log[o] == 0) {
             j.unknown = o;
             continue;
@@ -579,11 +605,6 @@ bool key_pass_take(struct key_pass *p, int broker, int64_t watermark,
     }
     p->answers[p->n_answers++] =
         (struct key_answer){sim_now_ns(w->sim), watermark, broker};
-    if (p->n_answers == 1) { /* what lies before the beginning */
-        int64_t from = p->position;
-        p->position = 0;
-        pass_skip(p, from);
-    }
     keys_begin_at(w, p->index, log_start);
     p->low = p->low > log_start ? p->low : log_start;
     p->watermark = p->watermark > watermark ? p->watermark : watermark;
