@@ -581,7 +581,7 @@ static void activate(struct metadata *m)
     c->term = m->role.term;
     c->ticked_ms = env_now_ms(m->env);
     env_timer_start(&c->tick, TICK_MS);
-    log_info("metadata", "leads the metadata: term=%llu",
+    log_info("metadata", "leads the metadata term=%llu",
              (unsigned long long)c->term.v);
     if (uuid_is_zero(image_cluster_id(m->image))) {
         record_put_cluster(reports(c), &m->identity.cluster);

@@ -421,8 +421,8 @@ static void tell_memory(const struct broker *b)
     }
     log_info(
         "net",
-        "memory is bounded bytes_max=%llu and for each connection %llu, "
-        "for each partition %llu",
+        "memory is bounded bytes_max=%llu bytes_for_each_connection=%llu "
+        "bytes_for_each_partition=%llu",
         (unsigned long long)memory_bound(b->config, b->options.n_shards,
                                          n > 1 ? (unsigned)n - 1 : 0, 0, 0),
         (unsigned long long)MEMORY_CONNECTION,

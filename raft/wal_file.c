@@ -310,6 +310,11 @@ static void fill_run(struct env_work *work)
 
 static void fill_ok(struct wal *wal, struct wal_fill *fill)
 {
+    if (wal->fill_told) {
+        wal->fill_told = false;
+        log_info("wal", "there is space for another log file again path=%s",
+                 fill->path);
+    }
     if (fill->extends == NULL) {
         wal_file_add(wal, fill->file, fill->bytes);
     } else {
@@ -328,8 +333,16 @@ static void fill_failed(struct wal *wal, struct wal_fill *fill)
         env_fatal(wal->env, "cannot make log file %s: %s", fill->path,
                   err_text(fill->status));
     }
-    /* Room comes by recycling, or when space does. */
-    log_warn("wal", "no space for another log file path=%s", fill->path);
+    /* Room comes by recycling, or when space does; tried again and again, told
+     * once. */
+    if (!wal->fill_told) {
+        log_warn("wal",
+                 "no space for another log file: what is there is used again "
+                 "as it settles, writing may have to wait; make room path=%s "
+                 "bytes=%llu",
+                 fill->path, (unsigned long long)fill->bytes);
+    }
+    wal->fill_told = true;
     wal->fill_wait = true;
     wal->relog_wanted = wal_files_free(wal) == 0;
     if (!wal->closing) {

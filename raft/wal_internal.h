@@ -133,7 +133,8 @@ struct wal {
     struct wal_flush_header work_header;
     uint32_t work_crc;
     enum err work_status;
-    bool no_space; /* the queue's first flush did not fit the device */
+    bool fill_told; /* that there is no space for another file */
+    bool no_space;  /* the queue's first flush did not fit the device */
     struct env_timer space_timer;
     bool attested; /* the last flush written is an attestation */
     uint8_t *attest_block;

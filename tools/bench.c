@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "tools/client.h"
+#include "tools/progress.h"
 
 #define POLL_MS 100
 #define GAPS_MAX 4096
@@ -25,6 +26,7 @@ const struct cli_option bench_consume_options[] = {
     CLI_CLIENT_OPTIONS,
     CLI_OUTPUT_OPTION,
     {"records", 'n', "COUNT", "end after so many (default 100000)"},
+    CLI_WAIT_OPTION,
     {0}};
 
 const char bench_produce_more[] =
@@ -39,6 +41,7 @@ struct load {
     int64_t *partition_ack_ns, partition_gap_ns;
     uint32_t *latencies_us; /* in the order of acknowledgement */
     rd_kafka_resp_err_t error;
+    struct progress progress;
 };
 
 int64_t bench_now_ns(void)
@@ -104,6 +107,19 @@ char *bench_value(size_t size)
     return value;
 }
 
+/* Also while the last records are on their way. */
+static rd_kafka_resp_err_t flush(struct load *load, rd_kafka_t *rk)
+{
+    int64_t end =
+        bench_now_ns() + (int64_t)client_timeout_ms(load->cli) * 1000000;
+    rd_kafka_resp_err_t err;
+    do {
+        err = rd_kafka_flush(rk, POLL_MS);
+        progress_step(&load->progress, load->acked, load->acked);
+    } while (err == RD_KAFKA_RESP_ERR__TIMED_OUT && bench_now_ns() < end);
+    return err;
+}
+
 static int send_all(struct load *load, rd_kafka_t *rk, const char *value,
                     size_t size, int64_t rate)
 {
@@ -128,6 +144,7 @@ static int send_all(struct load *load, rd_kafka_t *rk, const char *value,
         }
         i++;
         rd_kafka_poll(rk, 0);
+        progress_step(&load->progress, load->acked, load->acked);
     }
     return EXIT_DONE;
 }
@@ -171,10 +188,7 @@ int bench_produce_run(struct cli *cli)
     size_t size = (size_t)cli_number(cli, "size", 1024, 1, 100000000);
     int64_t rate = cli_number(cli, "rate", 0, 0, 100000000);
     rd_kafka_conf_t *conf = client_conf(cli);
-    const char *acks = cli_value(cli, "acks", "all");
-    bool all = strcmp(acks, "all") == 0 || strcmp(acks, "-1") == 0;
-    client_set(cli, conf, "acks", acks);
-    client_set(cli, conf, "enable.idempotence", all ? "true" : "false");
+    client_set_acks(cli, conf);
     rd_kafka_conf_set_dr_msg_cb(conf, on_acked);
     rd_kafka_conf_set_opaque(conf, &load);
     rd_kafka_t *rk = client_new(cli, RD_KAFKA_PRODUCER, conf);
@@ -185,16 +199,18 @@ int bench_produce_run(struct cli *cli)
     char *value = bench_value(size);
     load.latencies_us = calloc((size_t)load.wanted, sizeof(uint32_t));
     load.partition_ack_ns = calloc(GAPS_MAX, sizeof(int64_t));
+    progress_begin(&load.progress, load.wanted, true,
+                   cli_output(cli) == OUTPUT_JSON);
     int64_t begun = bench_now_ns();
     status = send_all(&load, rk, value, size, rate);
-    if (status == EXIT_DONE && rd_kafka_flush(rk, client_timeout_ms(cli)) !=
-                                   RD_KAFKA_RESP_ERR_NO_ERROR) {
+    if (status == EXIT_DONE && flush(&load, rk) != RD_KAFKA_RESP_ERR_NO_ERROR) {
         status = cli_fail(cli, EXIT_TIMED_OUT,
                           "%lld records are acknowledged, the others not in "
                           "time; asked %s.",
                           (long long)load.acked, client_addresses(cli));
     }
     double seconds = (double)(bench_now_ns() - begun) / 1e9;
+    progress_end(&load.progress);
     if (load.acked > 0) {
         report_produce(&load, size, seconds);
     }
@@ -265,6 +281,8 @@ int bench_consume_run(struct cli *cli)
     }
     rd_kafka_poll_set_consumer(rk);
     status = bench_assign(cli, rk, RD_KAFKA_OFFSET_BEGINNING);
+    struct progress progress;
+    progress_begin(&progress, wanted, true, cli_output(cli) == OUTPUT_JSON);
     int64_t n = 0, bytes = 0, begun = bench_now_ns(), last = begun;
     while (status == EXIT_DONE && n < wanted &&
            bench_now_ns() - last < (int64_t)SILENCE_MS * 1000000) {
@@ -277,9 +295,11 @@ int bench_consume_run(struct cli *cli)
             n++;
             bytes += (int64_t)(m->len + m->key_len);
             last = bench_now_ns();
+            progress_step(&progress, n, n);
         }
         rd_kafka_message_destroy(m);
     }
+    progress_end(&progress);
     if (status == EXIT_DONE) {
         report_consume(cli, n, bytes, (double)(last - begun) / 1e9);
         if (n < wanted) {

@@ -6,6 +6,7 @@
 
 #include "tools/bench.h"
 #include "tools/client.h"
+#include "tools/progress.h"
 
 #define DRAIN_MS 10000 /* for what is still under way at the end */
 
@@ -124,12 +125,16 @@ static int warm_up(struct run *run)
 static int drive(struct run *run, size_t size, int64_t rate)
 {
     char *value = bench_value(size);
+    struct progress progress;
+    progress_begin(&progress, run->wanted, true,
+                   cli_output(run->cli) == OUTPUT_JSON);
     int64_t begun = bench_now_ns();
     int status = EXIT_DONE;
     for (int64_t i = 0; i < run->wanted && status == EXIT_DONE;) {
         if (i * 1000000000 / rate > bench_now_ns() - begun) {
             take(run, 0);
             rd_kafka_poll(run->producer, 0);
+            progress_step(&progress, run->consumed.n, run->consumed.n);
             continue;
         }
         status = send_one(run, i++, value, size);
@@ -141,6 +146,7 @@ static int drive(struct run *run, size_t size, int64_t rate)
         take(run, 1);
         rd_kafka_poll(run->producer, 0);
     }
+    progress_end(&progress);
     free(value);
     return status;
 }
@@ -150,6 +156,7 @@ static void report_one(const struct run *run, const char *what,
 {
     static const double marks[] = {50, 95, 99, 99.9, 100};
     static const char *const names[] = {"p50", "p95", "p99", "p99.9", "max"};
+    static const char *const keys[] = {"p50", "p95", "p99", "p99_9", "max"};
     bool json = cli_output(run->cli) == OUTPUT_JSON;
     bench_sort(s->us, s->n);
     if (json) {
@@ -158,7 +165,8 @@ static void report_one(const struct run *run, const char *what,
         printf("%-12s %8lld records", what, (long long)s->n);
     }
     for (size_t i = 0; i < sizeof marks / sizeof *marks && s->n > 0; i++) {
-        printf(json ? ",\"%s_ms\":%.3f" : ", %s %.2f ms", names[i],
+        printf(json ? ",\"%s_ms\":%.3f" : ", %s %.2f ms",
+               json ? keys[i] : names[i],
                bench_percentile(s->us, s->n, marks[i]));
     }
     printf(json ? "}%s" : "\n%s", json && !last ? "," : "");
@@ -187,19 +195,8 @@ static rd_kafka_t *make_producer(struct run *run)
 {
     const struct cli *cli = run->cli;
     rd_kafka_conf_t *conf = client_conf(cli);
-    const char *acks = cli_value(cli, "acks", "all");
-    bool all = strcmp(acks, "all") == 0 || strcmp(acks, "-1") == 0;
-    bool linger = false;
-    const char *text;
-    for (int i = 0; (text = cli_value_at(cli, "property", i)) != NULL; i++) {
-        linger |= strncmp(text, "linger.ms=", 10) == 0 ||
-                  strncmp(text, "queue.buffering.max.ms=", 23) == 0;
-    }
-    if (!linger) {
-        client_set(cli, conf, "linger.ms", "0");
-    }
-    client_set(cli, conf, "acks", acks);
-    client_set(cli, conf, "enable.idempotence", all ? "true" : "false");
+    client_set(cli, conf, "linger.ms", "0");
+    client_set_acks(cli, conf);
     rd_kafka_conf_set_dr_msg_cb(conf, on_acked);
     rd_kafka_conf_set_opaque(conf, run);
     return client_new(cli, RD_KAFKA_PRODUCER, conf);

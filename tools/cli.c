@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <popt.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -164,13 +165,46 @@ bool cli_confirmed(const struct cli *cli, const char *format, ...)
                  "--dry-run to see what would be done.");
         return false;
     }
-    va_start(args, format);
-    vprintf(format, args);
-    va_end(args);
-    printf(" [y/N] ");
+    /* beside the output, which may be a file or a pipe */
     fflush(stdout);
-    return fgets(answer, sizeof answer, stdin) != NULL &&
-           (answer[0] == 'y' || answer[0] == 'Y');
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    va_end(args);
+    fprintf(stderr, " [y/N] ");
+    bool yes = fgets(answer, sizeof answer, stdin) != NULL &&
+               (answer[0] == 'y' || answer[0] == 'Y');
+    if (!yes) {
+        cli_fail(cli, EXIT_REFUSED, "Nothing was done.");
+    }
+    return yes;
+}
+
+/* Why standard output could not be written; the command's, as stdout is. */
+static int output_errno;
+
+bool cli_output_fails(void)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 && ferror(stdout) == 0) {
+        return false;
+    }
+    output_errno = output_errno == 0 ? errno : output_errno;
+    return true;
+}
+
+static int output_status(int status)
+{
+    if (!cli_output_fails()) {
+        return status;
+    }
+    if (output_errno == EPIPE) { /* `| head` has enough: end as others do */
+        signal(SIGPIPE, SIG_DFL);
+        raise(SIGPIPE);
+    }
+    fprintf(stderr, "flotilla: What is printed cannot be written%s%s.\n",
+            output_errno != 0 ? ": " : "",
+            output_errno != 0 ? strerror(output_errno) : "");
+    return EXIT_FAILED;
 }
 
 const struct cli_status cli_statuses[] = {
@@ -297,11 +331,7 @@ static int run(const struct command *all, const struct command *command,
     }
     poptFreeContext(cli->popt);
     mem_free(cli);
-    if (fflush(stdout) != 0 && status == EXIT_DONE) {
-        perror("flotilla: standard output");
-        return EXIT_FAILED;
-    }
-    return status;
+    return output_status(status);
 }
 
 /* How many words of argv name the command; 0: another command. */
@@ -337,11 +367,33 @@ static bool print_verbs(const struct command *commands, const char *noun,
     return any;
 }
 
+static int help_about(const struct command *commands, int argc, char **argv)
+{
+    for (const struct command *c = commands; c->name != NULL; c++) {
+        if (words_match(c->name, argc, argv) > 0) {
+            print_command_help(c);
+            return EXIT_DONE;
+        }
+    }
+    if (print_verbs(commands, argv[1], stdout)) {
+        return EXIT_DONE;
+    }
+    fprintf(stderr,
+            "flotilla: there is no command \"%s\".\n`flotilla --help` lists "
+            "them.\n",
+            argv[1]);
+    return EXIT_USAGE;
+}
+
 int cli_main(const struct command *commands, int argc, char **argv)
 {
     const char *first = argc > 1 ? argv[1] : "--help";
-    if (strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0 ||
-        strcmp(first, "help") == 0) {
+    bool about = strcmp(first, "--help") == 0 || strcmp(first, "-h") == 0 ||
+                 strcmp(first, "help") == 0;
+    if (about && argc > 2) {
+        return help_about(commands, argc - 1, argv + 1);
+    }
+    if (about) {
         print_help(commands);
         return argc > 1 ? EXIT_DONE : EXIT_USAGE;
     }
@@ -355,6 +407,14 @@ int cli_main(const struct command *commands, int argc, char **argv)
             argv[words] = argv[0]; /* popt skips its first word */
             return run(commands, c, argc - words, argv + words);
         }
+    }
+    if (first[0] == '-') {
+        fprintf(stderr,
+                "flotilla: %s comes before the command; options follow it: "
+                "flotilla COMMAND %s ...\n`flotilla --help` lists the "
+                "commands.\n",
+                first, first);
+        return EXIT_USAGE;
     }
     bool help = argc > 2 &&
                 (strcmp(argv[2], "--help") == 0 || strcmp(argv[2], "-h") == 0);

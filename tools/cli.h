@@ -104,5 +104,9 @@ int cli_fail(const struct cli *cli, int status, const char *format, ...)
 /* The same with the hint at --help, and the end. */
 noreturn void cli_usage(const struct cli *cli, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
+/* Writes out what was printed so far. True: that cannot be written; the
+ * command ends then, and how is told behind its end (a pipe whose reader is
+ * gone is no error, it ends by SIGPIPE as others do). */
+bool cli_output_fails(void);
 
 #endif

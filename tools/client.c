@@ -5,12 +5,30 @@
 #include <string.h>
 
 #define DEFAULT_WAIT_S 30
+#define SILENCE_MS 2000 /* people want to know then what is waited for */
+
+/* -X bootstrap.servers=..., as Kafka's users may have it; NULL: not given. */
+static const char *property_addresses(const struct cli *cli)
+{
+    static const char key[] = "bootstrap.servers=";
+    const char *text;
+    const char *found = NULL;
+    for (int i = 0; (text = cli_value_at(cli, "property", i)) != NULL; i++) {
+        if (strncmp(text, key, sizeof key - 1) == 0) {
+            found = text + sizeof key - 1;
+        }
+    }
+    return found;
+}
 
 const char *client_addresses(const struct cli *cli)
 {
     const char *env = getenv("FLOTILLA_BOOTSTRAP_SERVER");
-    bool given = env != NULL && env[0] != '\0';
-    return cli_value(cli, "bootstrap-server", given ? env : "localhost:9092");
+    const char *otherwise = property_addresses(cli);
+    if (otherwise == NULL) {
+        otherwise = env != NULL && env[0] != '\0' ? env : "localhost:9092";
+    }
+    return cli_value(cli, "bootstrap-server", otherwise);
 }
 
 int client_timeout_ms(const struct cli *cli)
@@ -38,14 +56,24 @@ static void on_log(const rd_kafka_t *rk, int level, const char *fac,
     }
 }
 
-/* Keeps the newest reason why a broker cannot be reached. */
+/* The newest reason why a broker cannot be reached. Written by the thread that
+ * polls, read by the same one. */
+static char newest_reason[256];
+
+/* "sasl_..://host:port/bootstrap: Connect to ... failed: Connection refused
+ * (after 0ms in state CONNECT)": what the connection says is kept. */
 static void on_error(rd_kafka_t *rk, int err, const char *reason, void *opaque)
 {
     (void)rk;
     (void)opaque;
-    if (getenv("FLOTILLA_DEBUG") != NULL) {
-        fprintf(stderr, "%s: %s\n", rd_kafka_err2name(err), reason);
+    if (err == RD_KAFKA_RESP_ERR__ALL_BROKERS_DOWN) {
+        return;
     }
+    const char *begin = strstr(reason, ": ");
+    begin = begin != NULL ? begin + 2 : reason;
+    const char *end = strstr(begin, " (after ");
+    int n = (int)(end != NULL ? (size_t)(end - begin) : strlen(begin));
+    snprintf(newest_reason, sizeof newest_reason, "%.*s", n, begin);
 }
 
 rd_kafka_conf_t *client_conf(const struct cli *cli)
@@ -55,20 +83,28 @@ rd_kafka_conf_t *client_conf(const struct cli *cli)
     rd_kafka_conf_set_error_cb(conf, on_error);
     client_set(cli, conf, "bootstrap.servers", client_addresses(cli));
     client_set(cli, conf, "client.id", "flotilla");
+    return conf;
+}
+
+/* -X goes before what a command sets; -b before both. */
+static void set_properties(const struct cli *cli, rd_kafka_conf_t *conf)
+{
     const char *text;
     for (int i = 0; (text = cli_value_at(cli, "property", i)) != NULL; i++) {
         char key[256];
         const char *value =
             cli_key_value(cli, "property", text, key, sizeof key);
-        client_set(cli, conf, key, value);
+        if (strcmp(key, "bootstrap.servers") != 0) {
+            client_set(cli, conf, key, value);
+        }
     }
-    return conf;
 }
 
 rd_kafka_t *client_new(const struct cli *cli, rd_kafka_type_t type,
                        rd_kafka_conf_t *conf)
 {
     char why[512];
+    set_properties(cli, conf);
     rd_kafka_t *rk = rd_kafka_new(type, conf, why, sizeof why);
     if (rk == NULL) {
         rd_kafka_conf_destroy(conf);
@@ -88,6 +124,7 @@ static int status_of(rd_kafka_resp_err_t err)
     switch ((int)err) {
         case RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART:
         case RD_KAFKA_RESP_ERR__UNKNOWN_TOPIC:
+        case RD_KAFKA_RESP_ERR__UNKNOWN_PARTITION:
         case RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND:
             return EXIT_NOT_FOUND;
         case RD_KAFKA_RESP_ERR__TIMED_OUT:
@@ -122,18 +159,36 @@ static int unreachable(const struct cli *cli, int status, const char *why)
                     client_addresses(cli), why);
 }
 
+/* Why nobody answers: what the connection says, else the library. */
+static const char *reason_of(rd_kafka_t *rk, rd_kafka_resp_err_t err)
+{
+    rd_kafka_poll(rk, 0); /* calls on_error */
+    return newest_reason[0] != '\0' ? newest_reason : rd_kafka_err2str(err);
+}
+
 static const struct rd_kafka_metadata *ask(const struct cli *cli,
                                            rd_kafka_t *rk, int all_topics,
                                            int *status)
 {
     const struct rd_kafka_metadata *metadata = NULL;
-    rd_kafka_resp_err_t err = rd_kafka_metadata(rk, all_topics, NULL, &metadata,
-                                                client_timeout_ms(cli));
+    int left = client_timeout_ms(cli);
+    int first = left < SILENCE_MS ? left : SILENCE_MS;
+    rd_kafka_resp_err_t err =
+        rd_kafka_metadata(rk, all_topics, NULL, &metadata, first);
+    left -= first;
+    if (left > 0 && (err == RD_KAFKA_RESP_ERR__TRANSPORT ||
+                     err == RD_KAFKA_RESP_ERR__TIMED_OUT)) {
+        cli_fail(cli, EXIT_DONE,
+                 "No broker answers at %s yet (%s); asking for %d s more "
+                 "(--wait).",
+                 client_addresses(cli), reason_of(rk, err), left / 1000);
+        err = rd_kafka_metadata(rk, all_topics, NULL, &metadata, left);
+    }
     if (err == RD_KAFKA_RESP_ERR_NO_ERROR) {
         *status = EXIT_DONE;
         return metadata;
     }
-    *status = unreachable(cli, status_of(err), rd_kafka_err2str(err));
+    *status = unreachable(cli, status_of(err), reason_of(rk, err));
     return NULL;
 }
 
@@ -169,6 +224,25 @@ int client_no_topic(const struct cli *cli, const char *name)
                     "There is no topic %s at %s; `flotilla topic list` shows "
                     "those there are.",
                     name, client_addresses(cli));
+}
+
+int client_no_group(const struct cli *cli, const char *name)
+{
+    return cli_fail(cli, EXIT_NOT_FOUND,
+                    "There is no group %s at %s; `flotilla group list` shows "
+                    "those there are.",
+                    name, client_addresses(cli));
+}
+
+void client_set_acks(const struct cli *cli, rd_kafka_conf_t *conf)
+{
+    const char *acks = cli_value(cli, "acks", "all");
+    bool all = strcmp(acks, "all") == 0 || strcmp(acks, "-1") == 0;
+    if (!all && strcmp(acks, "0") != 0 && strcmp(acks, "1") != 0) {
+        cli_usage(cli, "--acks %s: expected 0, 1 or all.", acks);
+    }
+    client_set(cli, conf, "acks", acks);
+    client_set(cli, conf, "enable.idempotence", all ? "true" : "false");
 }
 
 void client_call_begin(const struct cli *cli, rd_kafka_t *rk,

@@ -6,12 +6,16 @@
 
 #include "tools/cli.h"
 
-/* A configuration with -b and -X applied. Ends the process with EXIT_USAGE
- * for a property that librdkafka does not take. */
+/* A configuration with the addresses; what a command sets in it, -X changes in
+ * client_new. client_set ends the process with EXIT_USAGE for a property that
+ * librdkafka does not take. */
 rd_kafka_conf_t *client_conf(const struct cli *cli);
 void client_set(const struct cli *cli, rd_kafka_conf_t *conf,
                 const char *property, const char *value);
-/* Consumes `conf`. NULL: a sentence was printed. */
+/* --acks; a producer whose records count as written when all have them is
+ * idempotent. Ends the process with EXIT_USAGE for another word. */
+void client_set_acks(const struct cli *cli, rd_kafka_conf_t *conf);
+/* Applies -X and consumes `conf`. NULL: a sentence was printed. */
 rd_kafka_t *client_new(const struct cli *cli, rd_kafka_type_t type,
                        rd_kafka_conf_t *conf);
 /* A client for asking and changing; creates no topics. */
@@ -30,6 +34,7 @@ bool client_reach(const struct cli *cli, rd_kafka_t *rk, int *status);
 const struct rd_kafka_metadata_topic *client_find_topic(
     const struct rd_kafka_metadata *metadata, const char *name);
 int client_no_topic(const struct cli *cli, const char *name);
+int client_no_group(const struct cli *cli, const char *name);
 
 /* Prints what failed, with Kafka's name and number of the error; gives the
  * exit status that fits it. */

@@ -1,4 +1,4 @@
-/* flotilla cluster status. */
+/* flotilla cluster status, cluster health. */
 #ifndef TOOLS_CLUSTER_H
 #define TOOLS_CLUSTER_H
 
@@ -6,5 +6,8 @@
 
 extern const struct cli_option cluster_status_options[];
 int cluster_status_run(struct cli *cli);
+extern const struct cli_option cluster_health_options[];
+extern const char cluster_health_more[];
+int cluster_health_run(struct cli *cli);
 
 #endif

@@ -65,6 +65,16 @@ bool path_make_directory(const char *path)
     return ok;
 }
 
+bool path_is_directory(const char *path)
+{
+    struct stat st;
+    if (stat(path, &st) != 0) {
+        return false;
+    }
+    errno = S_ISDIR(st.st_mode) ? 0 : ENOTDIR;
+    return errno == 0;
+}
+
 bool file_write_atomic(const char *path, const char *text)
 {
     char temporary[LIMIT_PATH];

@@ -16,6 +16,8 @@ char *path_absolute(const char *path);
 char *path_parent(const char *path);
 /* mkdir -p; false: errno says why. */
 bool path_make_directory(const char *path);
+/* False: errno says why not. */
+bool path_is_directory(const char *path);
 /* Replaces a small file atomically; false: errno says why. */
 bool file_write_atomic(const char *path, const char *text);
 /* The number in a pid file; 0: none. */

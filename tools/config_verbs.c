@@ -3,6 +3,7 @@
 #include "tools/config_verbs.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/arena.h"
@@ -64,15 +65,18 @@ const char config_set_more[] =
     "  flotilla config set --topic orders --unset retention.ms\n";
 
 /* ---- the resource -------------------------------------------------------- */
+enum { RESOURCE_TOPIC = 2, RESOURCE_BROKER = 4 }; /* Kafka's */
+
 struct resource {
-    int8_t type; /* Kafka's: 2 topic, 4 broker */
+    int8_t type;
     char name[256];
-    char text[300]; /* for people */
+    char text[300];      /* for people */
+    char addresses[300]; /* of the one broker that knows; "": any does */
 };
 
 static struct resource topic_resource(const char *name)
 {
-    struct resource r = {.type = 2};
+    struct resource r = {.type = RESOURCE_TOPIC};
     snprintf(r.name, sizeof r.name, "%s", name);
     snprintf(r.text, sizeof r.text, "topic %s", name);
     return r;
@@ -88,7 +92,7 @@ static struct resource given_resource(const struct cli *cli)
     if (topic != NULL) {
         return topic_resource(topic);
     }
-    struct resource r = {.type = 4};
+    struct resource r = {.type = RESOURCE_BROKER};
     if (node < 0) {
         snprintf(r.text, sizeof r.text, "all brokers");
     } else {
@@ -98,10 +102,45 @@ static struct resource given_resource(const struct cli *cli)
     return r;
 }
 
+/* What one broker has, only that broker tells and changes. False: *status, a
+ * sentence was printed. */
+static bool find_broker(const struct cli *cli, struct resource *r, int *status)
+{
+    *status = EXIT_DONE;
+    if (r->type != RESOURCE_BROKER || r->name[0] == '\0') {
+        return true;
+    }
+    *status = EXIT_FAILED;
+    rd_kafka_t *rk = client_admin(cli);
+    const struct rd_kafka_metadata *m =
+        rk != NULL ? client_metadata(cli, rk, status) : NULL;
+    for (int i = 0; m != NULL && i < m->broker_cnt; i++) {
+        const struct rd_kafka_metadata_broker *b = &m->brokers[i];
+        bool v6 = strchr(b->host, ':') != NULL;
+        if (b->id == atoi(r->name)) {
+            snprintf(r->addresses, sizeof r->addresses, "%s%s%s:%d",
+                     v6 ? "[" : "", b->host, v6 ? "]" : "", b->port);
+        }
+    }
+    if (m != NULL && r->addresses[0] == '\0') {
+        *status = cli_fail(cli, EXIT_NOT_FOUND,
+                           "There is no %s up at %s; `flotilla cluster status` "
+                           "shows those there are.",
+                           r->text, client_addresses(cli));
+    }
+    if (m != NULL) {
+        rd_kafka_metadata_destroy(m);
+    }
+    if (rk != NULL) {
+        rd_kafka_destroy(rk);
+    }
+    return *status == EXIT_DONE;
+}
+
 static int refused(const struct cli *cli, const struct resource *r,
                    const char *what, int16_t code, struct wire_str message)
 {
-    if (code == KAFKA_UNKNOWN_TOPIC_OR_PARTITION && r->type == 2) {
+    if (code == KAFKA_UNKNOWN_TOPIC_OR_PARTITION && r->type == RESOURCE_TOPIC) {
         return client_no_topic(cli, r->name);
     }
     const char *text = message.n > 0 ? message.p : kafka_error_name(code);
@@ -125,12 +164,14 @@ static void answer_free(struct answer *a)
     arena_free(&a->arena);
 }
 
-static bool call(const struct cli *cli, int16_t api, int version,
-                 const void *request, struct arena *arena, void *response,
-                 void **frame, int *status)
+static bool call(const struct cli *cli, const struct resource *r, int16_t api,
+                 int version, const void *request, struct arena *arena,
+                 void *response, void **frame, int *status)
 {
     char why[512];
-    struct wire_call c = {.addresses = client_addresses(cli),
+    struct wire_call c = {.addresses = r->addresses[0] != '\0'
+                                           ? r->addresses
+                                           : client_addresses(cli),
                           .timeout_ms = client_timeout_ms(cli),
                           .api = api,
                           .version = version};
@@ -160,7 +201,7 @@ static bool ask(const struct cli *cli, const struct resource *r,
                                                .include_synonyms = true,
                                                .include_documentation = true};
     *status = EXIT_DONE;
-    if (!call(cli, API_DESCRIBE_CONFIGS, DESCRIBE_VERSION, &request,
+    if (!call(cli, r, API_DESCRIBE_CONFIGS, DESCRIBE_VERSION, &request,
               &out->arena, &out->response, &out->frame, status)) {
         answer_free(out);
         return false;
@@ -196,7 +237,7 @@ static json_t *json_str(struct wire_str s)
     return s.n < 0 ? json_null() : json_stringn(s.p, (size_t)s.n);
 }
 
-static const char *source_name(int8_t source)
+const char *config_source_name(int source)
 {
     static const char *const names[] = {"unknown",
                                         "topic",
@@ -232,11 +273,11 @@ static json_t *config_row(const struct describe_configs_response_config *c)
             synonyms,
             json_pack("{s:o, s:o, s:s}", "key", json_str(c->synonyms[i].name),
                       "value", json_str(c->synonyms[i].value), "source",
-                      source_name(c->synonyms[i].source)));
+                      config_source_name(c->synonyms[i].source)));
     }
     return json_pack("{s:o, s:o, s:s, s:s, s:b, s:b, s:o, s:o}", "key",
                      json_str(c->name), "value", json_str(c->value), "source",
-                     source_name(c->config_source), "type",
+                     config_source_name(c->config_source), "type",
                      type_name(c->config_type), "read_only", c->read_only,
                      "sensitive", c->is_sensitive, "synonyms", synonyms,
                      "documentation", json_str(c->documentation));
@@ -259,6 +300,27 @@ static void print_configs(const struct cli *cli, json_t *rows)
     }
 }
 
+static bool is_all_brokers(const struct resource *r)
+{
+    return r->type == RESOURCE_BROKER && r->name[0] == '\0';
+}
+
+static int no_key(const struct cli *cli, const struct resource *r,
+                  const char *key)
+{
+    if (is_all_brokers(r)) {
+        return cli_fail(cli, EXIT_NOT_FOUND,
+                        "%s is not set for all brokers; `flotilla config get "
+                        "--node ID %s` shows what one of them has.",
+                        key, key);
+    }
+    return cli_fail(
+        cli, EXIT_NOT_FOUND,
+        "There is no key %s for %s; `flotilla config get --%s --all`"
+        " shows those there are.",
+        key, r->text, r->type == RESOURCE_TOPIC ? "topic NAME" : "node ID");
+}
+
 int config_get_run(struct cli *cli)
 {
     struct resource r = given_resource(cli);
@@ -274,15 +336,13 @@ int config_get_run(struct cli *cli)
     for (int i = 0; i < n_keys; i++) {
         keys[i] = wire_str_of(cli_argument(cli, i));
     }
-    if (!ask(cli, &r, keys, n_keys, &a, &status)) {
+    if (!find_broker(cli, &r, &status) ||
+        !ask(cli, &r, keys, n_keys, &a, &status)) {
         return status;
     }
     for (int i = 0; i < n_keys; i++) {
         if (find(&a, keys[i]) == NULL) {
-            status = cli_fail(cli, EXIT_NOT_FOUND,
-                              "There is no key %s for %s; --all shows those "
-                              "there are.",
-                              cli_argument(cli, i), r.text);
+            status = no_key(cli, &r, cli_argument(cli, i));
         }
     }
     const struct describe_configs_response_result *found =
@@ -296,7 +356,10 @@ int config_get_run(struct cli *cli)
     if (json_array_size(rows) > 0 || cli_output(cli) == OUTPUT_JSON) {
         print_configs(cli, rows);
     } else if (status == EXIT_DONE) {
-        printf("Everything is at its default; --all shows it.\n");
+        printf(is_all_brokers(&r)
+                   ? "Nothing is set for all brokers; --node ID shows what one "
+                     "of them has.\n"
+                   : "Everything is at its default; --all shows it.\n");
     }
     json_decref(rows);
     answer_free(&a);
@@ -357,7 +420,7 @@ static int send_changes(const struct cli *cli, const struct resource *r,
     struct arena arena;
     void *frame;
     int status = EXIT_DONE;
-    if (call(cli, API_INCREMENTAL_ALTER_CONFIGS, ALTER_VERSION, &request,
+    if (call(cli, r, API_INCREMENTAL_ALTER_CONFIGS, ALTER_VERSION, &request,
              &arena, &response, &frame, &status)) {
         if (response.n_responses != 1) {
             status = cli_fail(cli, EXIT_FAILED, "The answer is not whole.");
@@ -409,8 +472,22 @@ static void print_changes(const struct cli *cli, const struct answer *before,
     json_decref(rows);
 }
 
-static int change(const struct cli *cli, const struct resource *r,
-                  struct changes *c)
+/* Taking back a key that there is not is a slip: the server is silent about
+ * it. What all brokers have is known by its changes alone. */
+static int check_unsets(const struct cli *cli, const struct resource *r,
+                        const struct answer *before)
+{
+    int status = EXIT_DONE;
+    const char *key;
+    for (int i = 0; (key = cli_value_at(cli, "unset", i)) != NULL; i++) {
+        if (!is_all_brokers(r) && find(before, wire_str_of(key)) == NULL) {
+            status = no_key(cli, r, key);
+        }
+    }
+    return status;
+}
+
+static int change(const struct cli *cli, struct resource *r, struct changes *c)
 {
     struct wire_str keys[KEYS_MAX];
     struct answer before;
@@ -423,10 +500,14 @@ static int change(const struct cli *cli, const struct resource *r,
         cli_usage(cli, "Nothing to change.");
     }
     cli_output(cli);
-    if (!ask(cli, r, keys, c->n, &before, &status)) {
+    if (!find_broker(cli, r, &status) ||
+        !ask(cli, r, keys, c->n, &before, &status)) {
         return status;
     }
-    status = send_changes(cli, r, c);
+    status = check_unsets(cli, r, &before);
+    if (status == EXIT_DONE) {
+        status = send_changes(cli, r, c);
+    }
     if (status == EXIT_DONE && cli_has(cli, "dry-run")) {
         print_changes(cli, &before, NULL, c);
     } else if (status == EXIT_DONE &&

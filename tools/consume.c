@@ -5,10 +5,13 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
 
 #include "base/mem.h"
 #include "tools/client.h"
 #include "tools/output.h"
+#include "tools/progress.h"
 #include "tools/where.h"
 
 const struct cli_option consume_options[] = {
@@ -19,15 +22,21 @@ const struct cli_option consume_options[] = {
     {"count", 'n', "COUNT", "end after this many records"},
     {"group", 'g', "GROUP", "read as a member of this group and commit"},
     {"format", 'f', "FORMAT", "of a record (default '%v\\n')"},
-    {"json", 0, NULL, "one JSON object a line"},
+    {"json", 'j', NULL, "one JSON object a line"},
     CLI_WAIT_OPTION,
     {0}};
 
 const char consume_more[] =
     "FORMAT knows %k key, %v value, %t topic, %p partition, %o offset,\n"
     "%T timestamp in milliseconds, %h headers, %%, \\n, \\t, \\\\. A null is "
-    "printed\nas nothing. With --group, --offset says where a group begins "
-    "that has\ncommitted nothing.\n";
+    "printed\nas nothing. " WHERE_TIMES
+    "With --group, --offset is beginning or end: where a group begins that has "
+    "\ncommitted nothing. Examples:\n"
+    "  flotilla consume orders -o -5 -e\n"
+    "  flotilla consume orders -o @-1h -e -f '%p %o %k %v\\n'\n"
+    "  flotilla consume orders -g billing\n";
+
+#define COMMIT_S 5 /* a group's offsets, so often */
 
 struct consuming {
     const struct cli *cli;
@@ -36,6 +45,11 @@ struct consuming {
     const char *format;
     bool json, exit_at_end;
     int64_t left; /* records; -1: no limit */
+    int64_t n;    /* records printed */
+    struct progress progress;
+    bool ended;
+    bool assigned;      /* this member has got its share, maybe nothing */
+    double committed_s; /* when offsets were last committed */
     /* partitions read, and which of them are at their end */
     int n_partitions;
     int32_t *partitions;
@@ -231,7 +245,85 @@ static bool take(struct consuming *c, const rd_kafka_message_t *m, int *status)
     }
     mark(c, m->partition, false);
     print_record(c, m);
+    c->n++;
+    progress_step(&c->progress, c->n, c->n);
+    if (ferror(stdout) != 0 && cli_output_fails()) {
+        *status = EXIT_FAILED;
+        return true;
+    }
     return c->left > 0 && --c->left == 0;
+}
+
+/* How many records there are to read, for people who wait; -1: no end. */
+static int64_t count_wanted(const struct consuming *c, rd_kafka_t *rk,
+                            const rd_kafka_topic_partition_list_t *from)
+{
+    rd_kafka_topic_partition_list_t *ends =
+        rd_kafka_topic_partition_list_copy(from);
+    rd_kafka_topic_partition_list_t *begins =
+        rd_kafka_topic_partition_list_copy(from);
+    int64_t sum = 0;
+    struct where where = where_option(c->cli, "offset", "beginning");
+    bool known = c->exit_at_end &&
+                 where_resolve(c->cli, rk, (struct where){.kind = WHERE_END},
+                               ends) == EXIT_DONE &&
+                 where_resolve(c->cli, rk, where, begins) == EXIT_DONE;
+    for (int i = 0; known && i < ends->cnt; i++) {
+        sum += ends->elems[i].offset - begins->elems[i].offset;
+    }
+    rd_kafka_topic_partition_list_destroy(ends);
+    rd_kafka_topic_partition_list_destroy(begins);
+    return c->left > 0 && (!known || c->left < sum) ? c->left
+           : known                                  ? sum
+                                                    : -1;
+}
+
+static void begin_progress(struct consuming *c,
+                           const rd_kafka_topic_partition_list_t *from)
+{
+    bool shown = isatty(STDERR_FILENO) && !isatty(STDOUT_FILENO);
+    int64_t total =
+        shown && from != NULL ? count_wanted(c, c->rk, from) : c->left;
+    progress_begin(&c->progress, total, shown, false);
+}
+
+/* An offset that a partition does not have is moved to the nearest that it
+ * has; the one partition that is named should have it. */
+static int resolve(struct consuming *c, struct where where,
+                   rd_kafka_topic_partition_list_t *list)
+{
+    int status = EXIT_DONE;
+    if (where.kind == WHERE_TIME || where.kind == WHERE_AT) {
+        status = where_resolve(c->cli, c->rk, where, list);
+    }
+    if (status == EXIT_DONE && where.kind == WHERE_AT &&
+        cli_has(c->cli, "partition") && list->elems[0].offset != where.n) {
+        bool gone = list->elems[0].offset > where.n;
+        int32_t partition = list->elems[0].partition;
+        long long at = (long long)list->elems[0].offset;
+        if (!gone) {
+            return cli_fail(c->cli, EXIT_NOT_FOUND,
+                            "Partition %d of %s has no offset %lld: it ends "
+                            "at %lld.",
+                            (int)partition, c->topic, (long long)where.n, at);
+        }
+        cli_fail(c->cli, EXIT_DONE,
+                 "What was before offset %lld of partition %d is deleted; "
+                 "reading begins there.",
+                 at, (int)partition);
+    }
+    return status;
+}
+
+/* From now on Ctrl-C, or a reader who has enough, ends in order: a member
+ * leaves its group. A second one ends at once. */
+static void catch_interrupts(void)
+{
+    struct sigaction act = {.sa_handler = on_interrupt,
+                            .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
+    signal(SIGPIPE, SIG_IGN);
 }
 
 /* All partitions, without a group. */
@@ -244,9 +336,10 @@ static int read_plain(struct consuming *c)
         rd_kafka_topic_partition_list_add(list, c->topic, c->partitions[i])
             ->offset = where_logical(where);
     }
-    int status = where.kind == WHERE_TIME
-                     ? where_resolve(c->cli, c->rk, where, list)
-                     : EXIT_DONE;
+    int status = resolve(c, where, list);
+    if (status == EXIT_DONE) {
+        begin_progress(c, list);
+    }
     rd_kafka_queue_t *queue = rd_kafka_queue_new(c->rk);
     rd_kafka_topic_t *topic = rd_kafka_topic_new(c->rk, c->topic, NULL);
     int started = 0;
@@ -259,10 +352,11 @@ static int read_plain(struct consuming *c)
         }
     }
     bool end = status != EXIT_DONE;
+    catch_interrupts();
     while (!end && !interrupted) {
         rd_kafka_message_t *m = rd_kafka_consume_queue(queue, 100);
         if (m == NULL) {
-            fflush(stdout);
+            end = cli_output_fails();
             continue;
         }
         end = take(c, m, &status);
@@ -277,25 +371,68 @@ static int read_plain(struct consuming *c)
     return status;
 }
 
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + (double)t.tv_nsec / 1e9;
+}
+
+/* What is printed has reached the reader before it counts as read. */
+static int commit_printed(struct consuming *c, bool wait)
+{
+    if (cli_output_fails()) {
+        return EXIT_FAILED;
+    }
+    c->committed_s = now_s();
+    rd_kafka_resp_err_t err = rd_kafka_commit(c->rk, NULL, !wait);
+    if (err != RD_KAFKA_RESP_ERR_NO_ERROR &&
+        err != RD_KAFKA_RESP_ERR__NO_OFFSET) {
+        return client_fail(c->cli, err, "Offsets were not committed", NULL);
+    }
+    return EXIT_DONE;
+}
+
 /* Which partitions this member has now. */
 static void on_assigned(rd_kafka_t *rk, rd_kafka_resp_err_t err,
                         rd_kafka_topic_partition_list_t *list, void *arg)
 {
     struct consuming *c = arg;
     bool assign = err == RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS;
+    if (!assign && c->n_partitions > 0 && !c->ended) {
+        (void)commit_printed(c, true);
+    }
     c->n_partitions = 0;
-    if (assign) {
+    c->assigned = assign;
+    if (assign && list->cnt > 0) {
         c->partitions = mem_realloc(c->partitions,
                                     (size_t)list->cnt * sizeof *c->partitions);
         c->at_end =
             mem_realloc(c->at_end, (size_t)list->cnt * sizeof *c->at_end);
         c->n_partitions = list->cnt;
     }
-    for (int i = 0; assign && i < list->cnt; i++) {
+    for (int i = 0; i < c->n_partitions; i++) {
         c->partitions[i] = list->elems[i].partition;
         c->at_end[i] = false;
     }
     rd_kafka_assign(rk, assign ? list : NULL);
+}
+
+static bool take_as_member(struct consuming *c, rd_kafka_message_t *m,
+                           int *status)
+{
+    if (m == NULL) {
+        return cli_output_fails() ||
+               (c->exit_at_end && c->assigned && c->n_partitions == 0);
+    }
+    bool end = take(c, m, status);
+    if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR && ferror(stdout) == 0) {
+        rd_kafka_offset_store(m->rkt, m->partition, m->offset);
+    }
+    if (!end && now_s() - c->committed_s > COMMIT_S) {
+        *status = commit_printed(c, false);
+    }
+    return end || *status != EXIT_DONE;
 }
 
 static int read_as_member(struct consuming *c)
@@ -311,37 +448,35 @@ static int read_as_member(struct consuming *c)
     }
     int status = EXIT_DONE;
     bool end = false;
+    begin_progress(c, NULL);
+    c->committed_s = now_s();
+    catch_interrupts();
     while (!end && !interrupted) {
         rd_kafka_message_t *m = rd_kafka_consumer_poll(c->rk, 100);
-        if (m == NULL) {
-            fflush(stdout);
-            continue;
+        end = take_as_member(c, m, &status);
+        if (m != NULL) {
+            rd_kafka_message_destroy(m);
         }
-        end = take(c, m, &status);
-        if (m->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
-            rd_kafka_offset_store(m->rkt, m->partition, m->offset);
-        }
-        rd_kafka_message_destroy(m);
     }
-    err = rd_kafka_commit(c->rk, NULL, 0);
-    if (err != RD_KAFKA_RESP_ERR_NO_ERROR &&
-        err != RD_KAFKA_RESP_ERR__NO_OFFSET && status == EXIT_DONE) {
-        status = client_fail(c->cli, err, "Offsets were not committed", NULL);
-    }
+    int committed = commit_printed(c, true);
+    c->ended = true;
     rd_kafka_consumer_close(c->rk);
-    return status;
+    return status == EXIT_DONE ? committed : status;
 }
 
 static rd_kafka_t *make_consumer(struct consuming *c)
 {
     const char *group = cli_value(c->cli, "group", NULL);
     rd_kafka_conf_t *conf = client_conf(c->cli);
+    /* retention may take what is read next: what is left is read then */
+    client_set(c->cli, conf, "auto.offset.reset", "earliest");
     client_set(c->cli, conf, "enable.partition.eof", "true");
     client_set(c->cli, conf, "allow.auto.create.topics", "false");
     if (group != NULL) {
         bool end =
             where_option(c->cli, "offset", "beginning").kind == WHERE_END;
         client_set(c->cli, conf, "group.id", group);
+        client_set(c->cli, conf, "enable.auto.commit", "false");
         client_set(c->cli, conf, "enable.auto.offset.store", "false");
         client_set(c->cli, conf, "auto.offset.reset",
                    end ? "latest" : "earliest");
@@ -349,6 +484,28 @@ static rd_kafka_t *make_consumer(struct consuming *c)
         rd_kafka_conf_set_opaque(conf, c);
     }
     return client_new(c->cli, RD_KAFKA_CONSUMER, conf);
+}
+
+static void check_group(const struct cli *cli)
+{
+    const char *group = cli_value(cli, "group", NULL);
+    struct where where = where_option(cli, "offset", "beginning");
+    if (group == NULL) {
+        return;
+    }
+    if (group[0] == '\0') {
+        cli_usage(cli, "--group: expected a name.");
+    }
+    if (cli_has(cli, "partition")) {
+        cli_usage(cli,
+                  "--group and --partition exclude each other: a group shares "
+                  "all partitions among its members.");
+    }
+    if (where.kind != WHERE_BEGINNING && where.kind != WHERE_END) {
+        cli_usage(cli,
+                  "--group takes beginning or end for --offset; `flotilla group"
+                  " reset-offsets` puts a group elsewhere.");
+    }
 }
 
 int consume_run(struct cli *cli)
@@ -360,10 +517,10 @@ int consume_run(struct cli *cli)
                           .exit_at_end = cli_has(cli, "exit"),
                           .left = cli_number(cli, "count", -1, 1, INT64_MAX)};
     check_format(&c);
-    where_option(cli, "offset", "beginning");
-    struct sigaction act = {.sa_handler = on_interrupt};
-    sigaction(SIGINT, &act, NULL);
-    sigaction(SIGTERM, &act, NULL);
+    check_group(cli);
+    if (c.json && cli_has(cli, "format")) {
+        cli_usage(cli, "--json and --format exclude each other.");
+    }
     c.rk = make_consumer(&c);
     if (c.rk == NULL) {
         return EXIT_FAILED;
@@ -375,6 +532,7 @@ int consume_run(struct cli *cli)
     } else if (status == EXIT_DONE) {
         status = read_plain(&c);
     }
+    progress_end(&c.progress);
     rd_kafka_destroy(c.rk);
     mem_free(c.partitions);
     mem_free(c.at_end);

@@ -9,10 +9,14 @@
 #include "tools/where.h"
 
 /* ---- delete -------------------------------------------------------------- */
-const struct cli_option group_delete_options[] = {
-    CLI_CLIENT_OPTIONS, CLI_CONFIRM_OPTIONS, CLI_WAIT_OPTION, {0}};
+const struct cli_option group_delete_options[] = {CLI_CLIENT_OPTIONS,
+                                                  CLI_CONFIRM_OPTIONS,
+                                                  CLI_OUTPUT_OPTION,
+                                                  CLI_WAIT_OPTION,
+                                                  {0}};
 
-static int report_deleted(const struct cli *cli, rd_kafka_event_t *event)
+static int report_deleted(const struct cli *cli, rd_kafka_event_t *event,
+                          json_t *rows)
 {
     size_t n;
     size_t failed = 0;
@@ -24,19 +28,22 @@ static int report_deleted(const struct cli *cli, rd_kafka_event_t *event)
         const char *name = rd_kafka_group_result_name(results[i]);
         const rd_kafka_error_t *error = rd_kafka_group_result_error(results[i]);
         if (error == NULL) {
-            printf("%s deleted\n", name);
+            output_deleted(rows, "group", name, true);
             continue;
         }
         char what[300];
         snprintf(what, sizeof what, "Group %s was not deleted", name);
-        status = client_fail(cli, rd_kafka_error_code(error), what,
-                             rd_kafka_error_string(error));
+        status =
+            rd_kafka_error_code(error) == RD_KAFKA_RESP_ERR_GROUP_ID_NOT_FOUND
+                ? client_no_group(cli, name)
+                : client_fail(cli, rd_kafka_error_code(error), what,
+                              rd_kafka_error_string(error));
         failed++;
     }
     return failed > 0 && failed < n ? EXIT_PARTLY : status;
 }
 
-static int delete_groups(const struct cli *cli, rd_kafka_t *rk)
+static int delete_groups(const struct cli *cli, rd_kafka_t *rk, json_t *rows)
 {
     struct client_call call;
     int status;
@@ -49,7 +56,7 @@ static int delete_groups(const struct cli *cli, rd_kafka_t *rk)
     rd_kafka_DeleteGroups(rk, groups, n, call.options, call.queue);
     rd_kafka_event_t *event = client_call_wait(cli, &call, &status);
     if (event != NULL) {
-        status = report_deleted(cli, event);
+        status = report_deleted(cli, event, rows);
     }
     client_call_end(&call);
     rd_kafka_DeleteGroup_destroy_array(groups, n);
@@ -57,22 +64,69 @@ static int delete_groups(const struct cli *cli, rd_kafka_t *rk)
     return status;
 }
 
+static const rd_kafka_ConsumerGroupListing_t *find_group(
+    rd_kafka_event_t *event, const char *name)
+{
+    size_t n;
+    const rd_kafka_ConsumerGroupListing_t **groups =
+        rd_kafka_ListConsumerGroups_result_valid(
+            rd_kafka_event_ListConsumerGroups_result(event), &n);
+    for (size_t i = 0; i < n; i++) {
+        if (strcmp(rd_kafka_ConsumerGroupListing_group_id(groups[i]), name) ==
+            0) {
+            return groups[i];
+        }
+    }
+    return NULL;
+}
+
+/* Which of them there are, and without members. */
+static int dry_delete_groups(const struct cli *cli, rd_kafka_t *rk,
+                             json_t *rows)
+{
+    struct client_call call;
+    int status;
+    int failed = 0;
+    int n = cli_n_arguments(cli);
+    client_call_begin(cli, rk, RD_KAFKA_ADMIN_OP_LISTCONSUMERGROUPS, &call);
+    rd_kafka_ListConsumerGroups(rk, call.options, call.queue);
+    rd_kafka_event_t *event = client_call_wait(cli, &call, &status);
+    for (int i = 0; event != NULL && i < n; i++) {
+        const char *name = cli_argument(cli, i);
+        const rd_kafka_ConsumerGroupListing_t *group = find_group(event, name);
+        if (group == NULL) {
+            status = client_no_group(cli, name);
+            failed++;
+        } else if (rd_kafka_ConsumerGroupListing_state(group) !=
+                   RD_KAFKA_CONSUMER_GROUP_STATE_EMPTY) {
+            status = cli_fail(cli, EXIT_FAILED,
+                              "Group %s would not be deleted: it has members, "
+                              "which must be stopped before.",
+                              name);
+            failed++;
+        } else {
+            output_deleted(rows, "group", name, false);
+        }
+    }
+    client_call_end(&call);
+    return failed > 0 && failed < n ? EXIT_PARTLY : status;
+}
+
 int group_delete_run(struct cli *cli)
 {
+    cli_output(cli);
     if (!cli_confirmed(cli, "Delete %d group(s) with their offsets?",
                        cli_n_arguments(cli))) {
         return EXIT_REFUSED;
     }
-    if (cli_has(cli, "dry-run")) {
-        for (int i = 0; i < cli_n_arguments(cli); i++) {
-            printf("%s would be deleted\n", cli_argument(cli, i));
-        }
-        return EXIT_DONE;
-    }
     int status = EXIT_FAILED;
     rd_kafka_t *rk = client_admin(cli);
     if (rk != NULL && client_reach(cli, rk, &status)) {
-        status = delete_groups(cli, rk);
+        json_t *rows = json_array();
+        status = cli_has(cli, "dry-run") ? dry_delete_groups(cli, rk, rows)
+                                         : delete_groups(cli, rk, rows);
+        output_deletions(cli, rows, "group");
+        json_decref(rows);
     }
     if (rk != NULL) {
         rd_kafka_destroy(rk);
@@ -91,7 +145,7 @@ const struct cli_option group_reset_offsets_options[] = {
     CLI_OUTPUT_OPTION,
     CLI_WAIT_OPTION,
     {0}};
-const char group_reset_offsets_more[] =
+const char group_reset_offsets_more[] = WHERE_TIMES
     "The group must have no members at that time. Examples:\n"
     "  flotilla group reset-offsets billing --to beginning --dry-run\n"
     "  flotilla group reset-offsets billing --topic orders --shift-by -100\n";

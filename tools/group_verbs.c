@@ -109,6 +109,52 @@ static json_t *offset_row(const struct cli *cli, rd_kafka_t *rk,
     return row;
 }
 
+static bool has_row(json_t *rows, const char *topic, int partition)
+{
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        if (json_integer_value(json_object_get(row, "partition")) ==
+                partition &&
+            strcmp(json_string_value(json_object_get(row, "topic")), topic) ==
+                0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* What members read but the group has not committed yet: everything there is
+ * may be lag, so none is told. */
+static void add_uncommitted(json_t *rows, const rd_kafka_MemberDescription_t *m)
+{
+    const rd_kafka_topic_partition_list_t *list =
+        rd_kafka_MemberAssignment_partitions(
+            rd_kafka_MemberDescription_assignment(m));
+    for (int i = 0; list != NULL && i < list->cnt; i++) {
+        const rd_kafka_topic_partition_t *p = &list->elems[i];
+        if (!has_row(rows, p->topic, (int)p->partition)) {
+            json_array_append_new(
+                rows, json_pack("{s:s, s:i, s:n, s:n, s:n}", "topic", p->topic,
+                                "partition", (int)p->partition, "committed",
+                                "end", "lag"));
+        }
+    }
+}
+
+static json_int_t total_lag(json_t *rows)
+{
+    json_int_t sum = 0;
+    size_t i;
+    json_t *row;
+    json_array_foreach(rows, i, row)
+    {
+        sum += json_integer_value(json_object_get(row, "lag"));
+    }
+    return sum;
+}
+
 /* Committed offsets of the group, all partitions; NULL after an error. */
 static json_t *offset_rows(const struct cli *cli, rd_kafka_t *rk, int *status)
 {
@@ -167,11 +213,12 @@ static void print_group(const struct cli *cli, json_t *group)
         output_json(group);
         return;
     }
-    printf("%s: %s, assignor %s, coordinator %d\n",
+    printf("%s: %s, assignor %s, coordinator %d, lag %lld\n",
            json_string_value(json_object_get(group, "group")),
            json_string_value(json_object_get(group, "state")),
            json_string_value(json_object_get(group, "assignor")),
-           (int)json_integer_value(json_object_get(group, "coordinator")));
+           (int)json_integer_value(json_object_get(group, "coordinator")),
+           (long long)json_integer_value(json_object_get(group, "lag")));
     if (json_array_size(json_object_get(group, "members")) > 0) {
         printf("\n");
         output_table(cli, json_object_get(group, "members"), members);
@@ -205,10 +252,7 @@ static int describe_group(const struct cli *cli, rd_kafka_t *rk,
     if (state == RD_KAFKA_CONSUMER_GROUP_STATE_DEAD &&
         json_array_size(offsets) == 0) {
         json_decref(offsets);
-        return cli_fail(cli, EXIT_NOT_FOUND,
-                        "There is no group %s at %s; `flotilla group list` "
-                        "shows those there are.",
-                        cli_argument(cli, 0), client_addresses(cli));
+        return client_no_group(cli, cli_argument(cli, 0));
     }
     json_t *members = json_array();
     for (size_t i = 0; i < rd_kafka_ConsumerGroupDescription_member_count(d);
@@ -216,17 +260,19 @@ static int describe_group(const struct cli *cli, rd_kafka_t *rk,
         json_array_append_new(
             members,
             member_row(rd_kafka_ConsumerGroupDescription_member(d, i)));
+        add_uncommitted(offsets,
+                        rd_kafka_ConsumerGroupDescription_member(d, i));
     }
     const rd_kafka_Node_t *node =
         rd_kafka_ConsumerGroupDescription_coordinator(d);
     const char *assignor =
         rd_kafka_ConsumerGroupDescription_partition_assignor(d);
     json_t *group = json_pack(
-        "{s:s, s:s, s:s, s:i, s:o, s:o}", "group", cli_argument(cli, 0),
+        "{s:s, s:s, s:s, s:i, s:I, s:o, s:o}", "group", cli_argument(cli, 0),
         "state", rd_kafka_consumer_group_state_name(state), "assignor",
         assignor != NULL && assignor[0] != '\0' ? assignor : "-", "coordinator",
-        node != NULL ? (int)rd_kafka_Node_id(node) : -1, "members", members,
-        "offsets", offsets);
+        node != NULL ? (int)rd_kafka_Node_id(node) : -1, "lag",
+        total_lag(offsets), "members", members, "offsets", offsets);
     print_group(cli, group);
     json_decref(group);
     return EXIT_DONE;

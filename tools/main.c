@@ -53,6 +53,8 @@ static const struct command commands[] = {
      NULL, group_delete_options, group_delete_run},
     {"cluster status", "", 0, "Show brokers and the state of partitions.",
      NULL, cluster_status_options, cluster_status_run},
+    {"cluster health", "", 0, "Say whether all is well; by exit status, too.",
+     cluster_health_more, cluster_health_options, cluster_health_run},
     {"config get", "[KEY...]", CLI_ANY, "Show configuration.",
      config_get_more, config_get_options, config_get_run},
     {"config set", "[KEY=VALUE...]", CLI_ANY, "Change configuration.",

@@ -86,6 +86,29 @@ void output_json(json_t *value)
     putchar('\n');
 }
 
+void output_deleted(json_t *rows, const char *kind, const char *name, bool done)
+{
+    json_array_append_new(
+        rows, json_pack("{s:s, s:b}", kind, name, "deleted", (int)done));
+}
+
+void output_deletions(const struct cli *cli, json_t *rows, const char *kind)
+{
+    size_t i;
+    json_t *row;
+    if (cli_output(cli) == OUTPUT_JSON) {
+        output_json(rows);
+        return;
+    }
+    json_array_foreach(rows, i, row)
+    {
+        printf("%s %s\n", json_string_value(json_object_get(row, kind)),
+               json_is_true(json_object_get(row, "deleted"))
+                   ? "deleted"
+                   : "would be deleted");
+    }
+}
+
 #define BASE64 "base64:"
 static const char digits[] =
     "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";

@@ -18,6 +18,11 @@ struct output_column {
  * shown as "1,2,3", null as "-". */
 void output_table(const struct cli *cli, json_t *rows,
                   const struct output_column *columns);
+/* Adds what was deleted, or (done is false) would be, to `rows`; then prints
+ * all of them: a line each, or the list as JSON. `kind` is "topic", "group". */
+void output_deleted(json_t *rows, const char *kind, const char *name,
+                    bool done);
+void output_deletions(const struct cli *cli, json_t *rows, const char *kind);
 /* One value, pretty on a terminal. */
 void output_json(json_t *value);
 /* A JSON string of bytes: as text when they are UTF-8 (and do not begin with

@@ -1,14 +1,16 @@
 #include "tools/produce.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "tools/client.h"
 #include "tools/output.h"
+#include "tools/progress.h"
 
 const struct cli_option produce_options[] = {
     CLI_CLIENT_OPTIONS,
@@ -42,8 +44,9 @@ struct producing {
     rd_kafka_headers_t *headers; /* NULL: none */
     int32_t partition;
     const char *separator;
-    bool null, verbose, json, progress;
-    double begun, shown; /* progress, in seconds */
+    bool null, verbose, json;
+    struct progress progress;
+    int64_t read; /* bytes of the input */
     int64_t delivered, failed;
     rd_kafka_resp_err_t error; /* the first */
 };
@@ -181,22 +184,31 @@ static bool send_json(struct producing *p, char *line, size_t n)
     return ok;
 }
 
-/* For people who wait: what is written so far, on a terminal. */
-static void show_progress(struct producing *p, bool last)
+/* How far the input has been read, when it is a file. */
+static void begin_progress(struct producing *p, FILE *from)
 {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    double now = (double)t.tv_sec + (double)t.tv_nsec / 1e9;
-    if (p->begun == 0) {
-        p->begun = p->shown = now;
-    }
-    if (!p->progress || (last ? p->shown == p->begun : now < p->shown + 0.5)) {
-        return;
-    }
-    p->shown = now;
-    fprintf(stderr, "\r%lld records, %.0f a second   %s",
-            (long long)p->delivered, (double)p->delivered / (now - p->begun),
-            last ? "\n" : "");
+    struct stat st;
+    bool known = fstat(fileno(from), &st) == 0 && S_ISREG(st.st_mode);
+    bool typed = isatty(fileno(from)) || (p->verbose && isatty(STDOUT_FILENO));
+    progress_begin(&p->progress, known ? (int64_t)st.st_size : -1, !typed,
+                   false);
+}
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signo)
+{
+    (void)signo;
+    interrupted = 1;
+}
+
+/* Ctrl-C ends the input, what was read is written; a second one ends all. */
+static void catch_interrupts(void)
+{
+    struct sigaction act = {.sa_handler = on_interrupt,
+                            .sa_flags = (int)SA_RESETHAND};
+    sigaction(SIGINT, &act, NULL);
+    sigaction(SIGTERM, &act, NULL);
 }
 
 /* False: a line cannot be read, or is no record; a sentence was printed. */
@@ -207,14 +219,17 @@ static bool send_lines(struct producing *p, FILE *from)
     ssize_t n;
     bool ok = true;
     long long number = 0;
-    while (ok && (n = getline(&line, &room, from)) >= 0) {
+    begin_progress(p, from);
+    catch_interrupts();
+    while (ok && !interrupted && (n = getline(&line, &room, from)) >= 0) {
         number++;
+        p->read += n;
         if (n > 0 && line[n - 1] == '\n') {
             line[--n] = '\0';
         }
         ok = p->json ? send_json(p, line, (size_t)n)
                      : send_text(p, line, (size_t)n);
-        show_progress(p, false);
+        progress_step(&p->progress, p->read, p->delivered);
     }
     free(line);
     if (!ok) {
@@ -222,7 +237,7 @@ static bool send_lines(struct producing *p, FILE *from)
                  "Line %lld is no JSON object of a record; it and those after "
                  "it are not written.",
                  number);
-    } else if (ferror(from) != 0) {
+    } else if (ferror(from) != 0 && !interrupted) {
         cli_fail(p->cli, EXIT_FAILED, "Cannot read on: %s.", strerror(errno));
         ok = false;
     }
@@ -253,10 +268,7 @@ static rd_kafka_t *make_producer(struct producing *p)
 {
     const struct cli *cli = p->cli;
     rd_kafka_conf_t *conf = client_conf(cli);
-    const char *acks = cli_value(cli, "acks", "all");
-    bool all = strcmp(acks, "all") == 0 || strcmp(acks, "-1") == 0;
-    client_set(cli, conf, "acks", acks);
-    client_set(cli, conf, "enable.idempotence", all ? "true" : "false");
+    client_set_acks(cli, conf);
     client_set(cli, conf, "compression.codec",
                cli_value(cli, "compression", "none"));
     client_set(cli, conf, "queue.buffering.max.ms", "5");
@@ -274,8 +286,10 @@ int produce_run(struct cli *cli)
         .separator = cli_value(cli, "key-separator", NULL),
         .null = cli_has(cli, "null"),
         .verbose = cli_has(cli, "verbose"),
-        .json = cli_has(cli, "json"),
-        .progress = isatty(STDERR_FILENO) && !isatty(STDIN_FILENO)};
+        .json = cli_has(cli, "json")};
+    if (p.separator != NULL && p.separator[0] == '\0') {
+        cli_usage(cli, "--key-separator: expected a text.");
+    }
     if (p.json && (p.separator != NULL || p.null)) {
         cli_usage(cli, "--json says key and null by itself.");
     }
@@ -295,7 +309,7 @@ int produce_run(struct cli *cli)
         p.topic = rd_kafka_topic_new(p.rk, cli_argument(cli, 0), NULL);
         bool read = send_lines(&p, from);
         status = finish(&p);
-        show_progress(&p, true);
+        progress_end(&p.progress);
         if (!read) {
             status = p.delivered > 0 ? EXIT_PARTLY : EXIT_FAILED;
         }

@@ -55,6 +55,7 @@ static void on_ready(void *arg, struct broker *broker)
              broker_address(broker));
     printf("ready: %s\n", broker_address(broker));
     fflush(stdout);
+    clearerr(stdout); /* nobody need listen */
 }
 
 /* Other threads may run, so nothing is torn down: the log is made for that. */
@@ -126,16 +127,33 @@ static unsigned shards_wanted(struct env *env,
     return (unsigned)(n > BROKER_SHARDS_MAX ? BROKER_SHARDS_MAX : n);
 }
 
+/* The first of them is used. */
+static char *data_directory(const struct broker_config *config)
+{
+    char *data = mem_strdup(broker_config_get(config, "log.dirs"));
+    data[strcspn(data, ",")] = '\0';
+    return data;
+}
+
+/* What the system says here, the broker can no longer tell. */
 static bool prepare_directory(struct server *s)
 {
-    const char *data = broker_config_get(s->config, "log.dirs");
+    char *data = data_directory(s->config);
     char *parent = path_parent(data);
-    bool ok = path_make_directory(parent);
+    const char *failed = !path_make_directory(parent) ? parent
+                         : !path_make_directory(data) ||
+                                 !path_is_directory(data) ||
+                                 access(data, R_OK | W_OK | X_OK) != 0
+                             ? data
+                             : NULL;
+    bool ok = failed == NULL;
     if (!ok) {
         cli_fail(s->cli, EXIT_FAILED,
-                 "Cannot make the directory %s: %s; set log.dirs.", parent,
-                 strerror(errno));
+                 "The data directory %s cannot be used: %s. Give this user "
+                 "(%ld) a directory of its own there, or change log.dirs.",
+                 failed, strerror(errno), (long)geteuid());
     }
+    mem_free(data);
     snprintf(s->pid_path, sizeof s->pid_path, "%s/pid", parent);
     mem_free(parent);
     return ok;

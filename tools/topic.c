@@ -6,6 +6,7 @@
 
 #include "base/mem.h"
 #include "tools/client.h"
+#include "tools/config_verbs.h"
 #include "tools/output.h"
 
 /* ---- create -------------------------------------------------------------- */
@@ -86,7 +87,7 @@ int topic_create_run(struct cli *cli)
     cli_output(cli);
     rd_kafka_t *rk = client_admin(cli);
     int status = EXIT_FAILED;
-    if (rk != NULL) {
+    if (rk != NULL && client_reach(cli, rk, &status)) {
         struct client_call call;
         char why[256];
         client_call_begin(cli, rk, RD_KAFKA_ADMIN_OP_CREATETOPICS, &call);
@@ -98,6 +99,8 @@ int topic_create_run(struct cli *cli)
             status = created(cli, event);
         }
         client_call_end(&call);
+    }
+    if (rk != NULL) {
         rd_kafka_destroy(rk);
     }
     rd_kafka_NewTopic_destroy(topic);
@@ -228,7 +231,7 @@ static json_t *config_rows(const struct cli *cli, rd_kafka_event_t *event)
             rows, json_pack("{s:s, s:s?, s:s}", "key",
                             rd_kafka_ConfigEntry_name(entries[i]), "value",
                             rd_kafka_ConfigEntry_value(entries[i]), "source",
-                            rd_kafka_ConfigSource_name(source)));
+                            config_source_name((int)source)));
     }
     return rows;
 }
@@ -325,9 +328,15 @@ int topic_describe_run(struct cli *cli)
 /* ---- delete -------------------------------------------------------------- */
 
 const struct cli_option topic_delete_options[] = {
-    CLI_CLIENT_OPTIONS, CLI_CONFIRM_OPTIONS, CLI_WAIT_OPTION, {0}};
+    CLI_CLIENT_OPTIONS,
+    {"internal", 0, NULL, "topics of the cluster's own as well"},
+    CLI_CONFIRM_OPTIONS,
+    CLI_OUTPUT_OPTION,
+    CLI_WAIT_OPTION,
+    {0}};
 
-static int report_deleted(const struct cli *cli, rd_kafka_event_t *event)
+static int report_deleted(const struct cli *cli, rd_kafka_event_t *event,
+                          json_t *rows)
 {
     size_t n;
     const rd_kafka_topic_result_t **results =
@@ -339,19 +348,22 @@ static int report_deleted(const struct cli *cli, rd_kafka_event_t *event)
         const char *name = rd_kafka_topic_result_name(results[i]);
         rd_kafka_resp_err_t err = rd_kafka_topic_result_error(results[i]);
         if (err == RD_KAFKA_RESP_ERR_NO_ERROR) {
-            printf("%s deleted\n", name);
+            output_deleted(rows, "topic", name, true);
             continue;
         }
         char what[300];
         snprintf(what, sizeof what, "Topic %s was not deleted", name);
-        status = client_fail(cli, err, what,
-                             rd_kafka_topic_result_error_string(results[i]));
+        status =
+            err == RD_KAFKA_RESP_ERR_UNKNOWN_TOPIC_OR_PART
+                ? client_no_topic(cli, name)
+                : client_fail(cli, err, what,
+                              rd_kafka_topic_result_error_string(results[i]));
         failed++;
     }
     return failed > 0 && failed < n ? EXIT_PARTLY : status;
 }
 
-static int delete_topics(const struct cli *cli, rd_kafka_t *rk)
+static int delete_topics(const struct cli *cli, rd_kafka_t *rk, json_t *rows)
 {
     size_t n = (size_t)cli_n_arguments(cli);
     rd_kafka_DeleteTopic_t **topics = mem_alloc(n * sizeof *topics);
@@ -364,7 +376,7 @@ static int delete_topics(const struct cli *cli, rd_kafka_t *rk)
     rd_kafka_DeleteTopics(rk, topics, n, call.options, call.queue);
     rd_kafka_event_t *event = client_call_wait(cli, &call, &status);
     if (event != NULL) {
-        status = report_deleted(cli, event);
+        status = report_deleted(cli, event, rows);
     }
     client_call_end(&call);
     rd_kafka_DeleteTopic_destroy_array(topics, n);
@@ -372,36 +384,63 @@ static int delete_topics(const struct cli *cli, rd_kafka_t *rk)
     return status;
 }
 
-static int dry_delete(const struct cli *cli, rd_kafka_t *rk)
+static int dry_delete(const struct cli *cli, rd_kafka_t *rk, json_t *rows)
 {
     int status;
+    int failed = 0;
     const struct rd_kafka_metadata *m = client_metadata(cli, rk, &status);
-    for (int i = 0; m != NULL && i < cli_n_arguments(cli); i++) {
+    if (m == NULL) {
+        return status;
+    }
+    for (int i = 0; i < cli_n_arguments(cli); i++) {
         const char *name = cli_argument(cli, i);
         if (client_find_topic(m, name) == NULL) {
             status = client_no_topic(cli, name);
+            failed++;
         } else {
-            printf("%s would be deleted\n", name);
+            output_deleted(rows, "topic", name, false);
         }
     }
-    if (m != NULL) {
-        rd_kafka_metadata_destroy(m);
+    rd_kafka_metadata_destroy(m);
+    return failed > 0 && failed < cli_n_arguments(cli) ? EXIT_PARTLY : status;
+}
+
+/* Groups keep their offsets in such a topic: who deletes it means it. */
+static bool internal_is_meant(const struct cli *cli)
+{
+    for (int i = 0; i < cli_n_arguments(cli); i++) {
+        const char *name = cli_argument(cli, i);
+        if (strncmp(name, "__", 2) == 0 && !cli_has(cli, "internal")) {
+            cli_fail(cli, EXIT_REFUSED,
+                     "Nothing was deleted: %s is a topic of the cluster's own, "
+                     "in which, for one, groups keep their offsets; --internal "
+                     "deletes it all the same.",
+                     name);
+            return false;
+        }
     }
-    return status;
+    return true;
 }
 
 int topic_delete_run(struct cli *cli)
 {
-    if (!cli_confirmed(cli, "Delete %d topic(s) and all their records?",
+    cli_output(cli);
+    if (!internal_is_meant(cli) ||
+        !cli_confirmed(cli, "Delete %d topic(s) and all their records?",
                        cli_n_arguments(cli))) {
         return EXIT_REFUSED;
     }
+    int status = EXIT_FAILED;
     rd_kafka_t *rk = client_admin(cli);
-    if (rk == NULL) {
-        return EXIT_FAILED;
+    if (rk != NULL && client_reach(cli, rk, &status)) {
+        json_t *rows = json_array();
+        status = cli_has(cli, "dry-run") ? dry_delete(cli, rk, rows)
+                                         : delete_topics(cli, rk, rows);
+        output_deletions(cli, rows, "topic");
+        json_decref(rows);
     }
-    int status =
-        cli_has(cli, "dry-run") ? dry_delete(cli, rk) : delete_topics(cli, rk);
-    rd_kafka_destroy(rk);
+    if (rk != NULL) {
+        rd_kafka_destroy(rk);
+    }
     return status;
 }

@@ -112,40 +112,89 @@ const struct cli_option topic_trim_options[] = {
     CLI_OUTPUT_OPTION,
     CLI_WAIT_OPTION,
     {0}};
-const char topic_trim_more[] =
-    "Example, everything older than a moment:\n"
-    "  flotilla topic trim orders --before @1700000000000 --yes\n";
+const char topic_trim_more[] = WHERE_TIMES
+    "BEFORE and START are the first offset kept, before and after; OFFSETS how "
+    "far\nit goes. Examples, everything older than a day, or than a moment:\n"
+    "  flotilla topic trim orders --before @-1d --dry-run\n"
+    "  flotilla topic trim orders --before @2026-11-21T13:30 --yes\n";
 
-static json_t *trim_row(const rd_kafka_topic_partition_t *p, bool done)
+/* What is asked for: from where to where each partition's start goes. */
+static json_t *trim_row(const rd_kafka_topic_partition_t *p, int64_t before,
+                        bool done)
 {
-    return json_pack("{s:s, s:i, s:I, s:b}", "topic", p->topic, "partition",
-                     (int)p->partition, "start", (json_int_t)p->offset,
-                     "trimmed", done);
+    json_int_t removed = p->offset > before ? p->offset - before : 0;
+    return json_pack("{s:s, s:i, s:I, s:I, s:I, s:b}", "topic", p->topic,
+                     "partition", (int)p->partition, "before",
+                     (json_int_t)before, "start", (json_int_t)p->offset,
+                     "offsets", removed, "trimmed", (int)done);
+}
+
+static int64_t start_of(const rd_kafka_topic_partition_list_t *starts,
+                        const rd_kafka_topic_partition_t *p)
+{
+    for (int i = 0; i < starts->cnt; i++) {
+        if (starts->elems[i].partition == p->partition) {
+            return starts->elems[i].offset;
+        }
+    }
+    return p->offset;
+}
+
+/* One sentence however many partitions fail: they mostly do so alike. */
+static int tell_failed(const struct cli *cli,
+                       const rd_kafka_topic_partition_list_t *list, int failed)
+{
+    char what[300];
+    for (int i = 0; i < list->cnt; i++) {
+        const rd_kafka_topic_partition_t *p = &list->elems[i];
+        if (p->err == RD_KAFKA_RESP_ERR_NO_ERROR) {
+            continue;
+        }
+        if (p->err == RD_KAFKA_RESP_ERR_TOPIC_EXCEPTION ||
+            p->err == RD_KAFKA_RESP_ERR_POLICY_VIOLATION) {
+            return cli_fail(cli, EXIT_REFUSED,
+                            "Topic %s is not trimmed by hand: it is the "
+                            "cluster's own, or compacted only "
+                            "(cleanup.policy) (%s, %d; asked %s).",
+                            p->topic, rd_kafka_err2name(p->err), (int)p->err,
+                            client_addresses(cli));
+        }
+        if (failed == 1) {
+            snprintf(what, sizeof what, "Partition %d was not trimmed",
+                     (int)p->partition);
+        } else {
+            snprintf(what, sizeof what,
+                     "%d of %d partitions were not trimmed, partition %d for "
+                     "one",
+                     failed, list->cnt, (int)p->partition);
+        }
+        return client_fail(cli, p->err, what, NULL);
+    }
+    return EXIT_DONE;
 }
 
 static int print_trimmed(const struct cli *cli,
+                         const rd_kafka_topic_partition_list_t *starts,
                          const rd_kafka_topic_partition_list_t *list)
 {
     static const struct output_column columns[] = {
         {"TOPIC", "topic", false, false},
         {"PARTITION", "partition", true, false},
+        {"BEFORE", "before", true, false},
         {"START", "start", true, false},
+        {"OFFSETS", "offsets", true, false},
         {"TRIMMED", "trimmed", false, false},
         {0}};
     json_t *rows = json_array();
     int failed = 0;
-    int status = EXIT_DONE;
     for (int i = 0; i < list->cnt; i++) {
         const rd_kafka_topic_partition_t *p = &list->elems[i];
         if (p->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
-            char what[300];
-            snprintf(what, sizeof what, "Partition %d was not trimmed",
-                     (int)p->partition);
-            status = client_fail(cli, p->err, what, NULL);
             failed++;
             continue;
         }
-        json_array_append_new(rows, trim_row(p, !cli_has(cli, "dry-run")));
+        json_array_append_new(
+            rows, trim_row(p, start_of(starts, p), !cli_has(cli, "dry-run")));
     }
     if (cli_output(cli) == OUTPUT_JSON) {
         output_json(rows);
@@ -153,10 +202,12 @@ static int print_trimmed(const struct cli *cli,
         output_table(cli, rows, columns);
     }
     json_decref(rows);
+    int status = tell_failed(cli, list, failed);
     return failed > 0 && failed < list->cnt ? EXIT_PARTLY : status;
 }
 
 static int trim(const struct cli *cli, rd_kafka_t *rk,
+                const rd_kafka_topic_partition_list_t *starts,
                 const rd_kafka_topic_partition_list_t *list)
 {
     struct client_call call;
@@ -166,12 +217,36 @@ static int trim(const struct cli *cli, rd_kafka_t *rk,
     rd_kafka_DeleteRecords(rk, &wanted, 1, call.options, call.queue);
     rd_kafka_event_t *event = client_call_wait(cli, &call, &status);
     if (event != NULL) {
-        status =
-            print_trimmed(cli, rd_kafka_DeleteRecords_result_offsets(
+        status = print_trimmed(cli, starts,
+                               rd_kafka_DeleteRecords_result_offsets(
                                    rd_kafka_event_DeleteRecords_result(event)));
     }
     client_call_end(&call);
     rd_kafka_DeleteRecords_destroy(wanted);
+    return status;
+}
+
+static int trim_to(const struct cli *cli, rd_kafka_t *rk, struct where where)
+{
+    int status;
+    rd_kafka_topic_partition_list_t *list =
+        where_partitions(cli, rk, cli_argument(cli, 0), &status);
+    if (list == NULL) {
+        return status;
+    }
+    rd_kafka_topic_partition_list_t *starts =
+        rd_kafka_topic_partition_list_copy(list);
+    status =
+        where_resolve(cli, rk, (struct where){.kind = WHERE_BEGINNING}, starts);
+    if (status == EXIT_DONE) {
+        status = where_resolve(cli, rk, where, list);
+    }
+    if (status == EXIT_DONE) {
+        status = cli_has(cli, "dry-run") ? print_trimmed(cli, starts, list)
+                                         : trim(cli, rk, starts, list);
+    }
+    rd_kafka_topic_partition_list_destroy(starts);
+    rd_kafka_topic_partition_list_destroy(list);
     return status;
 }
 
@@ -188,19 +263,11 @@ int topic_trim_run(struct cli *cli)
         return EXIT_REFUSED;
     }
     rd_kafka_t *rk = client_admin(cli);
-    if (rk == NULL) {
-        return EXIT_FAILED;
+    if (rk != NULL && client_reach(cli, rk, &status)) {
+        status = trim_to(cli, rk, where);
     }
-    rd_kafka_topic_partition_list_t *list =
-        where_partitions(cli, rk, cli_argument(cli, 0), &status);
-    if (list != NULL) {
-        status = where_resolve(cli, rk, where, list);
-        if (status == EXIT_DONE) {
-            status = cli_has(cli, "dry-run") ? print_trimmed(cli, list)
-                                             : trim(cli, rk, list);
-        }
-        rd_kafka_topic_partition_list_destroy(list);
+    if (rk != NULL) {
+        rd_kafka_destroy(rk);
     }
-    rd_kafka_destroy(rk);
     return status;
 }

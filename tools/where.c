@@ -3,8 +3,11 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "tools/client.h"
+
+#define AGE_MAX 1000000000 /* days are far from overflowing then */
 
 static bool parse_number(const char *text, int64_t *out)
 {
@@ -13,6 +16,46 @@ static bool parse_number(const char *text, int64_t *out)
     long long v = strtoll(text, &end, 10);
     *out = v;
     return end != text && *end == '\0' && errno == 0;
+}
+
+/* "90m", behind the minus: so long ago. */
+static bool parse_age(const char *text, int64_t *ms)
+{
+    static const char units[] = "smhd";
+    static const int64_t unit_ms[] = {1000, 60000, 3600000, 86400000};
+    char *end;
+    errno = 0;
+    long long n = strtoll(text, &end, 10);
+    const char *unit = *end != '\0' ? strchr(units, *end) : NULL;
+    if (end == text || errno != 0 || n < 0 || unit == NULL || end[1] != '\0' ||
+        n > AGE_MAX) {
+        return false;
+    }
+    *ms = (int64_t)time(NULL) * 1000 - n * unit_ms[unit - units];
+    *ms = *ms < 0 ? 0 : *ms;
+    return true;
+}
+
+/* "2026-11-21T13:30:00Z" and shorter, always UTC. */
+static bool parse_date(const char *text, int64_t *ms)
+{
+    static const char *const forms[] = {"%Y-%m-%d", "%Y-%m-%dT%H:%M",
+                                        "%Y-%m-%dT%H:%M:%S"};
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        struct tm tm = {0};
+        const char *end = strptime(text, forms[i], &tm);
+        if (end != NULL && (*end == '\0' || (i > 0 && strcmp(end, "Z") == 0))) {
+            *ms = (int64_t)timegm(&tm) * 1000;
+            return *ms >= 0;
+        }
+    }
+    return false;
+}
+
+static bool parse_time(const char *text, int64_t *ms)
+{
+    return text[0] == '-' ? parse_age(text + 1, ms)
+                          : parse_number(text, ms) || parse_date(text, ms);
 }
 
 struct where where_option(const struct cli *cli, const char *option,
@@ -27,7 +70,7 @@ struct where where_option(const struct cli *cli, const char *option,
     if (strcmp(text, "end") == 0 || strcmp(text, "latest") == 0) {
         return (struct where){.kind = WHERE_END};
     }
-    if (text[0] == '@' && parse_number(text + 1, &n) && n >= 0) {
+    if (text[0] == '@' && parse_time(text + 1, &n)) {
         return (struct where){.kind = WHERE_TIME, .n = n};
     }
     if (!parse_number(text, &n)) {

@@ -1,6 +1,5 @@
 /* Places in a partition as people name them: "beginning" (or "start"), "end",
- * N, -N (the last N) and @MILLISECONDS (the first record at or after that
- * time). */
+ * N, -N (the last N) and @TIME (the first record at or after that time). */
 #ifndef TOOLS_WHERE_H
 #define TOOLS_WHERE_H
 
@@ -8,7 +7,11 @@
 
 #include "tools/cli.h"
 
-#define WHERE_WORDS "beginning, end, N, -N (the last N) or @MILLISECONDS"
+#define WHERE_WORDS "beginning, end, N, -N (the last N) or @TIME"
+#define WHERE_TIMES                                                          \
+    "TIME is in milliseconds since 1970, or 2026-11-21 or 2026-11-21T13:30 " \
+    "(with\nseconds or without, in UTC), or so long ago: @-90m, with s, m, " \
+    "h or d.\n"
 
 struct where {
     enum { WHERE_BEGINNING, WHERE_END, WHERE_AT, WHERE_LAST, WHERE_TIME } kind;

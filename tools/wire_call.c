@@ -18,20 +18,26 @@ static int connect_to(const char *address, int timeout_ms, char *why,
                       size_t why_size)
 {
     char host[LIMIT_ADDRESS];
+    const char *begin = address;
     const char *colon = strrchr(address, ':');
     size_t n = colon == NULL ? strlen(address) : (size_t)(colon - address);
+    if (n > 2 && address[0] == '[' && address[n - 1] == ']') { /* IPv6 */
+        begin++;
+        n -= 2;
+    }
     if (n == 0 || n >= sizeof host) {
         snprintf(why, why_size, "%s is no address", address);
         return -1;
     }
-    memcpy(host, address, n);
+    memcpy(host, begin, n);
     host[n] = '\0';
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM};
     struct addrinfo *list = NULL;
     int e =
         getaddrinfo(host, colon == NULL ? "9092" : colon + 1, &hints, &list);
     if (e != 0) {
-        snprintf(why, why_size, "%s: %s", address, gai_strerror(e));
+        snprintf(why, why_size, "%s: %s", address,
+                 e == EAI_SYSTEM ? strerror(errno) : gai_strerror(e));
         return -1;
     }
     int fd = -1;
@@ -44,7 +50,9 @@ static int connect_to(const char *address, int timeout_ms, char *why,
         setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof tv);
         setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof tv);
         if (connect(fd, a->ai_addr, a->ai_addrlen) != 0) {
-            snprintf(why, why_size, "%s: %s", address, strerror(errno));
+            /* what a connect that took too long is called here */
+            snprintf(why, why_size, "%s: %s", address,
+                     strerror(errno == EINPROGRESS ? ETIMEDOUT : errno));
             close(fd);
             fd = -1;
         }

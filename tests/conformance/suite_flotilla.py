@@ -4,9 +4,12 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
 
 from harness import Cluster, expect, free_ports, run, tail
+
+PORT = 28900  # of brokers started here, up to 99 more
 
 
 class Verbs:
@@ -36,6 +39,12 @@ class Verbs:
         check("completion and manual page", self.table)
         check("cluster status", self.status)
         check("exit statuses", self.statuses)
+        check("offsets and times that consume takes", self.places)
+        check("what cannot be written, and a reader who leaves", self.outputs)
+        check("Ctrl-C", self.interrupts)
+        check("progress", self.progress)
+        check("what is refused or not there", self.refusals)
+        check("every verb has -o json that is JSON", self.json_everywhere)
 
     def topics(self):
         name = "verbs-topic-" + self.tag
@@ -54,9 +63,16 @@ class Verbs:
         expect([c["value"] for c in told["configs"]
                 if c["key"] == "retention.ms"] == ["3600000"], repr(told))
         expect(b"PARTITION" in self.call("topic", "describe", name), "table")
+        expect([c["source"] for c in told["configs"]] == ["topic"],
+               repr(told))
         self.call("topic", "delete", name, status=4, stdin=b"")
-        self.call("topic", "delete", name, "--yes")
+        expect(self.rows("topic", "delete", name, "--dry-run") ==
+               [{"topic": name, "deleted": False}], "dry run")
+        expect(self.rows("topic", "delete", name, "none", "--yes", status=5) ==
+               [{"topic": name, "deleted": True}], "deleted")
         self.call("topic", "describe", name, status=3)
+        self.call("topic", "delete", name, "--yes", status=3)
+        self.call("topic", "delete", name, "--dry-run", status=3)
 
     def records(self):
         name = "verbs-records-" + self.tag
@@ -120,9 +136,21 @@ class Verbs:
         expect(value("retention.ms")["value"] == "604800000", "unset")
         rows = self.rows("config", "get", "--topic", name)
         expect([r["key"] for r in rows] == ["max.message.bytes"], repr(rows))
-        rows = self.rows("config", "get", "--node", "1", "--all")
-        expect(len(rows) > 50 and all(r["documentation"] for r in rows),
-               "%d keys" % len(rows))
+        for node in range(1, self.brokers + 1):
+            rows = self.rows("config", "get", "--node", str(node), "--all")
+            expect(len(rows) > 50 and all(r["documentation"] for r in rows),
+                   "%d keys" % len(rows))
+            expect([r["value"] for r in rows if r["key"] == "node.id"] ==
+                   [str(node)], "asked another broker")
+        node = str(self.brokers)
+        row = self.rows("config", "set", "--node", node,
+                        "log.cleaner.threads=2")[0]
+        expect(row["after"] == "2", repr(row))
+        self.call("config", "set", "--node", node, "-u",
+                  "log.cleaner.threads")
+        self.call("config", "get", "--node", "77", status=3)
+        self.call("config", "get", "num.partitions", status=3)
+        self.call("topic", "alter", name, "-u", "nonsense", status=3)
         self.call("config", "set", "--topic", name, "segment.bytes=-4",
                   status=1)
         self.call("config", "set", "--topic", "no-such-topic", "a=b",
@@ -142,8 +170,14 @@ class Verbs:
                   stdin="".join("%d\n" % i for i in range(100)).encode())
         self.call("topic", "trim", name, "--before", "end", status=4,
                   stdin=b"")
+        rows = self.rows("topic", "trim", name, "--before", "-10",
+                         "--dry-run")
+        expect([(r["before"], r["start"], r["offsets"], r["trimmed"])
+                for r in rows] ==
+               [(0, 90, 90, False)] + 2 * [(0, 0, 0, False)], repr(rows))
         rows = self.rows("topic", "trim", name, "--before", "-10", "--yes")
-        expect([r["start"] for r in rows] == [90, 0, 0], repr(rows))
+        expect([r["start"] for r in rows] == [90, 0, 0] and
+               [r["offsets"] for r in rows] == [90, 0, 0], repr(rows))
         out = self.call("consume", name, "-e")
         expect(out.split() == [b"%d" % i for i in range(90, 100)], tail(out))
         out = self.call("consume", name, "-o", "@1", "-e")
@@ -168,6 +202,10 @@ class Verbs:
         self.call("group", "reset-offsets", "no-such-group", "--to", "end",
                   "--yes", status=3)
         self.call("group", "delete", group, status=4, stdin=b"")
+        expect(self.rows("group", "delete", group, "--dry-run") ==
+               [{"group": group, "deleted": False}], "dry run")
+        self.call("group", "delete", "no-such-group", "--dry-run", status=3)
+        self.call("group", "delete", "no-such-group", "--yes", status=3)
         self.call("group", "delete", group, "--yes")
         self.call("group", "describe", group, status=3)
 
@@ -220,11 +258,262 @@ class Verbs:
         out = run([self.flotilla, "man"])
         expect(out.startswith(b".TH FLOTILLA 1"), tail(out))
 
+    def places(self):
+        """A record that is gone, or not there yet, is never passed over in
+        silence."""
+        name = "verbs-places-" + self.tag
+        self.call("topic", "create", name, "-p", "1", "-r",
+                  str(self.replicas))
+        self.call("produce", name,
+                  stdin="".join("%d\n" % i for i in range(20)).encode())
+        self.call("topic", "trim", name, "--before", "10", "--yes")
+
+        def read(*args, **more):
+            return [int(x) for x in
+                    self.call("consume", name, "-e", *args, **more).split()]
+
+        expect(read("-o", "5") == list(range(10, 20)), "a trimmed offset")
+        expect(read("-o", "5", "-p", "0") == list(range(10, 20)), "and so")
+        expect(read("-o", "15") == list(range(15, 20)), "an offset")
+        expect(read("-o", "-3") == [17, 18, 19], "the last")
+        expect(read("-o", "99") == [], "beyond the end")
+        read("-o", "99", "-p", "0", status=3)
+        read("-p", "1", status=3)
+        hour = time.strftime("@%Y-%m-%dT%H:%M",
+                             time.gmtime(time.time() - 3600))
+        for place in ("@-1h", "@-90m", hour, hour + "Z", hour[:11], "@0"):
+            expect(read("-o", place) == list(range(10, 20)), place)
+        expect(read("-o", "@2099-01-01") == [], "the future")
+        for place in ("@", "@x", "@-1", "@-1y", "@2026-13-01", "x", "1x"):
+            read("-o", place, status=2)
+        read("-g", "g", "-p", "0", status=2)
+        read("-g", "g", "-o", "7", status=2)
+        read("-g", "", status=2)
+        read("-f", "%q", status=2)
+
+    def outputs(self):
+        """Standard output is full, or its reader has enough: the status says
+        so, and a group does not count as read what nobody got."""
+        name, group = "verbs-out-" + self.tag, "verbs-o-" + self.tag
+        self.call("topic", "create", name, "-p", "1", "-r",
+                  str(self.replicas))
+        lines = "".join("%d\n" % i for i in range(20000))
+        self.call("produce", name, stdin=lines.encode())
+        base = [self.flotilla, "consume", name, "-b", self.b, "-e"]
+
+        def full(args):
+            with open("/dev/full", "wb") as out:
+                done = subprocess.run(args, stdout=out, timeout=60,
+                                      stderr=subprocess.PIPE)
+            expect(done.returncode == 1, "status %d" % done.returncode)
+            expect(b"No space left" in done.stderr, done.stderr.decode())
+
+        full(base)
+        full(base + ["-g", group])
+        full([self.flotilla, "topic", "list", "-b", self.b])
+        full([self.flotilla, "man"])
+        out = self.call("consume", name, "-g", group, "-e")
+        expect(out.decode() == lines, "%d bytes" % len(out))
+        for args in (base, base + ["-g", group + "p"],
+                     [self.flotilla, "man"]):
+            reader = subprocess.Popen(args, stdout=subprocess.PIPE,
+                                      stderr=subprocess.PIPE)
+            reader.stdout.readline()
+            reader.stdout.close()
+            text = reader.stderr.read()
+            status = reader.wait(60)
+            expect(status in (0, -13) and text == b"",
+                   "status %d: %s" % (status, text))
+        told = self.rows("group", "describe", group + "p")
+        expect(told["members"] == [], "it has not left: %r" % told)
+
+    def interrupts(self):
+        name = "verbs-int-" + self.tag
+        self.call("topic", "create", name, "-p", "1", "-r",
+                  str(self.replicas))
+        writer = subprocess.Popen(
+            [self.flotilla, "produce", name, "-b", self.b],
+            stdin=subprocess.PIPE, stderr=subprocess.PIPE)
+        writer.stdin.write(b"one\ntwo\n")
+        writer.stdin.flush()
+        time.sleep(2)
+        writer.send_signal(2)
+        expect(writer.wait(30) == 0, "status %d" % writer.returncode)
+        for group in ([], ["-g", "verbs-i-" + self.tag]):
+            reader = subprocess.Popen(
+                [self.flotilla, "consume", name, "-b", self.b] + group,
+                stdout=subprocess.PIPE)
+            got = [reader.stdout.readline() for _ in range(2)]
+            expect(got == [b"one\n", b"two\n"], repr(got))
+            reader.send_signal(2)
+            expect(reader.wait(30) == 0, "status %d" % reader.returncode)
+            reader.stdout.close()
+        told = self.rows("group", "describe", "verbs-i-" + self.tag)
+        expect(told["members"] == [] and told["lag"] == 0, repr(told))
+        nobody = subprocess.Popen([self.flotilla, "consume", name, "-b",
+                                   "127.0.0.1:1", "--wait", "4"],
+                                  stderr=subprocess.PIPE)
+        text = nobody.communicate(timeout=40)[1]
+        expect(nobody.returncode == 1 and b"refused" in text and
+               b"asking for 2 s more" in text, text)
+        nobody = subprocess.Popen([self.flotilla, "consume", name, "-b",
+                                   "127.0.0.1:1"], stderr=subprocess.PIPE)
+        nobody.stderr.readline()  # it waits, and Ctrl-C ends that
+        nobody.send_signal(2)
+        expect(nobody.wait(5) == -2, "status %d" % nobody.returncode)
+        nobody.stderr.close()
+
+    def on_terminal(self, args, stdin=None):
+        """What is drawn on a terminal when stdout and stdin are files."""
+        ours, theirs = os.openpty()
+        child = subprocess.Popen(args, stdin=stdin, stderr=theirs,
+                                 stdout=subprocess.DEVNULL)
+        os.close(theirs)
+        drawn = b""
+        while True:
+            try:
+                data = os.read(ours, 65536)
+            except OSError:  # the last one has closed it
+                break
+            if not data:
+                break
+            drawn += data
+        os.close(ours)
+        expect(child.wait(60) == 0, "status %d: %r" % (child.returncode,
+                                                       drawn[-300:]))
+        return drawn
+
+    def progress(self):
+        name = "verbs-bar-" + self.tag
+        self.call("topic", "create", name, "-p", "1", "-r",
+                  str(self.replicas))
+        at = [name, "-b", self.b]
+        drawn = self.on_terminal([self.flotilla, "bench", "produce"] + at +
+                                 ["-n", "2000", "-r", "1000"])
+        expect(b"% [" in drawn and b"left" in drawn and
+               drawn.endswith(b"\r\x1b[K"), repr(drawn))
+        done = subprocess.run(
+            [self.flotilla, "bench", "produce"] + at +
+            ["-n", "2500", "-r", "1000", "-o", "json"], timeout=60,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        rows = [json.loads(line) for line in done.stderr.splitlines()]
+        expect(len(rows) >= 2 and json.loads(done.stdout)["records"] == 2500,
+               repr(rows))
+        for r in rows:
+            expect(r["total"] == 2500 and 0 <= r["done"] <= 2500 and
+                   r["seconds_left"] >= 0, repr(r))
+        # nothing is drawn into a file
+        done = subprocess.run([self.flotilla, "bench", "produce"] + at +
+                              ["-n", "1500", "-r", "1000"], timeout=60,
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        expect(done.stderr == b"", repr(done.stderr))
+        # consume -n waits for more than there is: a bar meanwhile
+        reader = subprocess.Popen(
+            [self.flotilla, "produce"] + at, stdin=subprocess.PIPE)
+        drawn = []
+
+        def slowly():
+            for _ in range(8):
+                time.sleep(0.25)
+                reader.stdin.write(b"x\n")
+                reader.stdin.flush()
+            reader.stdin.close()
+        thread = threading.Thread(target=slowly)
+        thread.start()
+        drawn = self.on_terminal([self.flotilla, "consume"] + at +
+                                 ["-n", "6006"])
+        thread.join()
+        expect(reader.wait(30) == 0, "produce")
+        expect(b"% [" in drawn and b"records" in drawn, repr(drawn))
+
+    def refusals(self):
+        name = "verbs-ref-" + self.tag
+        self.call("topic", "create", name, "-p", "2", "-r",
+                  str(self.replicas))
+        self.call("produce", name, stdin=b"a\n")
+        self.call("consume", name, "-g", "verbs-ref-" + self.tag, "-e")
+        self.call("topic", "delete", "__consumer_offsets", "--yes", status=4)
+        expect("__consumer_offsets" in [r["topic"] for r in self.rows(
+            "topic", "list", "--all")], "it is gone")
+        done = subprocess.run(
+            [self.flotilla, "topic", "trim", "__consumer_offsets", "--before",
+             "end", "--yes", "-b", self.b], stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE, timeout=60)
+        expect(done.returncode == 4 and done.stderr.count(b"\n") == 1,
+               done.stderr.decode())
+        self.call("produce", name, "-p", "2", status=3, stdin=b"x\n")
+        for verb in ("produce", "consume", "latency"):
+            if verb != "consume":
+                self.call("bench", verb, name, "--acks", "2", status=2)
+        self.call("produce", name, "--acks", "2", status=2, stdin=b"x\n")
+        self.call("produce", name, "-K", "", status=2, stdin=b"x\n")
+        # -X goes before what a verb sets by itself
+        self.call("produce", name, "-X", "acks=1", status=1, stdin=b"x\n")
+        self.call("produce", name, "-X", "acks=1", "--acks", "1",
+                  stdin=b"x\n")
+        run([self.flotilla, "topic", "list", "-X",
+             "bootstrap.servers=" + self.b])
+        done = subprocess.run([self.flotilla, "topic", "list", "-b",
+                               "127.0.0.1:1", "--wait", "1"],
+                              stderr=subprocess.PIPE)
+        expect(done.returncode == 1 and b"Connection refused" in done.stderr,
+               done.stderr)
+        done = subprocess.run([self.flotilla, "-b", self.b, "topic", "list"],
+                              stderr=subprocess.PIPE)
+        expect(done.returncode == 2 and b"follow" in done.stderr, done.stderr)
+        expect(run([self.flotilla, "help", "topic", "create"]) ==
+               run([self.flotilla, "topic", "create", "--help"]), "help")
+        # the question is not part of the output; no is the answer
+        ours, theirs = os.openpty()
+        asked = subprocess.Popen(
+            [self.flotilla, "topic", "delete", name, "-b", self.b, "-o",
+             "json"], stdin=theirs, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE)
+        os.write(ours, b"n\n")
+        out, err = asked.communicate(timeout=60)
+        os.close(ours)
+        os.close(theirs)
+        expect(asked.returncode == 4 and out == b"" and b"[y/N]" in err and
+               b"Nothing was done" in err, repr((out, err)))
+
+    def json_everywhere(self):
+        name, group = "verbs-j-" + self.tag, "verbs-j-" + self.tag
+        for args in (("topic", "create", name, "--dry-run"),
+                     ("topic", "create", name),
+                     ("topic", "list"), ("topic", "describe", name, "--all"),
+                     ("topic", "alter", name, "-c", "retention.ms=5000"),
+                     ("topic", "add-partitions", name, "--by", "1"),
+                     ("bench", "produce", name, "-n", "100"),
+                     ("bench", "latency", name, "-n", "10"),
+                     ("bench", "consume", name, "-n", "50"),
+                     ("topic", "trim", name, "--before", "1", "--yes"),
+                     ("group", "reset-offsets", group, "--topic", name,
+                      "--to", "end", "--yes"),
+                     ("group", "list"), ("group", "describe", group),
+                     ("config", "get"), ("config", "get", "--node", "1"),
+                     ("config", "set", "--topic", name, "retention.ms=6000"),
+                     ("cluster", "status"), ("cluster", "health"),
+                     ("group", "delete", group, "--yes"),
+                     ("topic", "delete", name, "--yes")):
+            try:
+                self.rows(*args)
+            except ValueError as e:
+                expect(False, "%s: %s" % (" ".join(args), e))
+        # and every verb that talks to a cluster and prints has the option
+        for line in run([self.flotilla, "--help"]).decode().splitlines():
+            words = [w for w in line.split() if w[0].islower()]
+            if line.startswith("  ") and words and words[0] in (
+                    "topic", "group", "config", "cluster", "bench"):
+                text = run([self.flotilla] + words[:2] + ["--help"])
+                expect(b"--output table|wide|json" in text, line)
+
     def status(self):
         told = json.loads(self.call("cluster", "status", "-o", "json"))
         expect(len(told["brokers"]) == self.brokers and
                told["controller"] >= 0 and told["cluster"] and
                all(b["state"] == "up" for b in told["brokers"]), repr(told))
+        told = self.rows("cluster", "health", "--until-healthy")
+        expect(told["healthy"] and told["reasons"] == [], repr(told))
 
     def statuses(self):
         self.call("topic", "create", status=2)
@@ -257,6 +546,10 @@ class Starting:
         check("0.0.0.0 is not advertised", self.any_address)
         check("a port in use", self.port_in_use)
         check("a data directory in use", self.directory_in_use)
+        check("a data directory that cannot be used", self.directory_unusable)
+        check("a configuration that cannot be read", self.config_unreadable)
+        check("a wrong value of every key", self.wrong_values)
+        check("a full disk", self.full_disk)
         check("another node's data directory", self.other_node)
         check("another cluster's data directory", self.other_cluster)
         check("a second broker with the same id", self.same_id)
@@ -290,7 +583,7 @@ class Starting:
                             "num.partitions")
 
     def any_address(self):
-        return self.refused(["-D", "listeners=PLAINTEXT://0.0.0.0:28999"],
+        return self.refused(["-D", "listeners=PLAINTEXT://0.0.0.0:%d" % (PORT + 99)],
                             "0.0.0.0", "advertised.listeners")
 
     def port_in_use(self):
@@ -298,17 +591,132 @@ class Starting:
         return self.refused(
             ["-D", "log.dirs=%s/data" % d, "-D",
              "listeners=PLAINTEXT://127.0.0.1:%d" % self.cluster.port, "-D",
-             "peer.listener=127.0.0.1:28998"], str(self.cluster.port))
+             "peer.listener=127.0.0.1:%d" % (PORT + 98)], str(self.cluster.port))
 
     def directory_in_use(self):
         return self.refused(
             ["-D", "log.dirs=" + self.cluster.path(1, "data"), "-D",
-             "listeners=PLAINTEXT://127.0.0.1:28997", "-D",
-             "peer.listener=127.0.0.1:28998"], "in use")
+             "listeners=PLAINTEXT://127.0.0.1:%d" % (PORT + 97), "-D",
+             "peer.listener=127.0.0.1:%d" % (PORT + 98)], "in use")
+
+    def ports(self):
+        return ["-D", "listeners=PLAINTEXT://127.0.0.1:%d" % (PORT + 97),
+                "-D", "peer.listener=127.0.0.1:%d" % (PORT + 98)]
+
+    def directory_unusable(self):
+        d = self.scratch()
+        occupied = os.path.join(d, "file")
+        with open(occupied, "w") as f:
+            f.write("x")
+        for path in (occupied, occupied + "/data", occupied + "/a/data"):
+            self.refused(["-D", "log.dirs=" + path] + self.ports(), occupied,
+                         "Not a directory", "log.dirs")
+        if os.getuid() != 0:
+            return "not as root"
+        for mode in (0o555, 0o000):
+            closed = os.path.join(d, "closed-%o" % mode)
+            os.mkdir(closed)
+            os.chmod(closed, mode)
+            os.chmod(d, 0o755)
+            done = subprocess.run(
+                ["setpriv", "--reuid=65534", "--clear-groups", self.flotilla,
+                 "server", "-D", "log.dirs=" + closed] + self.ports(),
+                timeout=60, stderr=subprocess.PIPE)
+            expect(done.returncode == 1 and b"Permission denied" in
+                   done.stderr, done.stderr.decode())
+
+    def config_unreadable(self):
+        d = self.scratch()
+        self.refused(["--config", d + "/none"], d + "/none", "No such file")
+        self.refused(["--config", d], d, "Is a directory")
+        said = []
+        for name, content in (("escape", b"a=\\uZZZZ\n"),
+                              ("noise", bytes(range(256)) * 8),
+                              ("word", b"num.partitions\n"),
+                              ("large", b"#" * (8 << 20)),
+                              ("nul", b"node.id=1\0\n")):
+            path = os.path.join(d, name)
+            with open(path, "wb") as f:
+                f.write(content)
+            said.append(self.refused(
+                ["--strict-config", "--config", path, "-D",
+                 "log.dirs=" + d + "/data"] + self.ports(), path))
+        # as editors of other systems write it
+        path = os.path.join(d, "server.properties")
+        with open(path, "wb") as f:
+            f.write(b"! Kafka's\r\n# too\r\nnum.partitions : 4\r\n"
+                    b"log.retention.ms 7000\r\nlog.dirs=/nonexistent,\\\r\n"
+                    b"  /elsewhere\r\nnode.id=x\r\n")
+        self.refused(["--config", path], "node.id", "line 7")
+        return said[0]
+
+    def wrong_values(self):
+        """Each key that has a type or a range refuses what is outside, and
+        says which key, which value and where it stood."""
+        rows = json.loads(run([self.flotilla, "config", "get", "--node", "1",
+                               "--all", "-o", "json", "-b",
+                               self.cluster.bootstrap]))
+        refused = 0
+        for row in rows:
+            if row["type"] in ("string", "list", "class", "password",
+                               "unknown"):
+                continue
+            done = subprocess.run(
+                [self.flotilla, "server", "-D", row["key"] + "=bad%value",
+                 "-D", "log.dirs=/dev/null/data"], timeout=60,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+            text = done.stderr.decode().strip().split("\n")[-1]
+            expect(done.returncode == 1, "%s: status %d" % (
+                row["key"], done.returncode))
+            if row["documentation"].startswith("Accepted for the sake"):
+                continue
+            expect(row["key"] in text and "bad%value" in text and
+                   "-D" in text, "%s: %s" % (row["key"], text))
+            refused += 1
+        expect(refused > 30, "%d keys" % refused)
+        return "%d keys" % refused
+
+    def full_disk(self):
+        """A broker on a disk that fills up lives on, serves what it has, says
+        what is the matter once, and goes on when there is room."""
+        d = os.path.join(self.scratch(), "small")
+        os.mkdir(d)
+        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "none",
+                           d], stderr=subprocess.DEVNULL).returncode != 0:
+            return "not tried: no tmpfs may be mounted here"
+        at = ["-b", "127.0.0.1:%d" % (PORT + 97)]
+        args = [self.flotilla, "server", "-D", "log.dirs=%s/data" % d]
+        with open(d + ".log", "wb") as log:
+            server = subprocess.Popen(args + self.ports(), stderr=log,
+                                      stdout=subprocess.PIPE)
+        try:
+            expect(server.stdout.readline().startswith(b"ready: "), "ready")
+            run([self.flotilla, "topic", "create", "full"] + at)
+            subprocess.run([self.flotilla, "bench", "produce", "full", "-n",
+                            "40000", "--wait", "6"] + at, timeout=120,
+                           stdout=subprocess.DEVNULL,
+                           stderr=subprocess.DEVNULL)
+            out = run([self.flotilla, "consume", "full", "-n", "10", "-f",
+                       "%o "] + at)
+            expect(out.split() == [b"%d" % i for i in range(10)], out)
+            run([self.flotilla, "topic", "trim", "full", "--before", "end",
+                 "--yes"] + at)
+            run([self.flotilla, "produce", "full", "--wait", "60"] + at,
+                stdin=b"again\n")
+            expect(server.poll() is None, "it ended")
+            with open(d + ".log") as f:
+                told = [line for line in f if "no space" in line]
+            expect(0 < len(told) < 5, "told %d times" % len(told))
+        finally:
+            server.terminate()
+            status = server.wait(30)
+            subprocess.run(["umount", d])
+        expect(status == 0, "status %d" % status)
+        return told[0].strip()
 
     def other_node(self):
         d = self.scratch()
-        one = Cluster(os.path.dirname(self.flotilla), n=1, port=28990,
+        one = Cluster(os.path.dirname(self.flotilla), n=1, port=PORT + 90,
                       data=os.path.join(d, "one"))
         one.start()
         one.stop()
@@ -322,7 +730,7 @@ class Starting:
                         for i in range(self.cluster.n))
 
     def other_cluster(self):
-        one = Cluster(os.path.dirname(self.flotilla), n=1, port=28990,
+        one = Cluster(os.path.dirname(self.flotilla), n=1, port=PORT + 90,
                       data=os.path.join(self.scratch(), "one"))
         one.start()
         one.stop()
@@ -334,8 +742,8 @@ class Starting:
         d = self.scratch()
         return self.refused(
             ["--seeds", self.seeds(), "-D", "node.id=1", "-D", "log.dirs=%s/data" % d,
-             "-D", "listeners=PLAINTEXT://127.0.0.1:28997", "-D",
-             "peer.listener=127.0.0.1:28998"], "1")
+             "-D", "listeners=PLAINTEXT://127.0.0.1:%d" % (PORT + 97), "-D",
+             "peer.listener=127.0.0.1:%d" % (PORT + 98)], "1")
 
     def empty_directory(self):
         node = self.cluster.n
@@ -353,7 +761,7 @@ class Starting:
     def environment(self):
         """As Kafka's container image maps them; -D comes later."""
         d = self.scratch()
-        port = free_ports(28960, 2)
+        port = free_ports(PORT + 60, 2)
         env = dict(os.environ, KAFKA_NUM_PARTITIONS="5",
                    KAFKA_LISTENERS="PLAINTEXT://127.0.0.1:%d" % port,
                    FLOTILLA_PEER_LISTENER="127.0.0.1:%d" % (port + 1),
@@ -386,7 +794,7 @@ class Starting:
             if best is not None and best < limit:
                 break
             cluster = Cluster(os.path.dirname(self.flotilla), n=n,
-                              port=28970,
+                              port=PORT + 70,
                               data=os.path.join(self.scratch(), "new"))
             begun = time.monotonic()
             try:
@@ -420,8 +828,8 @@ class Dev:
         check("--ephemeral leaves nothing", self.ephemeral)
         check("data is kept over a restart", self.kept)
 
-    def cluster(self, port=28900):
-        return Cluster(os.path.dirname(self.flotilla), 3, port,
+    def cluster(self, port=None):
+        return Cluster(os.path.dirname(self.flotilla), 3, port or PORT,
                        ["num.partitions=7"])
 
     def files(self):
@@ -466,6 +874,12 @@ class Dev:
                                        "-o", "json", "-b", c.bootstrap]))
                 states = {b["node"]: b["state"] for b in told["brokers"]}
             expect(states == {1: "up", 2: "down", 3: "up"}, repr(states))
+            told = json.loads(run([self.flotilla, "cluster", "health", "-o",
+                                   "json", "-b", c.bootstrap], status=1))
+            expect(not told["healthy"] and
+                   "broker 2 is down" in told["reasons"], repr(told))
+            run([self.flotilla, "cluster", "health", "--until-healthy",
+                 "--wait", "1", "-b", c.bootstrap], status=124)
             for node in (1, 3):
                 c.kill(node)
             expect(c.dev.wait(60) == 1, "status %r" % c.dev.returncode)
@@ -508,7 +922,7 @@ class Dev:
 
     def ephemeral(self):
         d = tempfile.mkdtemp(prefix="flotilla-ephemeral-")
-        port = free_ports(28900, 2)
+        port = free_ports(PORT, 2)
         dev = subprocess.Popen(
             [self.flotilla, "dev", "-n", "1", "--port", str(port),
              "--ephemeral"], env=dict(os.environ, TMPDIR=d),

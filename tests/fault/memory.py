@@ -106,8 +106,8 @@ class Memory:
         self.address = ("127.0.0.1", self.cluster.port)
         self.pids = [self.cluster.pid(i + 1) for i in range(n)]
         with open(self.cluster.path(1, "broker.log")) as f:
-            m = re.search(r"bytes_max=(\d+) and for each connection (\d+), "
-                          r"for each partition (\d+)", f.read())
+            m = re.search(r"bytes_max=(\d+) bytes_for_each_connection=(\d+) "
+                          r"bytes_for_each_partition=(\d+)", f.read())
         self.bound, self.each_connection, self.each_partition = \
             (int(g) for g in m.groups())
 
