@@ -23,6 +23,8 @@ struct setting {
     char *source;
 };
 
+#define FAMILIES_BYTES 2048 /* dozens of names; more are not listed */
+
 struct broker_config {
     bool strict;
     int n_keys;
@@ -31,6 +33,8 @@ struct broker_config {
     /* values that follow from other keys, "" when they do not */
     char retention_ms[24], roll_ms[24];
     char peer_listener[LIMIT_ADDRESS];
+    /* names set of families that mean nothing here, each ended by \0, then "" */
+    char families[FAMILIES_BYTES];
 };
 
 static void derive(struct broker_config *c);
@@ -175,6 +179,12 @@ int broker_config_ignored(const struct broker_config *c, char *names,
         used = used + (size_t)w < size ? used + (size_t)w : size - 1;
         n++;
     }
+    for (const char *at = c->families; *at != '\0'; at += strlen(at) + 1) {
+        int w = snprintf(names + used, size - used, "%s%s", n > 0 ? ", " : "",
+                         at);
+        used = used + (size_t)w < size ? used + (size_t)w : size - 1;
+        n++;
+    }
     return n;
 }
 
@@ -203,6 +213,21 @@ static bool is_ignored_family(const char *name)
         }
     }
     return false;
+}
+
+/* Keeps the name, to be listed; those beyond what there is room for are not. */
+static void note_family(struct broker_config *c, const char *name)
+{
+    char *at = c->families;
+    size_t n = strlen(name);
+    while (*at != '\0' && strcmp(at, name) != 0) {
+        at += strlen(at) + 1;
+    }
+    size_t left = sizeof c->families - (size_t)(at - c->families);
+    if (*at == '\0' && n + 2 <= left) {
+        memcpy(at, name, n + 1);
+        at[n + 1] = '\0'; /* the list's end */
+    }
 }
 
 static enum err unknown_key(const struct broker_config *c, const char *name,
@@ -280,10 +305,12 @@ enum err broker_config_set(struct broker_config *c, const char *key,
                            size_t why_size)
 {
     const struct config_key *known = config_key_find(CONFIG_BROKER, key);
+    if (known == NULL && is_ignored_family(key)) {
+        note_family(c, key);
+        return ERR_OK;
+    }
     if (known == NULL) {
-        return is_ignored_family(key)
-                   ? ERR_OK
-                   : unknown_key(c, key, source, warn, why, why_size);
+        return unknown_key(c, key, source, warn, why, why_size);
     }
     char *text = mem_alloc(CONFIG_VALUE_MAX);
     char problem[384];

@@ -8,6 +8,7 @@
 
 #include "tools/client.h"
 #include "tools/output.h"
+#include "tools/probe.h"
 
 const struct cli_option cluster_status_options[] = {
     CLI_CLIENT_OPTIONS, CLI_OUTPUT_OPTION, CLI_WAIT_OPTION, {0}};
@@ -179,6 +180,7 @@ int cluster_status_run(struct cli *cli)
 /* ---- health -------------------------------------------------------------- */
 
 #define HEALTH_AGAIN_MS 500
+#define PROBE_MS 5000  /* a broker that needs longer is not well */
 #define EXAMPLES_MAX 3 /* partitions named in a reason */
 
 const struct cli_option cluster_health_options[] = {
@@ -188,8 +190,9 @@ const struct cli_option cluster_health_options[] = {
     CLI_WAIT_OPTION,
     {0}};
 const char cluster_health_more[] =
-    "Healthy is: a controller, every broker that holds replicas up, every "
-    "partition\nwith a leader and all its replicas in sync. Exit status 0 when "
+    "Healthy is: a controller, every broker that holds replicas up and "
+    "answering at\nthe address it tells clients, every partition with a leader "
+    "and all its replicas\nin sync. Exit status 0 when "
     "it is, 1 when not,\n124 when it did not become so in time. Example, for "
     "scripts that restart brokers:\n"
     "  flotilla cluster health --until-healthy --wait 120\n";
@@ -236,7 +239,26 @@ static void add_partitions(json_t *reasons, const struct rd_kafka_metadata *m,
     }
 }
 
-static json_t *reasons_of(const struct rd_kafka_metadata *m, json_t *all)
+/* The cluster takes a while to see that one is gone; and it does not see
+ * whether clients reach one by the address that it tells them. */
+static void add_silent(json_t *reasons, json_t *broker, int timeout_ms)
+{
+    char address[300], why[256];
+    struct probe probe;
+    const char *host = json_string_value(json_object_get(broker, "host"));
+    bool v6 = strchr(host, ':') != NULL;
+    snprintf(address, sizeof address, "%s%.250s%s:%d", v6 ? "[" : "", host,
+             v6 ? "]" : "",
+             (int)json_integer_value(json_object_get(broker, "port")));
+    if (!probe_broker(address, timeout_ms, &probe, why, sizeof why)) {
+        add_reason(reasons, "broker %d does not answer (%s)",
+                   (int)json_integer_value(json_object_get(broker, "node")),
+                   why);
+    }
+}
+
+static json_t *reasons_of(const struct cli *cli,
+                          const struct rd_kafka_metadata *m, json_t *all)
 {
     json_t *reasons = json_array();
     size_t i;
@@ -250,6 +272,9 @@ static json_t *reasons_of(const struct rd_kafka_metadata *m, json_t *all)
             0) {
             add_reason(reasons, "broker %d is down",
                        (int)json_integer_value(json_object_get(row, "node")));
+        } else {
+            int wait = client_timeout_ms(cli);
+            add_silent(reasons, row, wait < PROBE_MS ? wait : PROBE_MS);
         }
     }
     add_partitions(reasons, m, true, "without a leader");
@@ -285,7 +310,7 @@ static json_t *health(const struct cli *cli, rd_kafka_t *rk, int *status)
         return NULL;
     }
     json_t *all = status_json(rk, m);
-    json_t *reasons = reasons_of(m, all);
+    json_t *reasons = reasons_of(cli, m, all);
     bool healthy = json_array_size(reasons) == 0;
     json_object_set_new(all, "healthy", json_boolean(healthy));
     json_object_set_new(all, "reasons", reasons);

@@ -67,13 +67,68 @@ static void print_options_of(const struct command *c)
     printf("--help");
 }
 
+/* "table|wide|json" is a choice of words; NUMBER, NAME are not. */
+static bool is_choice(const struct cli_option *o)
+{
+    return o->arg != NULL && strchr(o->arg, '|') != NULL;
+}
+
+static bool is_path(const struct cli_option *o)
+{
+    return o->arg != NULL &&
+           (strcmp(o->arg, "FILE") == 0 || strcmp(o->arg, "DIR") == 0);
+}
+
+static void print_choice(const char *arg)
+{
+    for (; *arg != '\0'; arg++) {
+        putchar(*arg == '|' ? ' ' : *arg);
+    }
+}
+
 /* ---- shells -------------------------------------------------------------- */
+/* What stands for the value of an option that is right before the cursor. */
+static void bash_value(const struct command *c, const struct cli_option *o,
+                       const char *dashes, const char *name, int name_size)
+{
+    printf("    '%s%s%s%.*s') ", c->name, verb_of(c)[0] == '\0' ? " '*' " : " ",
+           dashes, name_size, name);
+    if (is_choice(o)) {
+        printf("words='");
+        print_choice(o->arg);
+        printf("' ;;\n");
+    } else {
+        printf(is_path(o) ? "files=1 ;;\n" : "return ;;\n");
+    }
+}
+
+static void bash_values(const struct command *all)
+{
+    printf("    case \"${COMP_WORDS[1]} ${COMP_WORDS[2]} $prev\" in\n");
+    for (const struct command *c = all; c->name != NULL; c++) {
+        for (const struct cli_option *o = c->options; o->name != NULL; o++) {
+            if (o->arg != NULL && o->letter != 0) {
+                bash_value(c, o, "-", &o->letter, 1);
+            }
+            if (o->arg != NULL) {
+                bash_value(c, o, "--", o->name, (int)strlen(o->name));
+            }
+        }
+    }
+    printf("    esac\n");
+}
+
 static void bash(const struct command *all)
 {
     printf(
         "_flotilla() {\n"
-        "    local cur=${COMP_WORDS[COMP_CWORD]} words=\n"
-        "    if [ \"$COMP_CWORD\" -eq 1 ]; then\n        words='");
+        "    local cur=${COMP_WORDS[COMP_CWORD]} words= files=\n"
+        "    local prev=${COMP_WORDS[COMP_CWORD-1]}\n"
+        "    COMPREPLY=()\n");
+    bash_values(all);
+    printf(
+        "    if [ -n \"$words$files\" ]; then\n        :\n"
+        "    elif [ \"$COMP_CWORD\" -eq 1 ]; then\n        words='");
     print_nouns(all);
     printf(
         " --help --version'\n"
@@ -157,7 +212,14 @@ static void fish_command(const struct command *all, const struct command *c)
         if (o->letter != 0) {
             printf(" -s %c", o->letter);
         }
-        printf("%s -d '", o->arg != NULL ? " -r" : "");
+        if (is_choice(o)) {
+            printf(" -x -a '");
+            print_choice(o->arg);
+            putchar('\'');
+        } else if (o->arg != NULL) {
+            printf(is_path(o) ? " -r -F" : " -x");
+        }
+        printf(" -d '");
         print_quoted(o->help);
         printf("'\n");
     }

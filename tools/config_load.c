@@ -247,12 +247,62 @@ static bool complete_listeners(struct load *load)
            fill_in(load, "advertised.peer.listener", peer);
 }
 
-static void report_ignored(const struct broker_config *config)
+/* Kafka would guard something by it. */
+static bool asks_for_security(const struct broker_config *config,
+                              const char *key)
+{
+    static const struct {
+        const char *key, *harmless; /* its value that asks for nothing */
+    } known[] = {{"authorizer.class.name", ""},
+                 {"delegation.token.secret.key", ""},
+                 {"sasl.enabled.mechanisms", ""},
+                 {"security.inter.broker.protocol", "PLAINTEXT"},
+                 {"ssl.client.auth", "none"},
+                 {"super.users", ""}};
+    for (size_t i = 0; i < sizeof known / sizeof *known; i++) {
+        if (strcmp(key, known[i].key) == 0) {
+            const char *value = broker_config_get(config, key);
+            return value != NULL && strcmp(value, known[i].harmless) != 0;
+        }
+    }
+    return strncmp(key, "ssl.", 4) == 0 || strncmp(key, "sasl.", 5) == 0 ||
+           strstr(key, ".ssl.") != NULL || strstr(key, ".sasl.") != NULL;
+}
+
+/* Nobody shall believe in a lock that is not there: --strict-config refuses. */
+static bool check_security(struct load *load, char *names)
+{
+    char asking[LIMIT_LOG_LINE / 4] = "";
+    char *rest;
+    for (char *key = strtok_r(names, ", ", &rest); key != NULL;
+         key = strtok_r(NULL, ", ", &rest)) {
+        size_t used = strlen(asking);
+        if (asks_for_security(load->config, key)) {
+            snprintf(asking + used, sizeof asking - used, "%s%s",
+                     used > 0 ? ", " : "", key);
+        }
+    }
+    if (asking[0] == '\0') {
+        return true;
+    }
+    snprintf(load->why, sizeof load->why,
+             "There is no TLS, SASL or ACL here yet, which these keys ask for: "
+             "%.700s. Everybody who reaches the listeners may do everything",
+             asking);
+    if (cli_has(load->cli, "strict-config")) {
+        return refuse(load);
+    }
+    log_warn("config", "%s; run this in a network you trust", load->why);
+    return true;
+}
+
+static bool report_ignored(struct load *load)
 {
     char names[LIMIT_LOG_LINE / 2];
-    if (broker_config_ignored(config, names, sizeof names) > 0) {
+    if (broker_config_ignored(load->config, names, sizeof names) > 0) {
         log_info("config", "keys that mean nothing here: %s", names);
     }
+    return check_security(load, names);
 }
 
 struct broker_config *config_load(const struct cli *cli)
@@ -271,11 +321,10 @@ struct broker_config *config_load(const struct cli *cli)
                   ERR_OK) {
         ok = refuse(&load);
     }
-    ok = ok && complete_listeners(&load);
+    ok = ok && complete_listeners(&load) && report_ignored(&load);
     if (!ok) {
         broker_config_free(load.config);
         return NULL;
     }
-    report_ignored(load.config);
     return load.config;
 }

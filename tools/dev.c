@@ -19,7 +19,7 @@
 #include "tools/config_load.h"
 #include "tools/probe.h"
 
-#define BROKERS_MAX 9
+#define BROKERS_MAX LIMIT_SEEDS /* all of them form the cluster */
 /* Between two looks at the brokers: while they start, and later. */
 #define POLL_STARTING_MS 10
 #define POLL_MS 500
@@ -345,8 +345,10 @@ static bool all_ready(const struct dev *dev)
 {
     for (int i = 0; i < dev->n; i++) {
         struct probe p;
+        char address[32], why[256];
+        snprintf(address, sizeof address, "127.0.0.1:%d", dev->port + i);
         if (!says_ready(&dev->brokers[i]) ||
-            !probe_broker(dev->port + i, PROBE_MS, &p) ||
+            !probe_broker(address, PROBE_MS, &p, why, sizeof why) ||
             p.n_brokers != dev->n || p.controller < 0) {
             return false;
         }

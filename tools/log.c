@@ -2,9 +2,11 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <string.h>
 
 #include "base/env_uv.h"
 #include "partition/dump.h"
+#include "tools/config_load.h"
 #include "tools/output.h"
 
 const struct cli_option log_dump_options[] = {
@@ -12,10 +14,11 @@ const struct cli_option log_dump_options[] = {
 const struct cli_option log_verify_options[] = {CLI_OUTPUT_OPTION, {0}};
 
 const char log_more[] =
-    "PATH is the directory of a partition (DIR/broker-N/data/…/TOPIC-NUMBER) "
-    "or one\nof its .log files. Only what has settled in segments is seen, not "
-    "what is\nstill in the write-ahead log. Nothing is changed; a running "
-    "broker is not\ndisturbed.\n";
+    "PATH is the directory of a partition (DIR/broker-N/data/partitions/"
+    "TOPIC-NUMBER.*)\nor one of its .log files. Only what has settled in "
+    "segments is seen, not what is\nstill in the write-ahead log. Nothing is "
+    "changed; a running broker is not\ndisturbed. The exit status is 1 when "
+    "something is damaged.\n";
 
 struct dumping {
     const struct cli *cli;
@@ -54,11 +57,25 @@ static void print_batch_json(const struct dump_batch *b)
     json_decref(row);
 }
 
+/* verify: where the damage is; a running broker mends it from its peers. */
+static void tell_damage(const struct dumping *d, const struct dump_batch *b)
+{
+    if (b->crc_ok && b->side_ok) {
+        return;
+    }
+    cli_fail(d->cli, EXIT_FAILED,
+             "%s: the batch at byte %" PRIu64 " (%" PRIu32
+             " bytes, offset %" PRId64 " on) %s.",
+             b->file, b->position, b->size, b->header.base_offset.v,
+             !b->crc_ok ? "has a wrong CRC" : "differs from its side file");
+}
+
 static void on_batch(void *arg, const struct dump_batch *b)
 {
     struct dumping *d = arg;
     const struct batch_header *h = &b->header;
     if (d->quiet) {
+        tell_damage(d, b);
         return;
     }
     if (d->json) {
@@ -121,9 +138,14 @@ static int walk(struct cli *cli, bool quiet)
         .quiet = quiet,
         .json = cli_has(cli, "json") || cli_output(cli) == OUTPUT_JSON};
     struct dump_summary summary;
-    struct env *env = env_uv_new(NULL);
     const char *path = cli_argument(cli, 0);
-    enum err e = partition_dump(env, path, &ops, &d, &summary);
+    size_t n = strlen(path);
+    bool segment = n > 4 && strcmp(path + n - 4, ".log") == 0;
+    struct env *env = env_uv_new(NULL);
+    /* another file is no segment, whatever is in it */
+    enum err e = segment || path_is_directory(path)
+                     ? partition_dump(env, path, &ops, &d, &summary)
+                     : ERR_NOT_FOUND;
     env_uv_free(env);
     if (e == ERR_NOT_FOUND) {
         return cli_fail(cli, EXIT_NOT_FOUND,

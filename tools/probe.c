@@ -1,7 +1,5 @@
 #include "tools/probe.h"
 
-#include <stdio.h>
-
 #include "base/mem.h"
 #include "schema/apis.h"
 #include "schema/metadata.h"
@@ -9,15 +7,13 @@
 
 #define PROBE_VERSION 12
 
-bool probe_broker(int port, int timeout_ms, struct probe *out)
+bool probe_broker(const char *address, int timeout_ms, struct probe *out,
+                  char *why, size_t why_size)
 {
-    char address[32];
-    char why[256];
     void *frame;
     struct arena arena;
     struct metadata_request request;
     struct metadata_response response;
-    snprintf(address, sizeof address, "127.0.0.1:%d", port);
     struct wire_call call = {.addresses = address,
                              .timeout_ms = timeout_ms,
                              .api = API_METADATA,
@@ -26,7 +22,7 @@ bool probe_broker(int port, int timeout_ms, struct probe *out)
     request.allow_auto_topic_creation = false;
     arena_init(&arena, 1 << 20);
     bool ok =
-        wire_call(&call, &request, &arena, &response, &frame, why, sizeof why);
+        wire_call(&call, &request, &arena, &response, &frame, why, why_size);
     if (ok) {
         out->n_brokers = response.n_brokers;
         out->controller = response.controller_id;

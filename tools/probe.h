@@ -3,13 +3,16 @@
 #define TOOLS_PROBE_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 struct probe {
     int n_brokers;      /* registered and live */
     int32_t controller; /* -1: not known */
 };
-/* Blocks for at most `timeout_ms`. False: no answer. */
-bool probe_broker(int port, int timeout_ms, struct probe *out);
+/* Asks the broker at "host:port"; blocks for at most `timeout_ms`. False: no
+ * answer, `why` is a phrase. */
+bool probe_broker(const char *address, int timeout_ms, struct probe *out,
+                  char *why, size_t why_size);
 
 #endif

@@ -21,7 +21,8 @@ const struct cli_option produce_options[] = {
     {"json", 'j', NULL, "every line is a JSON object, as consume --json has"},
     {"null", 'Z', NULL, "an empty value or key is null"},
     {"acks", 0, "0|1|all", "when a record counts as written (default all)"},
-    {"compression", 'z', "CODEC", "none, gzip, snappy, lz4 or zstd"},
+    {"compression", 'z', "none|gzip|snappy|lz4|zstd",
+     "how batches are packed (default none)"},
     {"verbose", 'v', NULL, "print partition and offset of every record"},
     CLI_WAIT_OPTION,
     {0}};

@@ -1,4 +1,5 @@
 """The flotilla binary's own verbs and what it promises about them."""
+import glob
 import json
 import os
 import shutil
@@ -255,6 +256,32 @@ class Verbs:
                      for v in verbs]
             expect(all(w in out for w in words), shell)
         run([self.flotilla, "completion", "csh"], status=2)
+        script = run([self.flotilla, "completion", "bash"]).decode()
+
+        def words(*typed):
+            asked = script + (
+                "COMP_WORDS=(%s); COMP_CWORD=%d; _flotilla; "
+                "echo ${COMPREPLY[@]}" % (
+                    " ".join("'%s'" % w for w in typed), len(typed) - 1))
+            return run(["bash", "-c", asked]).decode().split()
+
+        expect(words("flotilla", "top") == ["topic"], "nouns")
+        expect(words("flotilla", "topic", "cr") == ["create"], "verbs")
+        expect(words("flotilla", "topic", "create", "x", "--rep") ==
+               ["--replicas"], "options")
+        for form in (["-o"], ["--output"]):
+            expect(words("flotilla", "topic", "list", *form, "") ==
+                   ["table", "wide", "json"], "values")
+        expect(words("flotilla", "produce", "x", "-z", "sn") == ["snappy"],
+               "values of a verb of one word")
+        expect(words("flotilla", "topic", "list", "--wait", "") == [],
+               "a number")
+        expect("/etc/passwd" in words("flotilla", "produce", "x", "-l",
+                                      "/etc/passw"), "files")
+        for shell in ("zsh", "fish"):
+            if shutil.which(shell):
+                out = run([self.flotilla, "completion", shell])
+                run([shell, "-n"], stdin=out)
         out = run([self.flotilla, "man"])
         expect(out.startswith(b".TH FLOTILLA 1"), tail(out))
 
@@ -528,6 +555,9 @@ class Verbs:
         run([self.flotilla, "nonsense"], status=2)
         run([self.flotilla, "topic", "crate"], status=2)
         run([self.flotilla, "--version"])
+        run([self.flotilla, "dev", "-n", "8"], status=2)
+        run([self.flotilla, "log", "dump", "/nonexistent"], status=3)
+        run([self.flotilla, "log", "dump", "/etc/passwd"], status=3)
 
 
 class Starting:
@@ -543,6 +573,7 @@ class Starting:
         check = self.report.check
         check("a wrong value", self.wrong_value)
         check("an unknown key warns, or refuses", self.unknown_key)
+        check("keys that ask for security", self.security)
         check("0.0.0.0 is not advertised", self.any_address)
         check("a port in use", self.port_in_use)
         check("a data directory in use", self.directory_in_use)
@@ -581,6 +612,25 @@ class Starting:
     def unknown_key(self):
         return self.refused(["--strict-config", "-D", "num.partition=3"],
                             "num.partitions")
+
+    def security(self):
+        """Whoever relies on a lock is told that there is none."""
+        bad = ["-D", "log.dirs=/dev/null/data"]
+        for key in ("authorizer.class.name=a.b.C", "super.users=User:me",
+                    "ssl.keystore.location=/x", "sasl.enabled.mechanisms=PLAIN",
+                    "security.inter.broker.protocol=SSL",
+                    "listener.name.a.ssl.key=x"):
+            name = key.split("=")[0]
+            self.refused(["--strict-config", "-D", key] + bad,
+                         "TLS, SASL or ACL", name)
+            self.refused(["-D", key] + bad, "level=warn", "TLS, SASL or ACL",
+                         name, "mean nothing here")
+        done = subprocess.run(
+            [self.flotilla, "server", "--strict-config", "-D",
+             "authorizer.class.name=", "-D",
+             "security.inter.broker.protocol=PLAINTEXT"] + bad, timeout=60,
+            stderr=subprocess.PIPE)
+        expect(b"SASL" not in done.stderr, done.stderr.decode())
 
     def any_address(self):
         return self.refused(["-D", "listeners=PLAINTEXT://0.0.0.0:%d" % (PORT + 99)],
@@ -866,6 +916,11 @@ class Dev:
             said = c.err.next(60) or ""
             expect("Broker 2 ended by signal 9" in said, said)
             c.wait_dead(2, pid)
+            told = json.loads(run([self.flotilla, "cluster", "health", "-o",
+                                   "json", "-b", "127.0.0.1:%d" % c.port],
+                                  status=1))
+            expect(any(r.startswith("broker 2 ") for r in told["reasons"]),
+                   "not at once: %r" % told)
             time.sleep(1)
             expect(c.dev.poll() is None and not c.pid(2), "restarted, or over")
             states, end = {}, time.monotonic() + 60
@@ -945,6 +1000,32 @@ class Dev:
             c.start()
             out = run([self.flotilla, "consume", "kept", "-e"] + args)
             expect(sorted(out.split()) == [b"a", b"b"], repr(out))
+            self.verify(c)
         finally:
             c.stop()
             c.remove()
+
+    def verify(self, c):
+        """log verify, and where it says that a byte is wrong."""
+        run([self.flotilla, "produce", "verified", "-b", c.bootstrap],
+            stdin=b"".join(b"%0200d\n" % i for i in range(50000)))
+        for _ in range(100):
+            places = glob.glob(c.path(1, "data/partitions/verified-*/*.log"))
+            if any(os.path.getsize(p) > 2 << 20 for p in places):
+                break
+            time.sleep(0.1)
+        place = max(places, key=os.path.getsize)
+        copy = os.path.join(c.data, "copy")
+        shutil.copytree(os.path.dirname(place), copy)
+        told = json.loads(run([self.flotilla, "log", "verify", copy, "-o",
+                               "json"]))
+        expect(told["damaged"] == 0 and told["records"] > 0, repr(told))
+        with open(os.path.join(copy, os.path.basename(place)), "r+b") as f:
+            f.seek(5000)
+            byte = f.read(1)
+            f.seek(5000)
+            f.write(bytes([byte[0] ^ 1]))
+        done = subprocess.run([self.flotilla, "log", "verify", copy],
+                              stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        expect(done.returncode == 1 and b"at byte 0 " in done.stderr and
+               b"wrong CRC" in done.stderr, done.stderr.decode())

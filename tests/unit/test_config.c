@@ -216,7 +216,7 @@ END_TEST
 
 START_TEST(test_set__what_means_nothing_is_listed)
 {
-    char names[64];
+    char names[56];
     ck_assert_int_eq(set("num.io.threads", "16"), ERR_OK);
     ck_assert_int_eq(set("background.threads", "16"), ERR_OK);
     ck_assert_int_eq(set("num.partitions", "16"), ERR_OK);
@@ -224,6 +224,13 @@ START_TEST(test_set__what_means_nothing_is_listed)
     ck_assert_str_eq(names, "background.threads, num.io.threads");
     ck_assert_int_eq(broker_config_ignored(config, names, 8), 2);
     ck_assert_str_eq(names, "backgro");
+    ck_assert_int_eq(set("ssl.keystore.location", "/a"), ERR_OK);
+    ck_assert_int_eq(set("sasl.x", "y"), ERR_OK);
+    ck_assert_int_eq(set("ssl.keystore.location", "/b"), ERR_OK);
+    ck_assert_int_eq(broker_config_ignored(config, names, sizeof names), 4);
+    ck_assert_str_eq(names,
+                     "background.threads, num.io.threads, "
+                     "ssl.keystore.locati");
 }
 END_TEST
 
