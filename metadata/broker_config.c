@@ -33,7 +33,8 @@ struct broker_config {
     /* values that follow from other keys, "" when they do not */
     char retention_ms[24], roll_ms[24];
     char peer_listener[LIMIT_ADDRESS];
-    /* names set of families that mean nothing here, each ended by \0, then "" */
+    /* names set of families that mean nothing here, each ended by \0, then ""
+     */
     char families[FAMILIES_BYTES];
 };
 
@@ -180,8 +181,8 @@ int broker_config_ignored(const struct broker_config *c, char *names,
         n++;
     }
     for (const char *at = c->families; *at != '\0'; at += strlen(at) + 1) {
-        int w = snprintf(names + used, size - used, "%s%s", n > 0 ? ", " : "",
-                         at);
+        int w =
+            snprintf(names + used, size - used, "%s%s", n > 0 ? ", " : "", at);
         used = used + (size_t)w < size ? used + (size_t)w : size - 1;
         n++;
     }

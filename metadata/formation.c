@@ -451,6 +451,11 @@ static void say_missing(struct formation *f)
         if (!seed->self && !seed->answer.known && used < sizeof missing) {
             const char *why =
                 transport_seed_refusal(f->m->options.transport, seed->address);
+            size_t n = strlen(seed->address);
+            if (strncmp(why, seed->address, n) == 0 &&
+                strncmp(why + n, ": ", 2) == 0) {
+                why += n + 2; /* it stands before it already */
+            }
             used += (size_t)snprintf(missing + used, sizeof missing - used,
                                      "%s%s%s%.80s%s", used == 0 ? "" : ", ",
                                      seed->address, *why == '\0' ? "" : " (",

@@ -197,6 +197,9 @@ int server_run(struct cli *cli)
 {
     struct server s = {.cli = cli};
     log_set_sink(env_uv_log_sink, NULL);
+    /* tools that turn logs over send them; they shall not end a broker */
+    signal(SIGUSR1, SIG_IGN);
+    signal(SIGUSR2, SIG_IGN);
     s.config = config_load(cli);
     if (s.config == NULL) {
         return EXIT_FAILED;

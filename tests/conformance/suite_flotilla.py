@@ -3,6 +3,7 @@ import glob
 import json
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import threading
@@ -825,6 +826,8 @@ class Starting:
             expect(line == b"ready: 127.0.0.1:%d\n" % port, repr(line))
             with open(os.path.join(d, "pid")) as f:
                 expect(int(f.read()) == server.pid, "pid file")
+            for signo in (signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP):
+                server.send_signal(signo)
             env = ["-b", "127.0.0.1:%d" % port]
             run([self.flotilla, "produce", "five"] + env, stdin=b"x\n")
             told = json.loads(run([self.flotilla, "topic", "describe", "five",
