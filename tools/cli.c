@@ -99,7 +99,12 @@ const char *cli_key_value(const struct cli *cli, const char *option,
     const char *equals = strchr(text, '=');
     size_t n = equals != NULL ? (size_t)(equals - text) : 0;
     if (n == 0 || n >= key_size) {
-        cli_usage(cli, "--%s %s: expected KEY=VALUE.", option, text);
+        const struct cli_option *o = cli->command->options;
+        while (o->name != NULL && strcmp(o->name, option) != 0) {
+            o++;
+        }
+        cli_usage(cli, "--%s %s: expected %s.", option, text,
+                  o->arg != NULL ? o->arg : "KEY=VALUE");
     }
     memcpy(key, text, n);
     key[n] = '\0';

@@ -178,8 +178,12 @@ static void check_format(const struct consuming *c)
 {
     for (const char *f = c->format; *f != '\0'; f++) {
         if (*f == '%' && (f[1] == '\0' || strchr("kvstpoTh%", f[1]) == NULL)) {
+            if (f[1] == '\0') {
+                cli_usage(c->cli, "--format %s: what ends in %% needs %%%%.",
+                          c->format);
+            }
             cli_usage(c->cli, "--format %s: there is no %%%c.", c->format,
-                      f[1] != '\0' ? f[1] : ' ');
+                      f[1]);
         }
         f += *f == '%';
     }

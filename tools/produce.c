@@ -32,6 +32,7 @@ const char produce_more[] =
     "less\nthan all. With --json the fields key, value, headers (a list of "
     "[name, value])\nand partition count, all may be missing; null is null, "
     "\"base64:...\" is bytes,\nanother JSON value is written as its text. "
+    "What else consume --json has (topic,\noffset, timestamp) is passed over. "
     "Examples:\n"
     "  echo 'k1:hello' | flotilla produce greetings -K :\n"
     "  echo '{\"key\":\"k1\",\"value\":{\"n\":1}}' | flotilla produce "
@@ -50,6 +51,7 @@ struct producing {
     int64_t read; /* bytes of the input */
     int64_t delivered, failed;
     rd_kafka_resp_err_t error; /* the first */
+    char why[300];             /* a line is no record */
 };
 
 static void on_delivered(rd_kafka_t *rk, const rd_kafka_message_t *m, void *arg)
@@ -113,7 +115,10 @@ static void send_record(struct producing *p, const struct record *r)
 static bool send_text(struct producing *p, char *line, size_t n)
 {
     struct record r = {.value = line, .partition = p->partition};
-    char *sep = p->separator != NULL ? strstr(line, p->separator) : NULL;
+    /* bytes, not text: there may be zeros */
+    char *sep = p->separator != NULL
+                    ? memmem(line, n, p->separator, strlen(p->separator))
+                    : NULL;
     if (sep != NULL) {
         r.key = line;
         r.key_n = (size_t)(sep - line);
@@ -132,49 +137,116 @@ static bool send_text(struct producing *p, char *line, size_t n)
     return true;
 }
 
-/* A list of [name, value]; false: it is something else. */
-static bool json_headers(const json_t *list, rd_kafka_headers_t *out)
+static bool add_header(const char *name, json_t *value, rd_kafka_headers_t *out)
+{
+    void *data = NULL;
+    size_t n = 0;
+    bool ok =
+        name != NULL && value != NULL && output_bytes_read(value, &data, &n);
+    if (ok) {
+        rd_kafka_header_add(out, name, -1, data, data == NULL ? 0 : (ssize_t)n);
+    }
+    free(data);
+    return ok;
+}
+
+/* A list of [name, value], or an object; false: it is something else. */
+static bool json_headers(json_t *list, rd_kafka_headers_t *out)
 {
     size_t i;
-    json_t *pair;
-    json_array_foreach(list, i, pair)
+    const char *name;
+    json_t *item;
+    bool ok = list == NULL || json_is_array(list) || json_is_object(list);
+    json_array_foreach(list, i, item)
     {
-        const char *name = json_string_value(json_array_get(pair, 0));
-        json_t *value = json_array_get(pair, 1);
-        void *data = NULL;
-        size_t n = 0;
-        if (name == NULL || value == NULL || json_array_size(pair) != 2 ||
-            !output_bytes_read(value, &data, &n)) {
-            free(data);
+        ok = ok && json_array_size(item) == 2 &&
+             add_header(json_string_value(json_array_get(item, 0)),
+                        json_array_get(item, 1), out);
+    }
+    json_object_foreach(list, name, item)
+    {
+        ok = ok && add_header(name, item, out);
+    }
+    return ok;
+}
+
+/* A field that is meant, but written in another way, would be lost. */
+static bool fields_known(json_t *object, char *why, size_t why_size)
+{
+    static const char known[] =
+        " key value headers partition topic offset timestamp ";
+    const char *name;
+    json_t *value;
+    json_object_foreach(object, name, value)
+    {
+        char word[40];
+        int n = snprintf(word, sizeof word, " %s ", name);
+        if (n >= (int)sizeof word || strstr(known, word) == NULL) {
+            snprintf(why, why_size,
+                     "there is no field %.60s; those that count are key, "
+                     "value, headers and partition",
+                     name);
             return false;
         }
-        rd_kafka_header_add(out, name, -1, data, data == NULL ? 0 : (ssize_t)n);
-        free(data);
     }
-    return list == NULL || json_is_array(list);
+    return true;
+}
+
+/* Reads the fields into `r`; `key` and `value` are the caller's to free. False:
+ * `why`. */
+static bool read_json(json_t *object, struct record *r, void **key,
+                      void **value, char *why, size_t why_size)
+{
+    json_t *k = json_object_get(object, "key");
+    json_t *v = json_object_get(object, "value");
+    json_t *partition = json_object_get(object, "partition");
+    if (!json_is_object(object)) {
+        snprintf(why, why_size, "it is no JSON object");
+        return false;
+    }
+    if (!fields_known(object, why, why_size)) {
+        return false;
+    }
+    const char *wrong =
+        k != NULL && !output_bytes_read(k, key, &r->key_n)       ? "key"
+        : v != NULL && !output_bytes_read(v, value, &r->value_n) ? "value"
+        : partition != NULL && (!json_is_integer(partition) ||
+                                json_integer_value(partition) < 0 ||
+                                json_integer_value(partition) > INT32_MAX)
+            ? "partition"
+        : !json_headers(json_object_get(object, "headers"), r->headers)
+            ? "headers"
+            : NULL;
+    if (wrong != NULL) {
+        snprintf(why, why_size, "its %s cannot be read", wrong);
+        return false;
+    }
+    r->key = *key;
+    r->value = *value;
+    if (r->partition == RD_KAFKA_PARTITION_UA && partition != NULL) {
+        r->partition = (int32_t)json_integer_value(partition);
+    }
+    return true;
 }
 
 static bool send_json(struct producing *p, char *line, size_t n)
 {
     void *key = NULL, *value = NULL;
-    json_t *object = json_loadb(line, n, 0, NULL);
-    json_t *k = json_object_get(object, "key");
-    json_t *v = json_object_get(object, "value");
-    json_t *partition = json_object_get(object, "partition");
+    json_error_t error;
+    if (strspn(line, " \t\r") == n) {
+        return true; /* an empty line is no record */
+    }
+    json_t *object = json_loadb(line, n, JSON_DECODE_ANY, &error);
     struct record r = {.partition = p->partition};
     r.headers = p->headers != NULL ? rd_kafka_headers_copy(p->headers)
                                    : rd_kafka_headers_new(4);
-    bool ok = json_is_object(object) &&
-              (k == NULL || output_bytes_read(k, &key, &r.key_n)) &&
-              (v == NULL || output_bytes_read(v, &value, &r.value_n)) &&
-              (partition == NULL || json_is_integer(partition)) &&
-              json_headers(json_object_get(object, "headers"), r.headers);
+    bool ok = object != NULL;
+    if (!ok) {
+        snprintf(p->why, sizeof p->why, "%s, at its byte %d", error.text,
+                 error.position);
+    }
+    ok = ok && read_json(object, &r, &key, &value, p->why, sizeof p->why);
     if (ok) {
-        r.key = key;
-        r.value = value;
-        if (r.partition == RD_KAFKA_PARTITION_UA && partition != NULL) {
-            r.partition = (int32_t)json_integer_value(partition);
-        }
         send_record(p, &r);
     } else {
         rd_kafka_headers_destroy(r.headers);
@@ -235,9 +307,9 @@ static bool send_lines(struct producing *p, FILE *from)
     free(line);
     if (!ok) {
         cli_fail(p->cli, EXIT_FAILED,
-                 "Line %lld is no JSON object of a record; it and those after "
-                 "it are not written.",
-                 number);
+                 "Line %lld is no record (%s); it and those after it are not "
+                 "written.",
+                 number, p->why);
     } else if (ferror(from) != 0 && !interrupted) {
         cli_fail(p->cli, EXIT_FAILED, "Cannot read on: %s.", strerror(errno));
         ok = false;
@@ -251,17 +323,27 @@ static int finish(struct producing *p)
     if (err != RD_KAFKA_RESP_ERR_NO_ERROR) {
         return cli_fail(p->cli, EXIT_TIMED_OUT,
                         "%lld records are written, %d are not answered for "
-                        "yet; asked %s.",
+                        "yet; asked %s for %d s (--wait). Is there room on the "
+                        "brokers' disks, and are most of them up (`flotilla "
+                        "cluster health`)?",
                         (long long)p->delivered, rd_kafka_outq_len(p->rk),
-                        client_addresses(p->cli));
+                        client_addresses(p->cli),
+                        client_timeout_ms(p->cli) / 1000);
     }
     if (p->failed == 0) {
         return EXIT_DONE;
     }
     char what[128];
-    snprintf(what, sizeof what, "%lld records are written, %lld are not",
-             (long long)p->delivered, (long long)p->failed);
+    snprintf(what, sizeof what, "%lld of %lld records were not written",
+             (long long)p->failed, (long long)(p->failed + p->delivered));
     int status = client_fail(p->cli, p->error, what, NULL);
+    if (p->error == RD_KAFKA_RESP_ERR_MSG_SIZE_TOO_LARGE) {
+        cli_fail(p->cli, status,
+                 "How large a record may be: message.max.bytes of the client "
+                 "(-X, default 1000000) and max.message.bytes of the topic "
+                 "(`flotilla config get --topic %s max.message.bytes`).",
+                 cli_argument(p->cli, 0));
+    }
     return p->delivered > 0 ? EXIT_PARTLY : status;
 }
 
@@ -288,6 +370,9 @@ int produce_run(struct cli *cli)
         .null = cli_has(cli, "null"),
         .verbose = cli_has(cli, "verbose"),
         .json = cli_has(cli, "json")};
+    if (cli_argument(cli, 0)[0] == '\0') {
+        cli_usage(cli, "Expected the name of a topic.");
+    }
     if (p.separator != NULL && p.separator[0] == '\0') {
         cli_usage(cli, "--key-separator: expected a text.");
     }

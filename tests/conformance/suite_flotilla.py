@@ -236,6 +236,37 @@ class Verbs:
         self.call("produce", name, "--json", status=5,
                   stdin=b'{"value":"good"}\n{"value":\n')
         self.call("produce", name, "--json", status=1, stdin=b"[]\n")
+        for line, word in (
+                (b'{"value":', b"byte"), (b"7", b"JSON object"),
+                (b'{"values":"x"}', b"no field values"),
+                (b'{"value":"base64:!!"}', b"its value"),
+                (b'{"key":"base64:a"}', b"its key"),
+                (b'{"partition":"0"}', b"its partition"),
+                (b'{"partition":-1}', b"its partition"),
+                (b'{"headers":7}', b"its headers"),
+                (b'{"headers":[["a"]]}', b"its headers")):
+            done = subprocess.run(
+                [self.flotilla, "produce", name, "--json", "-b", self.b],
+                input=b"\n" + line + b"\n", stderr=subprocess.PIPE)
+            expect(done.returncode == 1 and b"Line 2 is no record" in
+                   done.stderr and word in done.stderr, done.stderr)
+        expect(len(read(name)) == 5, "written all the same")
+        odd = "verbs-odd-" + self.tag
+        self.call("topic", "create", odd, "-p", "1")
+        self.call("produce", odd, "--json",
+                  stdin=b'{"headers":{"a":"b","n":null}}\n \n\n')
+        self.call("produce", odd, "-K", ":", stdin=b"a\0b:c\0d\n\xff:\xfe\n")
+        rows = [json.loads(line) for line in
+                self.call("consume", odd, "-e", "--json").splitlines()]
+        expect([(r["key"], r["value"], r["headers"]) for r in rows] ==
+               [(None, None, [["a", "b"], ["n", None]]),
+                ("a\0b", "c\0d", []), ("base64:/w==", "base64:/g==", [])],
+               repr(rows))
+        done = subprocess.run(
+            [self.flotilla, "produce", odd, "-b", self.b], stderr=subprocess.PIPE,
+            input=b"small\n" + b"x" * 2000000)
+        expect(done.returncode == 5 and b"1 of 2 records" in done.stderr and
+               b"max.message.bytes" in done.stderr, done.stderr)
 
     def bench(self):
         name = "verbs-bench-" + self.tag
