@@ -27,7 +27,7 @@ static enum err check_one(enum config_scope scope,
                           const struct image_config *config,
                           struct metadata_topic_result *result)
 {
-    char why[160] = "";
+    char why[384] = "";
     const struct config_key *key = config_key_find(scope, config->name);
     if (config->value == NULL) {
         return ERR_OK; /* also of a name that nobody knows */
@@ -42,12 +42,14 @@ static enum err check_one(enum config_scope scope,
         return ERR_INVALID;
     }
     if (config_value_check(key, config->value, why, sizeof why) != ERR_OK) {
+        /* key and value are said already */
+        const char *must = strstr(why, "it must be");
         decide_refuse(result,
                       scope == CONFIG_TOPIC || scope == CONFIG_GROUP
                           ? KAFKA_INVALID_CONFIG
                           : KAFKA_INVALID_REQUEST,
                       "Invalid value %.40s for configuration %s: %s",
-                      config->value, key->name, why);
+                      config->value, key->name, must != NULL ? must : why);
         return ERR_INVALID;
     }
     return ERR_OK;

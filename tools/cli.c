@@ -157,6 +157,17 @@ noreturn void cli_usage(const struct cli *cli, const char *format, ...)
     exit(EXIT_USAGE);
 }
 
+void cli_distinct(const struct cli *cli)
+{
+    for (int i = 0; i < cli->n_arguments; i++) {
+        for (int k = 0; k < i; k++) {
+            if (strcmp(cli->arguments[i], cli->arguments[k]) == 0) {
+                cli_usage(cli, "%s is named twice.", cli->arguments[i]);
+            }
+        }
+    }
+}
+
 bool cli_confirmed(const struct cli *cli, const char *format, ...)
 {
     char answer[16] = "";

@@ -98,6 +98,9 @@ enum cli_output cli_output(const struct cli *cli);
 bool cli_confirmed(const struct cli *cli, const char *format, ...)
     __attribute__((format(printf, 2, 3)));
 
+/* Ends the process with EXIT_USAGE when an argument is there twice. */
+void cli_distinct(const struct cli *cli);
+
 /* "flotilla topic create: sentence" on stderr. Gives `status`. */
 int cli_fail(const struct cli *cli, int status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

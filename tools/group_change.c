@@ -115,6 +115,7 @@ static int dry_delete_groups(const struct cli *cli, rd_kafka_t *rk,
 int group_delete_run(struct cli *cli)
 {
     cli_output(cli);
+    cli_distinct(cli);
     if (!cli_confirmed(cli, "Delete %d group(s) with their offsets?",
                        cli_n_arguments(cli))) {
         return EXIT_REFUSED;

@@ -425,6 +425,7 @@ static bool internal_is_meant(const struct cli *cli)
 int topic_delete_run(struct cli *cli)
 {
     cli_output(cli);
+    cli_distinct(cli);
     if (!internal_is_meant(cli) ||
         !cli_confirmed(cli, "Delete %d topic(s) and all their records?",
                        cli_n_arguments(cli))) {

@@ -153,8 +153,12 @@ class Verbs:
         self.call("config", "get", "--node", "77", status=3)
         self.call("config", "get", "num.partitions", status=3)
         self.call("topic", "alter", name, "-u", "nonsense", status=3)
-        self.call("config", "set", "--topic", name, "segment.bytes=-4",
-                  status=1)
+        done = subprocess.run(
+            [self.flotilla, "config", "set", "--topic", name,
+             "segment.bytes=-4", "-b", self.b], stderr=subprocess.PIPE)
+        expect(done.returncode == 1 and b"Invalid value -4 for configuration "
+               b"segment.bytes: it must be a whole number" in done.stderr,
+               done.stderr)
         self.call("config", "set", "--topic", "no-such-topic", "a=b",
                   status=3)
         self.call("config", "get", "--topic", name, "nonsense", status=3)
@@ -500,6 +504,8 @@ class Verbs:
             stdout=subprocess.PIPE, timeout=60)
         expect(done.returncode == 4 and done.stderr.count(b"\n") == 1,
                done.stderr.decode())
+        self.call("topic", "delete", name, name, "--yes", status=2)
+        self.call("group", "delete", "g", "g", "--yes", status=2)
         self.call("produce", name, "-p", "2", status=3, stdin=b"x\n")
         for verb in ("produce", "consume", "latency"):
             if verb != "consume":
