@@ -231,6 +231,26 @@ const struct cli_status cli_statuses[] = {
 
 /* ---- help ---------------------------------------------------------------- */
 
+#define WIDTH 80
+#define HELP_COLUMN 39 /* where an option's text begins */
+
+/* Goes on in the next line at HELP_COLUMN when the text is too long. */
+static void print_option_help(const char *text)
+{
+    while (strlen(text) > WIDTH - HELP_COLUMN) {
+        size_t n = WIDTH - HELP_COLUMN;
+        while (n > 0 && text[n] != ' ') {
+            n--;
+        }
+        if (n == 0) {
+            break; /* one long word */
+        }
+        printf("%.*s\n%*s", (int)n, text, HELP_COLUMN, "");
+        text += n + 1;
+    }
+    printf("%s\n", text);
+}
+
 static void print_command_help(const struct command *c)
 {
     printf("Usage: flotilla %s%s%s [options]\n\n%s\n\nOptions:\n", c->name,
@@ -244,10 +264,11 @@ static void print_command_help(const struct command *c)
         snprintf(left, sizeof left, "%s --%s%s%s", letter, o->name,
                  o->arg != NULL ? " " : "", o->arg != NULL ? o->arg : "");
         if (strlen(left) > 36) {
-            printf("  %s\n  %-36s %s\n", left, "", o->help);
+            printf("  %s\n%*s", left, HELP_COLUMN, "");
         } else {
-            printf("  %-36s %s\n", left, o->help);
+            printf("  %-36s ", left);
         }
+        print_option_help(o->help);
     }
     printf("  -h, --help                           this text\n");
     if (c->more != NULL) {
@@ -268,12 +289,19 @@ static void print_help(const struct command *commands)
     printf(
         "\n`flotilla COMMAND --help` says more; `flotilla --version` which one "
         "this is.\nExit status:");
-    const char *gap = " ";
+    int at = 12;
     for (const struct cli_status *s = cli_statuses; s->text != NULL; s++) {
-        printf("%s%d %s", gap, s->status, s->text);
-        gap = ", ";
+        char text[40];
+        int n = snprintf(text, sizeof text, " %d %s%s", s->status, s->text,
+                         s[1].text != NULL ? "," : ".");
+        if (at + n >= WIDTH) {
+            printf("\n ");
+            at = 1;
+        }
+        printf("%s", text);
+        at += n;
     }
-    printf(".\n");
+    putchar('\n');
 }
 
 /* ---- parsing ------------------------------------------------------------- */

@@ -192,9 +192,9 @@ const struct cli_option cluster_health_options[] = {
 const char cluster_health_more[] =
     "Healthy is: a controller, every broker that holds replicas up and "
     "answering at\nthe address it tells clients, every partition with a leader "
-    "and all its replicas\nin sync. Exit status 0 when "
-    "it is, 1 when not,\n124 when it did not become so in time. Example, for "
-    "scripts that restart brokers:\n"
+    "and all its replicas\nin sync. Exit status 0 when it is, 1 when not, 124 "
+    "when it did not become so in\ntime. Example, for scripts that restart "
+    "brokers:\n"
     "  flotilla cluster health --until-healthy --wait 120\n";
 
 __attribute__((format(printf, 2, 3))) static void add_reason(json_t *reasons,

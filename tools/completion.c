@@ -323,6 +323,13 @@ int man_run(struct cli *cli)
         ".SH ENVIRONMENT\n.TP\nFLOTILLA_BOOTSTRAP_SERVER\nbrokers to ask "
         "first, where \\-b is not given\n"
         ".TP\nFLOTILLA_\\fIKEY\\fR, KAFKA_\\fIKEY\\fR\nkeys of the broker's "
-        "configuration: dots become one underscore\n");
+        "configuration, over those of its file: a dot becomes one underscore, "
+        "an underscore two, a hyphen three\n"
+        ".SH FILES\n.TP\nserver.properties\nconfiguration of a broker, Kafka's "
+        "format and names\n"
+        ".TP\n\\fIlog.dirs\\fR/../pid\nprocess id of a broker while it runs\n"
+        ".SH SIGNALS\n.TP\nSIGTERM, SIGINT\nend a broker in order: its "
+        "leaderships are handed over first; a second one ends it at once\n"
+        ".TP\nSIGHUP, SIGUSR1, SIGUSR2\nchange nothing\n");
     return EXIT_DONE;
 }

@@ -29,9 +29,9 @@ const struct cli_option consume_options[] = {
 const char consume_more[] =
     "FORMAT knows %k key, %v value, %t topic, %p partition, %o offset,\n"
     "%T timestamp in milliseconds, %h headers, %%, \\n, \\t, \\\\. A null is "
-    "printed\nas nothing. " WHERE_TIMES
-    "With --group, --offset is beginning or end: where a group begins that has "
-    "\ncommitted nothing. Examples:\n"
+    "printed as\nnothing.\n" WHERE_TIMES
+    "With --group, --offset is beginning or end: where a group begins that "
+    "has\ncommitted nothing. Examples:\n"
     "  flotilla consume orders -o -5 -e\n"
     "  flotilla consume orders -o @-1h -e -f '%p %o %k %v\\n'\n"
     "  flotilla consume orders -g billing\n";

@@ -320,6 +320,15 @@ class Verbs:
                 run([shell, "-n"], stdin=out)
         out = run([self.flotilla, "man"])
         expect(out.startswith(b".TH FLOTILLA 1"), tail(out))
+        for line in run([self.flotilla, "--help"]).decode().splitlines():
+            expect(len(line) <= 80, "wide: " + line)
+            words = [w for w in line.split() if w[0].islower()]
+            if line.startswith("  ") and words:
+                noun = words[0] not in ("server", "dev", "produce", "consume",
+                                        "completion", "man")
+                text = run([self.flotilla] + words[:1 + noun] + ["--help"])
+                for wide in text.decode().splitlines():
+                    expect(len(wide) <= 80, "wide: " + wide)
 
     def places(self):
         """A record that is gone, or not there yet, is never passed over in
