@@ -14,10 +14,10 @@ const struct cli_option log_dump_options[] = {
 const struct cli_option log_verify_options[] = {CLI_OUTPUT_OPTION, {0}};
 
 const char log_more[] =
-    "PATH is the directory of a partition, "
-    "DIR/broker-N/data/partitions/TOPIC-N.*, or one\nof its .log files. Only "
-    "what has settled in segments is seen, not what is still\nin the "
-    "write-ahead log. Nothing is changed; a running broker is not disturbed.\n"
+    "PATH is the directory of a partition "
+    "(DIR/broker-N/data/partitions/TOPIC-N.*)\nor one of its .log files. Only "
+    "what has settled in segments is seen, not what\nis still in the "
+    "write-ahead log. Nothing is changed; a running broker is not\ndisturbed. "
     "The exit status is 1 when something is damaged.\n";
 
 struct dumping {

@@ -323,7 +323,7 @@ class Verbs:
         for line in run([self.flotilla, "--help"]).decode().splitlines():
             expect(len(line) <= 80, "wide: " + line)
             words = [w for w in line.split() if w[0].islower()]
-            if line.startswith("  ") and words:
+            if line.startswith("  ") and line[2].isalpha():
                 noun = words[0] not in ("server", "dev", "produce", "consume",
                                         "completion", "man")
                 text = run([self.flotilla] + words[:1 + noun] + ["--help"])
