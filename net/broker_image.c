@@ -5,8 +5,8 @@
 #include "base/mem.h"
 #include "net/broker_impl.h"
 
-/* One that was unregistered is not dialled any more; when it is started again
- * it dials, and is dialled back. */
+/* One that was unregistered is not dialled any more once it is gone; when it is
+ * started again it dials, and is dialled back. */
 static void meet_broker(struct broker_shard *s,
                         const struct image_change *change)
 {
@@ -16,8 +16,8 @@ static void meet_broker(struct broker_shard *s,
     if (change->broker != NULL) {
         transport_set_peer(s->transport, change->node,
                            change->broker->peer_address);
-    } else if (!transport_peer_is_up(s->transport, change->node)) {
-        transport_remove_peer(s->transport, change->node);
+    } else {
+        transport_forget_peer(s->transport, change->node);
     }
 }
 

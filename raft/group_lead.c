@@ -131,7 +131,8 @@ enum err group_transfer(struct group *g, node_id target)
 }
 
 /* Sends TimeoutNow when the target has everything, and again until the
- * leadership is gone or the time is over (the core would do it once). */
+ * leadership is gone or the time is over (the core would do it once). Nothing
+ * is appended meanwhile, so one that goes down is not waited for. */
 static void transfer_tick(struct group *g)
 {
     struct group_peer *to = group_peer(g, g->transfer_to);
@@ -139,7 +140,8 @@ static void transfer_tick(struct group *g)
 
     if (g->transfer_to == 0)
         return;
-    if (to == NULL || now > g->transfer_until_ms) {
+    if (to == NULL || now > g->transfer_until_ms ||
+        raft_host_is_down(g->host, to->node)) {
         g->transfer_to = 0;
         g->host->transfers--;
         return;

@@ -117,14 +117,27 @@ void transport_set_peer(struct transport *transport, node_id node,
         peer = peer_new(transport, node, address);
     else
         log_error("transport", "no room for a peer node=%d", node);
-    if (peer != NULL)
+    if (peer != NULL) {
         peer->told = true;
+        peer->unwanted = false;
+    }
 }
 
 void transport_remove_peer(struct transport *transport, node_id node)
 {
     struct peer *peer = peer_find(transport, node);
     if (peer != NULL)
+        peer_free(peer);
+}
+
+void transport_forget_peer(struct transport *transport, node_id node)
+{
+    struct peer *peer = peer_find(transport, node);
+    if (peer == NULL)
+        return;
+    peer->told = false;
+    peer->unwanted = true;
+    if (!peer->up)
         peer_free(peer);
 }
 

@@ -80,11 +80,15 @@ MUST_USE enum err transport_listen(struct transport *transport,
 /* "host:port" really listened on; "" when not listening. */
 const char *transport_listen_address(const struct transport *transport);
 /* Keeps trying to connect to a peer ("host:port"), with backoff 50..1000 ms;
- * a changed address reconnects. */
+ * a changed address reconnects. A peer that only connected by itself is
+ * forgotten when it was gone for 10 s. */
 void transport_set_peer(struct transport *transport, node_id node,
                         const char *address);
 /* Closes all connections with it; peer_down is not called. */
 void transport_remove_peer(struct transport *transport, node_id node);
+/* It is none of us any more: forgotten when it is gone, at once if it is. When
+ * it connects again it is let in like anybody. */
+void transport_forget_peer(struct transport *transport, node_id node);
 /* True for ourselves. */
 bool transport_peer_is_up(const struct transport *transport, node_id node);
 /* A peer whose node id is not known yet (a seed): connected by address; the

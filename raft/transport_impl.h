@@ -51,7 +51,8 @@ struct peer {
     struct transport *t;
     node_id node; /* -1: a seed not known yet */
     char address[LIMIT_ADDRESS];
-    bool told; /* by transport_set_peer */
+    bool told;     /* by transport_set_peer */
+    bool unwanted; /* by transport_forget_peer, though it may be a seed */
     struct link links[LANE_COUNT];
     unsigned n_incoming;  /* connections it dialled, main lane */
     uint32_t n_shards;    /* of the peer; 0: not known */

@@ -11,6 +11,7 @@
 #define STALE_MS 5000    /* a connection on which nothing comes */
 #define BACKOFF_FIRST_MS 50
 #define BACKOFF_MAX_MS 1000
+#define FORGET_MS 10000    /* nobody named it, and it is gone for so long */
 #define LOG_AGAIN_MS 10000 /* the same sentence about the same peer */
 
 static void link_dial(struct link *link);
@@ -781,6 +782,30 @@ static void peer_tick(struct peer *peer, uint64_t now)
             peer_lose(peer, "it cannot be connected to");
 }
 
+static bool is_seed(const struct peer *peer)
+{
+    const struct seed *seed;
+    DL_FOREACH(peer->t->seeds, seed)
+    if (seed->peer == peer || (seed->node >= 0 && seed->node == peer->node))
+        return true;
+    return false;
+}
+
+/* It came by itself, or is a member no more, and it is gone: dialled for ever
+ * it would cost connections, and a place among the peers. */
+static bool is_to_be_forgotten(const struct peer *peer, uint64_t now)
+{
+    if (peer->up || peer->told || (!peer->unwanted && is_seed(peer)))
+        return false;
+    uint64_t there = peer->incoming_ms;
+    for (int i = 0; i < LANE_COUNT; i++)
+        if (peer->links[i].up_ms > there)
+            there = peer->links[i].up_ms;
+    if (there < peer->t->awake_ms)
+        there = peer->t->awake_ms;
+    return now - there >= FORGET_MS;
+}
+
 void peers_tick(struct transport *t)
 {
     uint64_t now = env_now_ms(t->env);
@@ -790,5 +815,9 @@ void peers_tick(struct transport *t)
     incoming_tick(t, now);
     struct peer *peer, *next;
     DL_FOREACH_SAFE(t->peers, peer, next)
-    peer_tick(peer, now);
+    {
+        peer_tick(peer, now);
+        if (is_to_be_forgotten(peer, now))
+            peer_free(peer);
+    }
 }

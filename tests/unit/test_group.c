@@ -243,6 +243,20 @@ START_TEST(transfer_is_lost)
 }
 END_TEST
 
+/* A target that goes down is not waited for: nothing can be appended meanwhile.
+ */
+START_TEST(transfer_to_one_that_goes)
+{
+    ck_assert_int_eq(group_transfer(group(A), C), ERR_OK);
+    lab_crash(lab, C, 0);
+    raft_host_peer_down(lab->nodes[A].host, C);
+    lab_run(lab, 100);
+    ck_assert(!group_is_handing_over(group(A)));
+    ck_assert_int_eq(lab_leader(lab), A);
+    ck_assert_int_eq(lab_propose(lab, A, "x"), ERR_OK);
+}
+END_TEST
+
 START_TEST(in_sync_replicas)
 {
     struct group_replica_state r[GROUP_REPLICAS_MAX];
@@ -509,6 +523,7 @@ int main(void)
     tcase_add_test(tc, leadership_returns);
     tcase_add_test(tc, transfers);
     tcase_add_test(tc, transfer_is_lost);
+    tcase_add_test(tc, transfer_to_one_that_goes);
     tcase_add_test(tc, in_sync_replicas);
     tcase_add_test(tc, read_needs_a_round);
     tcase_add_test(tc, read_at_a_stale_leader);

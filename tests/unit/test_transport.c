@@ -824,6 +824,69 @@ START_TEST(test_peer__wrong_address_is_told_and_a_new_one_reconnects)
 }
 END_TEST
 
+static bool knows(struct broker *b, node_id node)
+{
+    return read_of(b, node).stats.connects > 0;
+}
+
+static void do_forget_peer(struct env *env, void *arg)
+{
+    struct pointing *p = arg;
+    (void)env;
+    transport_forget_peer(p->b->t[0], p->node);
+}
+
+/* Nobody named it to us: when it is gone for long it is not dialled any more.
+ */
+START_TEST(test_peer__that_came_by_itself_is_forgotten)
+{
+    brokers[0].alone = true;
+    broker_start(&brokers[0]);
+    broker_start(&brokers[1]);
+    broker_start(&brokers[2]);
+    sim_run_for(sim, SIM_S);
+    ck_assert_int_eq(brokers[0].ups, 2);
+    seed(&brokers[0], "b2:9000"); /* as a seed it is named */
+    sim_run_for(sim, SIM_S);
+    sim_node_crash(brokers[1].node, SIM_KILL);
+    sim_node_crash(brokers[2].node, SIM_KILL);
+    sim_run_for(sim, 5 * SIM_S);
+    ck_assert(knows(&brokers[0], 1));
+    sim_run_for(sim, 10 * SIM_S);
+    ck_assert(!knows(&brokers[0], 1));
+    ck_assert_int_eq(brokers[0].downs, 2);
+    ck_assert(knows(&brokers[0], 2));
+    sim_node_restart(brokers[1].node);
+    sim_run_for(sim, SIM_S);
+    ck_assert_int_eq(brokers[0].ups, 3);
+    ck_assert_int_eq(brokers[0].up_node, 1);
+}
+END_TEST
+
+/* Also one that was named, and is not a member any more. */
+START_TEST(test_peer__that_is_no_member_is_forgotten_when_it_is_gone)
+{
+    start_all();
+    struct pointing p = {&brokers[0], 2, NULL};
+    sim_node_call(brokers[0].node, 0, do_forget_peer, &p);
+    sim_run_for(sim, 20 * SIM_S);
+    ck_assert_int_eq(brokers[0].downs, 0); /* as long as it is there it stays */
+    ck_assert(knows(&brokers[0], 2));
+    sim_node_crash(brokers[1].node, SIM_KILL);
+    sim_node_crash(brokers[2].node, SIM_KILL);
+    sim_run_for(sim, 20 * SIM_S);
+    ck_assert(!knows(&brokers[0], 2));
+    ck_assert(knows(&brokers[0], 1));
+    p.node = 1;
+    sim_node_call(brokers[0].node, 0, do_forget_peer, &p); /* it is gone */
+    ck_assert(!knows(&brokers[0], 1));
+    sim_node_restart(brokers[2].node);
+    sim_run_for(sim, SIM_S);
+    ck_assert_int_eq(brokers[0].ups, 3);
+    ck_assert_int_eq(brokers[0].up_node, 2);
+}
+END_TEST
+
 /* ---- damage -------------------------------------------------------------- */
 
 /* A stranger that sends bytes and notes how the connection ends. */
@@ -1119,6 +1182,9 @@ int main(void)
     tcase_add_test(tc, test_hello__whom_the_owner_does_not_admit_is_refused);
     tcase_add_test(tc,
                    test_peer__wrong_address_is_told_and_a_new_one_reconnects);
+    tcase_add_test(tc, test_peer__that_came_by_itself_is_forgotten);
+    tcase_add_test(tc,
+                   test_peer__that_is_no_member_is_forgotten_when_it_is_gone);
     tcase_add_test(tc, test_damage__closes_the_connection_and_nothing_else);
     tcase_add_test(tc, test_shards__messages_and_requests_find_theirs);
     tcase_add_test(tc, test_hello__round_trip_and_truncation);
