@@ -217,6 +217,18 @@ void calls_finish(struct metadata *m)
     }
 }
 
+void metadata_stop_calls(struct metadata *m)
+{
+    struct call *call;
+    m->calls_stopped = true;
+    DL_FOREACH(m->calls, call)
+    {
+        if (call->user != NULL && call->state != CALL_DONE) {
+            call_finish(call, KAFKA_REQUEST_TIMED_OUT);
+        }
+    }
+}
+
 /* ---- the API ------------------------------------------------------------- */
 /* A text of a record has two bytes of length. */
 static bool text_fits(const char *s)
@@ -311,7 +323,7 @@ static void start(struct metadata *m, struct change *change,
     enum kafka_error refused = KAFKA_NONE;
     if (!change_fits(change)) {
         refused = KAFKA_INVALID_REQUEST;
-    } else if (m->n_calls >= LIMIT_METADATA_CALLS) {
+    } else if (m->n_calls >= LIMIT_METADATA_CALLS || m->calls_stopped) {
         refused = KAFKA_REQUEST_TIMED_OUT; /* which is tried again */
     }
     if (refused != KAFKA_NONE) {

@@ -69,6 +69,10 @@ struct metadata_ops {
 MUST_USE enum err metadata_new(const struct metadata_options *options,
                                const struct metadata_ops *ops, void *arg,
                                struct metadata **out);
+/* This broker is being stopped: calls in flight, and those that still come, are
+ * answered KAFKA_REQUEST_TIMED_OUT, since what they wait for may wait for this
+ * broker. Twice is fine. */
+void metadata_stop_calls(struct metadata *m);
 /* After the host has closed the metadata group. Calls in flight are dropped
  * without their callback. */
 void metadata_free(struct metadata *m);

@@ -82,6 +82,7 @@ struct metadata {
     /* calls.c */
     struct call *calls;
     int n_calls;
+    bool calls_stopped;
     uint64_t next_request;
 
     /* heartbeat.c */

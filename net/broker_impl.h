@@ -81,9 +81,14 @@ void shard_partitions_open(struct broker_shard *s,
 /* The topic is deleted, and its replicas with it, a few at a time. */
 void shard_partitions_delete(struct broker_shard *s,
                              const struct image_topic *topic);
+/* One replica, at once; nothing where it is not open. */
+void shard_partition_delete(struct broker_shard *s, const struct group_id *id);
 /* The topic's settings, or what they fall back to, changed. */
 void shard_partitions_configure(struct broker_shard *s,
                                 const struct image_topic *topic);
+/* Posts it to this shard when all that the image had so far are open, those of
+ * deleted topics deleted; or no more will be. One waits at a time. */
+void shard_partitions_when_open(struct broker_shard *s, struct env_post *post);
 /* No more are opened, for good. */
 void shard_partitions_stop(struct broker_shard *s);
 

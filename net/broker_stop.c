@@ -1,5 +1,9 @@
 /* Stop: each shard by itself hands its leaderships over, few at a time; answers
- * what is under way; flushes and closes. Then shard 0 tells the owner. */
+ * what is under way; flushes and closes. Then shard 0 tells the owner.
+ *
+ * What would make it wait for nothing: a topic that is deleted meanwhile has no
+ * replica elsewhere that could take the leadership, so ours goes as well; and a
+ * change of the metadata may wait for this broker, which answers no more. */
 #include "base/mem.h"
 #include "net/broker_impl.h"
 #include "net/connection.h"
@@ -12,7 +16,7 @@
 
 struct shard_stop {
     struct env_post post;
-    struct env_timer timer;
+    struct env_timer timer, answers;
     struct broker_shard *shard;
     uint64_t deadline_ms;
 };
@@ -43,9 +47,25 @@ static void shard_host_stopped(void *arg)
                                shard_partitions_gone, stop);
 }
 
+/* Requests of all shards may wait for the metadata, which is shard 0's. */
+static void metadata_calls_end(struct broker_shard *s)
+{
+    if (s->index == 0 && s->broker->metadata != NULL) {
+        metadata_stop_calls(s->broker->metadata);
+    }
+}
+
+static void answers_due(struct env_timer *timer)
+{
+    struct shard_stop *stop = timer->arg;
+    metadata_calls_end(stop->shard);
+}
+
 static void shard_connections_closed(void *arg)
 {
     struct shard_stop *stop = arg;
+    env_timer_stop(&stop->answers);
+    metadata_calls_end(stop->shard);
     raft_host_stop(stop->shard->host, STOP_TRANSFER_MS, shard_host_stopped,
                    stop);
 }
@@ -70,7 +90,22 @@ static bool hand_over_one(struct group *g, bool *handed_over, int *begun)
     return true;
 }
 
-/* How many groups of this shard wait for another leader. */
+/* Led here, and the topic is deleted: few at a time, like all replicas. */
+static bool delete_one(struct shard_partition *sp, int *begun)
+{
+    struct broker_shard *s = sp->shard;
+    if (!group_role(partition_group(sp->partition)).is_leader ||
+        image_topic_by_id(s->image, &sp->id.topic) != NULL) {
+        return false;
+    }
+    if (*begun < STOP_TRANSFERS_AT_ONCE) {
+        *begun += 1;
+        shard_partition_delete(s, &sp->id);
+    }
+    return true;
+}
+
+/* How many groups of this shard wait for another leader, or to be deleted. */
 static int hand_over(struct broker_shard *s)
 {
     int waiting = 0;
@@ -79,7 +114,8 @@ static int hand_over(struct broker_shard *s)
     struct shard_partition *next = NULL;
     HASH_ITER(hh, s->partitions, sp, next)
     {
-        waiting += hand_over_one(partition_group(sp->partition),
+        waiting += delete_one(sp, &begun) ||
+                   hand_over_one(partition_group(sp->partition),
                                  &sp->handed_over, &begun);
     }
     struct metadata *m = s->index == 0 ? s->broker->metadata : NULL;
@@ -100,6 +136,7 @@ static void shard_stop_step(struct env_timer *timer)
         env_timer_start(&stop->timer, STOP_POLL_MS);
         return;
     }
+    env_timer_start(&stop->answers, STOP_ANSWERS_MS);
     coordinator_stop(s->coordinator); /* parked joins would be waited for */
     connections_close(s->connections, STOP_ANSWERS_MS, shard_connections_closed,
                       stop);
@@ -112,6 +149,7 @@ static void shard_stop_begin(struct env_post *post)
     stop->deadline_ms = env_now_ms(s->env) + STOP_TRANSFER_MS;
     shard_partitions_stop(s);
     env_timer_init(s->env, &stop->timer, shard_stop_step, stop);
+    env_timer_init(s->env, &stop->answers, answers_due, stop);
     shard_stop_step(&stop->timer);
 }
 

@@ -12,10 +12,10 @@
 /* Once the metadata is caught up: what was there before this start and belongs
  * to a topic it does not know was deleted, since topic and replica ids are
  * never used twice and a replica is only made when its topic was applied here;
- * or it is a stray. Goes from shard
- * to shard, then removes the directories that none of them has a partition
- * for, on a worker. `partitions` is the directory of all replicas. On the
- * first shard's thread. */
+ * or it is a stray. Goes from shard to shard, a bounded piece of the work in
+ * each turn of a loop, then removes the directories that none of them has a
+ * partition for, on a worker. `partitions` is the directory of all replicas. On
+ * the first shard's thread. */
 void orphans_sweep(struct broker_shard *first, const char *partitions);
 
 #endif

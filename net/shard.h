@@ -42,6 +42,7 @@ struct broker_shard {
     /* partitions to be opened or deleted, oldest first */
     struct shard_opening *opening;
     struct env_timer opening_timer;
+    struct env_post *opened;         /* shard_partitions_when_open */
     bool closing;                    /* no more of them */
     struct connections *connections; /* net/connection */
     struct fetch_sessions *fetch_sessions;

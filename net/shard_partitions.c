@@ -107,7 +107,7 @@ static void open_partition(struct broker_shard *s,
     partition_role_told(sp, sp->partition, &role);
 }
 
-static void delete_partition(struct broker_shard *s, const struct group_id *id)
+void shard_partition_delete(struct broker_shard *s, const struct group_id *id)
 {
     shard_leader_forget(s, id);
     struct shard_partition *sp = NULL;
@@ -161,11 +161,21 @@ static void opening_step(struct broker_shard *s, struct shard_opening *o)
         open_partition(s, topic, o->at, &config);
         if (o->deleted != NULL) {
             struct group_id id = {.topic = o->topic, .partition = o->at};
-            delete_partition(s, &id);
+            shard_partition_delete(s, &id);
         }
     }
     if (o->at == o->end) {
         opening_end(s, o);
+    }
+}
+
+/* Nothing is to be opened any more: who waits for that hears of it. */
+static void openings_over(struct broker_shard *s)
+{
+    struct env_post *post = s->opened;
+    s->opened = NULL;
+    if (post != NULL) {
+        env_post(s->env, post);
     }
 }
 
@@ -175,6 +185,8 @@ static void openings_go_on(struct broker_shard *s)
     opening_step(s, s->opening);
     if (s->opening != NULL) {
         env_timer_start(&s->opening_timer, PAUSE_MS);
+    } else {
+        openings_over(s);
     }
 }
 
@@ -210,6 +222,16 @@ void shard_partitions_stop(struct broker_shard *s)
     env_timer_stop(&s->opening_timer);
     while (s->opening != NULL) {
         opening_end(s, s->opening);
+    }
+    openings_over(s);
+}
+
+void shard_partitions_when_open(struct broker_shard *s, struct env_post *post)
+{
+    ASSERT(s->opened == NULL);
+    s->opened = post;
+    if (s->opening == NULL) {
+        openings_over(s);
     }
 }
 

@@ -2,6 +2,7 @@
 #include "partition/partition.h"
 
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "base/assert.h"
 #include "base/log.h"
@@ -98,32 +99,33 @@ static char *dir_of(const struct partition_shard *shard,
     return mem_strdup(path);
 }
 
-bool partition_dir_topic(const char *name, struct uuid *topic)
+bool partition_dir_read(const char *name, struct uuid *topic,
+                        replica_id *replica)
 {
     char text[UUID_TEXT_SIZE];
-    const char *replica = strrchr(name, '.');
-    if (replica == NULL || replica[1] == '\0' ||
-        strspn(replica + 1, "0123456789") != strlen(replica + 1) ||
-        replica - name < UUID_TEXT_SIZE) {
+    const char *number = strrchr(name, '.');
+    if (number == NULL || number[1] == '\0' ||
+        strspn(number + 1, "0123456789") != strlen(number + 1) ||
+        number - name < UUID_TEXT_SIZE) {
         return false;
     }
-    const char *id = replica - (UUID_TEXT_SIZE - 1);
+    const char *id = number - (UUID_TEXT_SIZE - 1);
     memcpy(text, id, UUID_TEXT_SIZE - 1);
     text[UUID_TEXT_SIZE - 1] = '\0';
+    *replica = strtoull(number + 1, NULL, 10);
     return id[-1] == '.' && uuid_parse(text, topic);
 }
 
 bool partition_shard_has_dir(const struct partition_shard *shard,
                              const char *name)
 {
-    for (struct partition_link *l = shard->partitions.next;
-         l != &shard->partitions; l = l->next) {
-        const struct partition *p = LINK_OF(struct partition, link, l);
-        if (strcmp(strrchr(p->dir, '/') + 1, name) == 0) {
-            return true;
-        }
+    struct uuid topic;
+    replica_id replica;
+    struct partition *p = NULL;
+    if (partition_dir_read(name, &topic, &replica)) {
+        HASH_FIND(hh, shard->by_replica, &replica, sizeof replica, p);
     }
-    return false;
+    return p != NULL && strcmp(strrchr(p->dir, '/') + 1, name) == 0;
 }
 
 static void partition_turn(struct env_deferred *d);
@@ -137,6 +139,7 @@ static struct partition *partition_new(struct partition_shard *shard,
     p->env = shard->options.env;
     p->number = shard->next_number++;
     p->id = creation->id;
+    p->replica = creation->self;
     p->name = mem_strdup(name);
     p->dir = dir_of(shard, creation, name);
     p->producers = producers_new();
@@ -156,6 +159,7 @@ static struct partition *partition_new(struct partition_shard *shard,
     p->turn.cb = partition_turn;
     p->turn.arg = p;
     link_add(&shard->partitions, &p->link);
+    HASH_ADD(hh, shard->by_replica, replica, sizeof p->replica, p);
     return p;
 }
 
@@ -164,6 +168,7 @@ static void partition_free(struct partition *p)
     struct partition_shard *shard = p->shard;
     repair_forget(p);
     link_remove(&p->link);
+    HASH_DELETE(hh, shard->by_replica, p);
     file_cache_forget(p->shard->files, p->number, -1);
     epochs_free(&p->epochs);
     producers_free(p->producers);

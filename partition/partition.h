@@ -251,8 +251,10 @@ struct partition_delete_records {
 void partition_delete_records(struct partition *p,
                               struct partition_delete_records *req);
 
-/* The topic of a replica's directory by its name; false: it is none. */
-bool partition_dir_topic(const char *name, struct uuid *topic);
+/* Topic and number of a replica by the name of its directory; false: it is
+ * none's. */
+bool partition_dir_read(const char *name, struct uuid *topic,
+                        replica_id *replica);
 /* Does a replica of this shard have that directory, also one whose files are
  * being removed? */
 bool partition_shard_has_dir(const struct partition_shard *shard,

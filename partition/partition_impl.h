@@ -2,6 +2,7 @@
 #ifndef PARTITION_PARTITION_IMPL_H
 #define PARTITION_PARTITION_IMPL_H
 
+#include "base/hash.h"
 #include "partition/epoch.h"
 #include "partition/partition.h"
 #include "partition/producer_state.h"
@@ -77,6 +78,7 @@ struct partition_shard {
     char *dir;
     struct file_cache *files;
     struct partition_link partitions; /* in order of opening */
+    struct partition *by_replica;     /* uthash: the same */
     uint64_t next_number;
     struct env_timer maintenance;
     struct env_timer scrub;
@@ -97,10 +99,12 @@ struct partition_shard {
 struct partition {
     struct partition_shard *shard;
     struct partition_link link; /* in shard->partitions */
+    UT_hash_handle hh;          /* in shard->by_replica */
     uint64_t number;            /* owner in the file cache */
     struct env *env;
     struct group *group; /* NULL: closed, or being opened */
     struct group_id id;
+    replica_id replica; /* key in shard->by_replica */
     char *name, *dir;
     struct partition_config config;
     struct partition_ops ops;

@@ -9,7 +9,6 @@
 #include <string.h>
 
 #include "base/mem.h"
-#include "net/broker.h"
 #include "partition/batch.h"
 #include "schema/apis.h"
 #include "schema/delete_topics.h"
@@ -19,6 +18,7 @@
 #include "schema/produce.h"
 #include "tests/sim/sim_env.h"
 #include "tests/unit/in_child.h"
+#include "tests/unit/unit_broker.h"
 
 #define BATCHES 12
 /* Faults of each kind that are tried, spread over all there could be. */
@@ -26,29 +26,25 @@
 
 static struct sim *sim;
 static struct sim_node *node, *host;
-static struct broker *broker;
-static bool ready, stopped, down;
+static bool down;
 static int n_fatal, n_refused;
 
 /* ---- the broker ---------------------------------------------------------- */
-static void on_ready(void *arg, struct broker *b)
+static void on_failed(struct unit_broker *b, const char *sentence)
 {
-    (void)arg, (void)b;
-    ready = true;
-}
-static void on_failed(void *arg, const char *sentence)
-{
-    (void)arg;
-    ck_assert_uint_gt(strlen(sentence), 0);
+    (void)sentence;
     n_refused++;
     down = true;
-    sim_node_crash(node, SIM_KILL);
+    sim_node_crash(b->node, SIM_KILL);
 }
-static void on_stopped(void *arg)
-{
-    (void)arg;
-    stopped = true;
-}
+static struct unit_broker unit = {
+    .properties =
+        "node.id=1\nlisteners=PLAINTEXT://b:9092\npeer.listener=b:9093\n"
+        "log.dirs=/data\nshards=1\nlog.segment.bytes=4096\n"
+        "wal.bytes.max=16777216\nwal.file.bytes=4194304\n"
+        "settle.interval.ms=100\n",
+    .failed = on_failed};
+
 static void on_fatal(void *arg, struct sim_node *n, const char *line)
 {
     (void)arg;
@@ -56,35 +52,6 @@ static void on_fatal(void *arg, struct sim_node *n, const char *line)
     ck_assert_uint_gt(strlen(line), 0);
     n_fatal++;
     down = true;
-}
-
-static void boot(struct env *env, void *arg)
-{
-    static const char text[] =
-        "node.id=1\nlisteners=PLAINTEXT://b:9092\npeer.listener=b:9093\n"
-        "log.dirs=/data\nshards=1\nlog.segment.bytes=4096\n"
-        "wal.bytes.max=16777216\nwal.file.bytes=4194304\n"
-        "settle.interval.ms=100\n";
-    char why[256] = "";
-    struct broker_config *config = broker_config_new();
-    struct broker_options options = {.n_shards = 1,
-                                     .envs = {env},
-                                     .config = config,
-                                     .ready = on_ready,
-                                     .failed = on_failed,
-                                     .stopped = on_stopped};
-    (void)arg;
-    ck_assert_int_eq(broker_config_parse(config, text, sizeof text - 1, "test",
-                                         NULL, why, sizeof why),
-                     ERR_OK);
-    ck_assert_int_eq(broker_config_validate(config, why, sizeof why), ERR_OK);
-    broker = broker_start(&options);
-}
-
-static void call_stop(struct env *env, void *arg)
-{
-    (void)env, (void)arg;
-    broker_stop(broker);
 }
 
 /* ---- a client: one request, one answer ----------------------------------- */
@@ -324,23 +291,23 @@ static int64_t acknowledged[BATCHES];
 static bool is_ready(void *arg)
 {
     (void)arg;
-    return ready || down;
+    return unit.ready || down;
 }
 static bool is_stopped(void *arg)
 {
     (void)arg;
-    return stopped || down;
+    return unit.stopped || down;
 }
 
 static void begin(void)
 {
     sim = sim_new(1);
     sim_on_fatal(sim, on_fatal, NULL);
-    node = sim_node_add(sim, "b", 1);
+    node = unit.node = sim_node_add(sim, "b", 1);
     host = sim_node_add(sim, "h", 1);
     sim_net_delay(sim, NULL, NULL, 1000, 1000);
     sim_node_start(host, NULL, NULL);
-    ready = stopped = down = false;
+    unit.ready = unit.stopped = down = false;
     stream = NULL;
     for (int i = 0; i < BATCHES; i++) {
         acknowledged[i] = -1;
@@ -364,7 +331,7 @@ static void live(void)
         }
     }
     if (!down) {
-        sim_node_call(node, 0, call_stop, NULL);
+        unit_broker_stop(&unit);
         (void)sim_run_while_not(sim, is_stopped, NULL, 60 * SIM_S);
     }
 }
@@ -378,7 +345,7 @@ static void live_again(void)
     if (sim_node_up(node)) {
         sim_node_crash(node, SIM_KILL);
     }
-    ready = stopped = down = false;
+    unit.ready = unit.stopped = down = false;
     sim_node_call(host, 0, call_close, NULL);
     sim_run_for(sim, 100 * SIM_MS);
     sim_node_restart(node);
@@ -419,7 +386,7 @@ START_TEST(test_loop__allocations)
 {
     uint64_t all, step;
     begin();
-    sim_node_start(node, boot, NULL);
+    sim_node_start(node, unit_broker_boot, &unit);
     live();
     all = sim_node_allocations(node);
     ck_assert_int_eq(n_acknowledged(), BATCHES);
@@ -432,7 +399,7 @@ START_TEST(test_loop__allocations)
         tried++;
         begin();
         sim_node_fail_nth_allocation(node, n);
-        sim_node_start(node, boot, NULL);
+        sim_node_start(node, unit_broker_boot, &unit);
         live();
         live_again();
     }
@@ -446,7 +413,7 @@ static void loop_disk(int kinds)
 {
     uint64_t all, step;
     begin();
-    sim_node_start(node, boot, NULL);
+    sim_node_start(node, unit_broker_boot, &unit);
     live();
     all = sim_disk_ops(node, kinds);
     ck_assert_int_eq(n_acknowledged(), BATCHES);
@@ -457,7 +424,7 @@ static void loop_disk(int kinds)
     for (uint64_t n = 1; n <= all; n += step) {
         begin();
         sim_disk_fail_nth(node, kinds, n);
-        sim_node_start(node, boot, NULL);
+        sim_node_start(node, unit_broker_boot, &unit);
         live();
         live_again();
     }
@@ -492,11 +459,11 @@ static void loop_restart(int kinds)
 {
     for (uint64_t n = 1; n < 200; n++) {
         begin();
-        sim_node_start(node, boot, NULL);
+        sim_node_start(node, unit_broker_boot, &unit);
         live();
         ck_assert_int_eq(n_acknowledged(), BATCHES);
         sim_node_crash(node, SIM_DROP_ALL);
-        ready = stopped = down = false;
+        unit.ready = unit.stopped = down = false;
         sim_node_call(host, 0, call_close, NULL);
         if (kinds == 0) {
             sim_node_fail_nth_allocation(node, n * n);
@@ -529,13 +496,13 @@ START_TEST(test_loop__disk_fills_up)
         begin();
         /* the first file of the log has 4 MiB */
         sim_disk_capacity(node, size * size * 100000);
-        sim_node_start(node, boot, NULL);
+        sim_node_start(node, unit_broker_boot, &unit);
         live();
         live_again();
     }
     for (uint64_t more = 0; more < 20000; more += 700) {
         begin();
-        sim_node_start(node, boot, NULL);
+        sim_node_start(node, unit_broker_boot, &unit);
         (void)sim_run_while_not(sim, is_ready, NULL, 20 * SIM_S);
         ck_assert(topic_is_there());
         sim_disk_capacity(node, (uint64_t)4 * 1024 * 1024 + more);
@@ -601,7 +568,7 @@ static void note_orphan(void *arg, const char *path, uint64_t size)
 static void crash_and_restart(enum sim_crash how)
 {
     sim_node_crash(node, how);
-    ready = stopped = down = false;
+    unit.ready = unit.stopped = down = false;
     sim_node_call(host, 0, call_close, NULL);
     sim_run_for(sim, 100 * SIM_MS);
     sim_node_restart(node);
@@ -613,7 +580,7 @@ static void crash_and_restart(enum sim_crash how)
 static void begin_with_records(void)
 {
     begin();
-    sim_node_start(node, boot, NULL);
+    sim_node_start(node, unit_broker_boot, &unit);
     (void)sim_run_while_not(sim, is_ready, NULL, 20 * SIM_S);
     ck_assert(topic_is_there());
     for (int i = 0; i < BATCHES; i++) {
@@ -722,7 +689,7 @@ static int judge_small_damage(void *arg)
     bool refused = down;
     if (refused && d->zeros == 0) {
         ck_assert(sim_disk_flip(node, d->path, d->at, d->at * 5 % 8));
-        ready = down = false;
+        unit.ready = down = false;
         sim_node_restart(node);
         ck_assert(sim_run_while_not(sim, is_ready, NULL, 60 * SIM_S) && !down);
     }
@@ -743,11 +710,11 @@ static bool small_damaged(const char *path, uint64_t at, size_t zeros)
 START_TEST(test_loop__bytes_of_small_files)
 {
     begin();
-    sim_node_start(node, boot, NULL);
+    sim_node_start(node, unit_broker_boot, &unit);
     live();
     ck_assert_int_eq(n_acknowledged(), BATCHES);
     sim_node_crash(node, SIM_DROP_ALL);
-    ready = stopped = down = false;
+    unit.ready = unit.stopped = down = false;
     sim_node_call(host, 0, call_close, NULL);
     sim_run_for(sim, 100 * SIM_MS);
     n_small = 0;

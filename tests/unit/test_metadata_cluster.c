@@ -869,6 +869,38 @@ START_TEST(test_create__no_majority_times_out)
 }
 END_TEST
 
+static void stop_calls(struct env *env, void *arg)
+{
+    struct broker *b = arg;
+    (void)env;
+    metadata_stop_calls(b->m);
+    metadata_stop_calls(b->m);
+}
+
+/* A broker that is being stopped answers what nobody else can any more. */
+START_TEST(test_stop__calls_do_not_wait)
+{
+    struct asked a = {0}, later = {0};
+    three();
+    sim_run_for(sim, SIM_S);
+    struct broker *b = a_follower();
+    for (int i = 0; i < 3; i++) {
+        if (&brokers[i] != b) {
+            sim_node_crash(brokers[i].node, SIM_KILL);
+        }
+    }
+    begin_create(&a, b, "t", 1, 1);
+    sim_run_for(sim, SIM_S);
+    ck_assert(!a.done);
+    sim_node_call(b->node, 0, stop_calls, b);
+    begin_create(&later, b, "u", 1, 1);
+    sim_run_for(sim, 10 * SIM_MS);
+    ck_assert(a.done && later.done);
+    ck_assert_int_eq(a.error, KAFKA_REQUEST_TIMED_OUT);
+    ck_assert_int_eq(later.error, KAFKA_REQUEST_TIMED_OUT);
+}
+END_TEST
+
 START_TEST(test_restart__of_all)
 {
     struct asked a = {0};
@@ -1033,6 +1065,7 @@ int main(void)
     tcase_add_test(c, test_create__broker_dead_not_fenced);
     tcase_add_test(c, test_create__leader_killed);
     tcase_add_test(c, test_create__no_majority_times_out);
+    tcase_add_test(c, test_stop__calls_do_not_wait);
     tcase_add_test(c, test_restart__of_all);
     tcase_add_test(c, test_producer_ids__unique);
     tcase_add_test(c, test_sync__sees_what_was_committed);

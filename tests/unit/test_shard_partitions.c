@@ -1,100 +1,66 @@
 /* Topics of hundreds of partitions on one broker: their replicas are opened and
  * deleted a few at a time, also when a topic goes before all of them are open,
- * or the process ends in between. */
+ * or the process ends in between, or they are found at a start and no topic has
+ * them. */
 #include <check.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "net/shard.h"
 #include "raft/group_impl.h"
-#include "tests/sim/sim_env.h"
+#include "tests/unit/unit_broker.h"
 
 #define PARTITIONS 300
 /* Of a shard, in one turn of its loop. */
 #define AT_ONCE 64
 
 static struct sim *sim;
-static struct sim_node *node;
-static struct broker *broker;
-static bool ready;
+static struct unit_broker unit;
 static int n_before, worst;
-
-/* ---- the broker ---------------------------------------------------------- */
-static void on_ready(void *arg, struct broker *b)
-{
-    (void)arg, (void)b;
-    ready = true;
-}
-
-static void on_failed(void *arg, const char *sentence)
-{
-    (void)arg;
-    ck_abort_msg("%s", sentence);
-}
-
-static void boot(struct env *env, void *arg)
-{
-    static const char text[] =
-        "node.id=1\nlisteners=PLAINTEXT://b:9092\npeer.listener=b:9093\n"
-        "log.dirs=/data\nshards=1\n";
-    char why[256] = "";
-    struct broker_config *config = broker_config_new();
-    struct broker_options options = {.n_shards = 1,
-                                     .envs = {env},
-                                     .config = config,
-                                     .ready = on_ready,
-                                     .failed = on_failed};
-    (void)arg;
-    ck_assert_int_eq(broker_config_parse(config, text, sizeof text - 1, "test",
-                                         NULL, why, sizeof why),
-                     ERR_OK);
-    broker = broker_start(&options);
-}
 
 static int n_open(void)
 {
-    return (int)HASH_COUNT(broker_shard(broker, 0)->partitions);
+    return (int)HASH_COUNT(broker_shard(unit.broker, 0)->partitions);
 }
 
 /* Replicas that the log knows, without the metadata's. */
 static int n_groups(void)
 {
-    return (int)broker_shard(broker, 0)->host->n_groups - 1;
+    return (int)broker_shard(unit.broker, 0)->host->n_groups - 1;
 }
+
+static int (*watched)(void);
 
 static void watch(void *arg, struct sim_node *n)
 {
     (void)arg;
-    if (n == node && ready) {
-        int now = n_open();
+    if (n == unit.node && unit.ready) {
+        int now = watched();
         worst = abs(now - n_before) > worst ? abs(now - n_before) : worst;
         n_before = now;
     }
 }
 
-static bool is_ready(void *arg)
-{
-    (void)arg;
-    return ready;
-}
-
 static void begin(void)
 {
     sim = sim_new(1);
-    node = sim_node_add(sim, "b", 1);
-    ready = false;
+    unit = (struct unit_broker){
+        .properties =
+            "node.id=1\nlisteners=PLAINTEXT://b:9092\npeer.listener=b:9093\n"
+            "log.dirs=/data\nshards=1\n"};
     n_before = worst = 0;
+    watched = n_open;
     sim_on_event(sim, watch, NULL);
-    sim_node_start(node, boot, NULL);
-    ck_assert(sim_run_while_not(sim, is_ready, NULL, 20 * SIM_S));
+    unit_broker_start(sim, "b", &unit);
+    ck_assert(sim_run_while_not(sim, unit_broker_is_ready, &unit, 20 * SIM_S));
 }
 
 static void crash_and_restart(void)
 {
-    ready = false;
-    sim_node_crash(node, SIM_KILL);
-    sim_node_restart(node);
-    ck_assert(sim_run_while_not(sim, is_ready, NULL, 20 * SIM_S));
+    sim_node_crash(unit.node, SIM_KILL);
+    sim_node_restart(unit.node);
+    ck_assert(sim_run_while_not(sim, unit_broker_is_ready, &unit, 20 * SIM_S));
     sim_run_for(sim, 2 * SIM_S);
 }
 
@@ -112,8 +78,8 @@ static void call_create(struct env *env, void *arg)
         .name = "t", .n_partitions = PARTITIONS, .replication_factor = 1};
     (void)env, (void)arg;
     call = (struct metadata_call){.cb = on_called};
-    metadata_create_topics(broker_metadata(broker), &topic, 1, false, 10000,
-                           &call);
+    metadata_create_topics(broker_metadata(unit.broker), &topic, 1, false,
+                           10000, &call);
 }
 
 static struct metadata_call second;
@@ -123,7 +89,8 @@ static void call_delete(struct env *env, void *arg)
     static const struct metadata_topic_ref topic = {.name = "t"};
     (void)env, (void)arg;
     second = (struct metadata_call){.cb = on_called};
-    metadata_delete_topics(broker_metadata(broker), &topic, 1, 10000, &second);
+    metadata_delete_topics(broker_metadata(unit.broker), &topic, 1, 10000,
+                           &second);
 }
 
 static bool is_open(void *arg)
@@ -138,7 +105,7 @@ static bool is_gone(void *arg)
 
 static void create(int until)
 {
-    sim_node_call(node, 0, call_create, NULL);
+    sim_node_call(unit.node, 0, call_create, NULL);
     ck_assert(sim_run_while_not(sim, is_open, &until, 20 * SIM_S));
 }
 
@@ -147,8 +114,8 @@ static void check_all_gone(void)
     sim_run_for(sim, 5 * SIM_S);
     ck_assert_int_eq(n_open(), 0);
     ck_assert_int_eq(n_groups(), 0);
-    ck_assert_ptr_null(broker_shard(broker, 0)->opening);
-    ck_assert_ptr_null(broker_shard(broker, 0)->leaders);
+    ck_assert_ptr_null(broker_shard(unit.broker, 0)->opening);
+    ck_assert_ptr_null(broker_shard(unit.broker, 0)->leaders);
 }
 
 START_TEST(test_shard_partitions__a_few_at_a_time)
@@ -160,7 +127,7 @@ START_TEST(test_shard_partitions__a_few_at_a_time)
     ck_assert_int_le(worst, AT_ONCE);
     sim_run_for(sim, SIM_S);
     worst = 0;
-    sim_node_call(node, 0, call_delete, NULL);
+    sim_node_call(unit.node, 0, call_delete, NULL);
     ck_assert(sim_run_while_not(sim, is_gone, &none, 20 * SIM_S));
     ck_assert_int_gt(worst, 0);
     ck_assert_int_le(worst, AT_ONCE);
@@ -176,7 +143,7 @@ START_TEST(test_shard_partitions__deleted_while_opening)
     begin();
     create(1);
     ck_assert_int_lt(n_open(), PARTITIONS);
-    sim_node_call(node, 0, call_delete, NULL);
+    sim_node_call(unit.node, 0, call_delete, NULL);
     check_all_gone();
     ck_assert_int_le(worst, AT_ONCE);
     sim_free(sim);
@@ -191,13 +158,118 @@ START_TEST(test_shard_partitions__ended_while_deleting)
     begin();
     create(PARTITIONS);
     sim_run_for(sim, SIM_S);
-    sim_node_call(node, 0, call_delete, NULL);
+    sim_node_call(unit.node, 0, call_delete, NULL);
     ck_assert(sim_run_while_not(sim, is_gone, &some, 20 * SIM_S));
     ck_assert_int_gt(n_open(), 0);
     crash_and_restart();
     check_all_gone();
     crash_and_restart();
     check_all_gone();
+    sim_free(sim);
+}
+END_TEST
+
+/* ---- what was left behind ------------------------------------------------ */
+static struct group_creation left[PARTITIONS];
+
+/* Replicas of a topic that the metadata never had, with these numbers. */
+static void note_replicas(void)
+{
+    const struct image *image = broker_shard(unit.broker, 0)->image;
+    const struct image_topic *t = image_topic(image, "t", 1);
+    ck_assert_ptr_nonnull(t);
+    for (int i = 0; i < PARTITIONS; i++) {
+        left[i] = (struct group_creation){
+            .id = {.topic = {{9}}, .partition = i},
+            .directory = image_broker(image, 1)->directory,
+            .self = t->partitions[i].replicas[0].id,
+            .n_replicas = 1,
+            .replicas = {t->partitions[i].replicas[0]}};
+    }
+}
+
+static enum err l_restore(void *sm, log_index settled, raft_term_t term,
+                          const uint8_t *blob, uint32_t size)
+{
+    (void)sm, (void)settled, (void)term, (void)blob, (void)size;
+    return ERR_OK;
+}
+static void l_entry(void *sm, const struct group_entry *entry)
+{
+    (void)sm, (void)entry;
+}
+static void l_index(void *sm, log_index index)
+{
+    (void)sm, (void)index;
+}
+static void l_role(void *sm, const struct group_role *role)
+{
+    (void)sm, (void)role;
+}
+
+static void call_leave(struct env *env, void *arg)
+{
+    static const struct group_ops ops = {.restore = l_restore,
+                                         .appended = l_entry,
+                                         .truncated = l_index,
+                                         .applied = l_entry,
+                                         .durable = l_index,
+                                         .role_changed = l_role,
+                                         .evicted = l_index};
+    char dir[128], path[160], topic[UUID_TEXT_SIZE];
+    (void)arg;
+    uuid_format(&left[0].id.topic, topic);
+    for (int i = 0; i < PARTITIONS; i++) {
+        struct group *g = NULL;
+        snprintf(dir, sizeof dir, "/data/partitions/gone-%d.%s.%llu", i, topic,
+                 (unsigned long long)left[i].self);
+        snprintf(path, sizeof path, "%s/file", dir);
+        ck_assert_int_eq(env_dir_make(env, dir), ERR_OK);
+        ck_assert_int_eq(env_file_write_whole(env, path, "x", 1), ERR_OK);
+        ck_assert_int_eq(raft_host_create(broker_shard(unit.broker, 0)->host,
+                                          &left[i], &ops, NULL, &g),
+                         ERR_OK);
+    }
+}
+
+static int n_dirs;
+static void note_dir(void *arg, const char *path, uint64_t size)
+{
+    (void)arg, (void)size;
+    n_dirs += strstr(path, "/partitions/gone-") != NULL;
+}
+
+static int count_dirs(void)
+{
+    n_dirs = 0;
+    sim_disk_list(unit.node, note_dir, NULL);
+    return n_dirs;
+}
+
+/* Replicas of which the metadata only knows that their numbers were given out:
+ * they go as others do, a few in a turn. */
+START_TEST(test_shard_partitions__left_behind)
+{
+    int none = 0;
+    begin();
+    create(PARTITIONS);
+    sim_run_for(sim, SIM_S);
+    note_replicas();
+    sim_node_call(unit.node, 0, call_delete, NULL);
+    ck_assert(sim_run_while_not(sim, is_gone, &none, 20 * SIM_S));
+    check_all_gone();
+    sim_node_call(unit.node, 0, call_leave, NULL);
+    sim_run_for(sim, 100 * SIM_MS);
+    ck_assert_int_eq(n_groups(), PARTITIONS);
+    ck_assert_int_eq(count_dirs(), PARTITIONS);
+    watched = n_groups;
+    n_before = PARTITIONS;
+    worst = 0;
+    crash_and_restart();
+    ck_assert_int_gt(worst, 0);
+    ck_assert_int_le(worst, AT_ONCE);
+    check_all_gone();
+    ck_assert_int_eq(count_dirs(), 0);
     sim_free(sim);
 }
 END_TEST
@@ -210,6 +282,7 @@ int main(void)
     tcase_add_test(c, test_shard_partitions__a_few_at_a_time);
     tcase_add_test(c, test_shard_partitions__deleted_while_opening);
     tcase_add_test(c, test_shard_partitions__ended_while_deleting);
+    tcase_add_test(c, test_shard_partitions__left_behind);
     suite_add_tcase(suite, c);
     SRunner *runner = srunner_create(suite);
     srunner_run_all(runner, CK_NORMAL);
