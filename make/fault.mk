@@ -34,4 +34,5 @@ stop-test: SHARDS = 3
 stop-test: deps
 	@test -x $(B)/flotilla || $(MAKE) --no-print-directory all
 	@python3 tests/fault/stop.py --rounds $(STOPS) --shards $(SHARDS) \
-	  --build $(B) $(if $(wildcard build/flotilla),--tool build/flotilla)
+	  --build $(B) $(if $(wildcard build/flotilla),--tool build/flotilla) \
+	  $(if $(filter build,$(B)),,--soon 30)

@@ -17,14 +17,8 @@ import sys
 import threading
 import time
 
-from harness import ROOT, Cluster, Failed, Report, expect, run, tail, \
-    venv_python
-
-try:
-    import confluent_kafka as ck
-    import confluent_kafka.admin as ka
-except ImportError:
-    ck = None
+from confluent import ck, ka, need_confluent
+from harness import ROOT, Cluster, Failed, Report, expect, run, tail
 
 PARTITIONS = 12
 PRODUCERS = 5
@@ -555,9 +549,7 @@ def main():
                    help="factor on the limits of time, for a busy machine")
     p.add_argument("--no-rolling", action="store_true")
     args = p.parse_args()
-    if ck is None:
-        python = venv_python(args.build, ["confluent-kafka"])
-        os.execv(python, [python] + sys.argv)
+    need_confluent(args.build)
     return KillTest(args).all()
 
 

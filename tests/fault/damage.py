@@ -18,14 +18,8 @@ import time
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "conformance"))
-from harness import Cluster, Failed, Report, expect, run, \
-    venv_python  # noqa: E402
-
-try:
-    import confluent_kafka as ck
-    import confluent_kafka.admin as ka
-except ImportError:
-    ck = None
+from confluent import ck, ka, need_confluent  # noqa: E402
+from harness import Cluster, Failed, Report, expect, run  # noqa: E402
 
 TOPIC = "damage"
 PARTITIONS = 4
@@ -187,9 +181,7 @@ def main():
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--port", type=int, default=29692)
     args = parser.parse_args()
-    if ck is None:
-        python = venv_python(args.build, ["confluent-kafka"])
-        os.execv(python, [python] + sys.argv)
+    need_confluent(args.build)
     report = Report()
     report.suite("two bytes flipped in every file of a broker")
     for number in range(args.rounds):

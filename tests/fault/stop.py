@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Brokers of several shards are stopped by SIGTERM, one after the other, while
 topics are made, grown and deleted, records are written, and a group reads: each
-must end by itself with status 0, tell of no error, and serve again. Every third
+must end by itself, soon, with status 0, tell of no error, and serve again. Every third
 round is a SIGKILL, so that logs are recovered and replicas catch up. Meant for
 builds with sanitizers, whose findings are told (`make stop-test B=build/tsan`
 after `make tsan`); the last SIGTERM goes to all at once.
@@ -19,14 +19,8 @@ import traceback
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)),
                                 "..", "conformance"))
-from harness import ROOT, Cluster, Report, expect, \
-    venv_python  # noqa: E402
-
-try:
-    import confluent_kafka as ck
-    import confluent_kafka.admin as ka
-except ImportError:
-    ck = None
+from confluent import ck, ka, need_confluent  # noqa: E402
+from harness import ROOT, Cluster, Report, expect  # noqa: E402
 
 TOPIC = "steady"
 KEPT = 6  # topics that are there at once
@@ -114,8 +108,8 @@ class Steady(threading.Thread):
 
 
 class Stops:
-    def __init__(self, cluster, limit):
-        self.cluster, self.limit = cluster, limit
+    def __init__(self, cluster, limit, soon):
+        self.cluster, self.limit, self.soon = cluster, limit, soon
         self.seen = {}  # how much of a log was looked at
 
     def begin(self):
@@ -165,6 +159,8 @@ class Stops:
         finally:
             self.no_errors(node)
         took = time.monotonic() - begun
+        expect(killed or took <= self.soon,
+               "broker %d ended after %.2f s" % (node, took))
         time.sleep(5 if killed else 0)  # the others go on without it
         self.cluster.restart(node)
         self.cluster.wait_all(self.limit)
@@ -208,14 +204,14 @@ def main():
     parser.add_argument("--shards", type=int, default=3)
     parser.add_argument("--limit", type=int, default=60,
                         help="seconds that an end or a start may take")
+    parser.add_argument("--soon", type=float, default=3,
+                        help="seconds that the end of one broker may take")
     parser.add_argument("--port", type=int, default=29792)
     parser.add_argument("--data", help="a folder that is kept")
     parser.add_argument("--tool", help="a flotilla that asks the brokers, as "
                         "ThreadSanitizer does not bear librdkafka's threads")
     args = parser.parse_args()
-    if ck is None:
-        python = venv_python(args.build, ["confluent-kafka"])
-        os.execv(python, [python] + sys.argv)
+    need_confluent(args.build)
     os.environ.setdefault("ASAN_OPTIONS", "detect_leaks=0")
     os.environ.setdefault("TSAN_OPTIONS", "suppressions=" +
                           os.path.join(ROOT, "make", "tsan.supp"))
@@ -224,7 +220,7 @@ def main():
     cluster = Cluster(args.build, port=args.port, data=args.data,
                       defines=["shards=%d" % args.shards])
     cluster.tool = args.tool or cluster.binary
-    stops = Stops(cluster, args.limit)
+    stops = Stops(cluster, args.limit, args.soon)
     try:
         cluster.start(args.limit)
         cluster.wait_all(args.limit)
