@@ -940,11 +940,8 @@ static void cut_later(struct partition *p, const struct segment *s)
     struct cutting *c = mem_zalloc(sizeof *c);
     c->partition = p;
     c->segment = *s;
-    c->work.run = cutting_run;
-    c->work.done = cutting_done;
-    c->work.arg = c;
     partition_ref(p);
-    env_work_submit(p->env, ENV_POOL_IO, &c->work);
+    partition_work(p->env, &c->work, cutting_run, cutting_done, c);
 }
 
 static void receive_end(void *sm, bool switched)

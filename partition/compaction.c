@@ -200,9 +200,6 @@ static void compaction_end(struct compaction *k)
     }
     l->partition = p;
     l->c = k->c;
-    l->work.run = leaving_run;
-    l->work.done = leaving_done;
-    l->work.arg = l;
     if (k->status != ERR_OK || !k->changed) {
         p->compact_again_ms = env_now_ms(p->env) + AGAIN_MS;
     }
@@ -211,7 +208,7 @@ static void compaction_end(struct compaction *k)
     mem_free(k->inputs);
     mem_free(k->list);
     mem_free(k);
-    env_work_submit(p->env, ENV_POOL_IO, &l->work);
+    partition_work(p->env, &l->work, leaving_run, leaving_done, l);
 }
 
 static void give_up(struct compaction *k, enum err status)
@@ -282,11 +279,8 @@ static void work_done(struct env_work *work);
 static void submit(struct compaction *k)
 {
     k->working = true;
-    k->work.run = work_run;
-    k->work.done = work_done;
-    k->work.arg = k;
     partition_ref(k->partition);
-    env_work_submit(k->partition->env, ENV_POOL_IO, &k->work);
+    partition_work(k->partition->env, &k->work, work_run, work_done, k);
 }
 
 /* Reads on in segment `at`; false: it is not there any more. */
@@ -428,14 +422,28 @@ static void mark_next(struct compaction *k)
     submit(k);
 }
 
+void segments_written(struct partition *p, enum err status)
+{
+    p->switching = false;
+    if (status != ERR_OK && status != ERR_NOSPACE) {
+        env_fatal(p->env, "%s: the list of segments in %s: %s", p->name, p->dir,
+                  err_text(status));
+    }
+}
+
+void segments_adopt(struct partition *p, struct segment *list, size_t n,
+                    kafka_offset compacted)
+{
+    mem_free(p->closed_segments);
+    p->closed_segments = list;
+    p->n_closed_segments = n;
+    p->compacted = compacted;
+}
+
 /* The new list is durable. */
 static void list_adopt(struct compaction *k)
 {
-    struct partition *p = k->partition;
-    mem_free(p->closed_segments);
-    p->closed_segments = k->list;
-    p->n_closed_segments = k->n_list;
-    p->compacted = k->compacted;
+    segments_adopt(k->partition, k->list, k->n_list, k->compacted);
     k->list = NULL;
 }
 
@@ -552,15 +560,10 @@ static void work_done(struct env_work *work)
 {
     struct compaction *k = work->arg;
     struct partition *p = k->partition;
-    bool listing = k->phase == SWITCH || k->phase == MARK;
     k->working = false;
     partition_view_give(p, &k->c.view);
-    if (listing) {
-        p->switching = false;
-        if (k->status != ERR_OK && k->status != ERR_NOSPACE) {
-            env_fatal(p->env, "%s: the list of segments in %s: %s", p->name,
-                      p->dir, err_text(k->status));
-        }
+    if (k->phase == SWITCH || k->phase == MARK) {
+        segments_written(p, k->status);
     }
     if (k->status == ERR_CORRUPT &&
         segments_listed_at(p, &k->inputs[k->at]) == p->n_closed_segments) {

@@ -317,10 +317,7 @@ static void read_segment(struct fetch_read *r)
     ASSERT(partition_segment_count(p) > 0); /* not in memory: settled */
     size_t i = partition_segment_find(p, r->offset);
     partition_view_take(p, i, &r->view);
-    r->work.run = read_run;
-    r->work.done = read_done;
-    r->work.arg = r;
-    env_work_submit(p->env, ENV_POOL_IO, &r->work);
+    partition_work(p->env, &r->work, read_run, read_done, r);
 }
 
 /* Begins a read if the memory for it is there. */

@@ -164,10 +164,8 @@ static void search_done(struct env_work *work);
 
 static void search_submit(struct partition_list_offset *req)
 {
-    req->work.run = search_run;
-    req->work.done = search_done;
-    req->work.arg = req;
-    env_work_submit(req->partition->env, ENV_POOL_IO, &req->work);
+    partition_work(req->partition->env, &req->work, search_run, search_done,
+                   req);
 }
 
 /* Looks into the first segment that may have it; false if none does. */

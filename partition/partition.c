@@ -84,6 +84,14 @@ void partition_shard_when_empty(struct partition_shard *shard,
     shard_emptied(shard);
 }
 
+void partition_work(struct env *env, struct env_work *work,
+                    void (*run)(struct env_work *work),
+                    void (*done)(struct env_work *work), void *arg)
+{
+    *work = (struct env_work){.run = run, .done = done, .arg = arg};
+    env_work_submit(env, ENV_POOL_IO, work);
+}
+
 /* ---- open and close ------------------------------------------------------ */
 static char *dir_of(const struct partition_shard *shard,
                     const struct group_creation *creation, const char *name)
@@ -270,10 +278,7 @@ void partition_unref(struct partition *p)
         return;
     }
     file_cache_forget(p->shard->files, p->number, -1);
-    p->removal.run = removal_run;
-    p->removal.done = removal_done;
-    p->removal.arg = p;
-    env_work_submit(p->env, ENV_POOL_IO, &p->removal);
+    partition_work(p->env, &p->removal, removal_run, removal_done, p);
 }
 
 /* ---- the end of a turn --------------------------------------------------- */

@@ -72,6 +72,12 @@ uint32_t ring_find(const struct log_ring *ring, log_index index);
 /* Place of the first batch that ends at `offset` or later; `count` if none. */
 uint32_t ring_find_offset(const struct log_ring *ring, kafka_offset offset);
 
+/* ---- workers ------------------------------------------------------------- */
+/* Gives a worker for files something to do. */
+void partition_work(struct env *env, struct env_work *work,
+                    void (*run)(struct env_work *work),
+                    void (*done)(struct env_work *work), void *arg);
+
 /* ---- shard --------------------------------------------------------------- */
 struct partition_shard {
     struct partition_shard_options options;
@@ -252,6 +258,12 @@ struct compaction;
 void compaction_consider(struct partition_shard *shard);
 /* Something it may have waited for has ended. */
 void compaction_poll(struct partition *p);
+/* A worker wrote the list of closed segments: ends `switching`. A full disk is
+ * left to the caller; any other error ends the process. */
+void segments_written(struct partition *p, enum err status);
+/* What was written counts from now on; takes the list. */
+void segments_adopt(struct partition *p, struct segment *list, size_t n,
+                    kafka_offset compacted);
 /* Number of this segment, as it was, in the list of closed ones; their count:
  * it is there no more. */
 size_t segments_listed_at(const struct partition *p, const struct segment *s);

@@ -133,8 +133,7 @@ static void leave(struct refetch *r)
     ASSERT(!r->working);
     forget_files(r);
     r->stopped = r->working = true;
-    r->work = (struct env_work){.run = leave_run, .done = leave_done, .arg = r};
-    env_work_submit(r->partition->env, ENV_POOL_IO, &r->work);
+    partition_work(r->partition->env, &r->work, leave_run, leave_done, r);
 }
 
 static void give_up(struct refetch *r, enum err why)
@@ -157,6 +156,8 @@ void refetch_stop(struct partition *p)
     if (r == NULL || r->stopped) {
         return;
     }
+    /* no state is restored while the list is replaced: what it names stays */
+    ASSERT(p->closed || !p->switching);
     group_fetch_cancel(&r->fetch);
     if (r->working) {
         r->stopped = true; /* the rest when the worker is done */
@@ -299,8 +300,7 @@ static void work_done(struct env_work *work);
 static void submit(struct refetch *r)
 {
     r->working = true;
-    r->work = (struct env_work){.run = work_run, .done = work_done, .arg = r};
-    env_work_submit(r->partition->env, ENV_POOL_IO, &r->work);
+    partition_work(r->partition->env, &r->work, work_run, work_done, r);
 }
 
 /* ---- asking for their segments ------------------------------------------- */
@@ -655,10 +655,7 @@ static void switched(struct refetch *r)
     const struct segment *from = replaced(r, &n);
     struct segment *old = mem_alloc(n * sizeof *old);
     memcpy(old, from, n * sizeof *old);
-    mem_free(p->closed_segments);
-    p->closed_segments = r->list;
-    p->n_closed_segments = r->n_list;
-    p->compacted = r->compacted_then;
+    segments_adopt(p, r->list, r->n_list, r->compacted_then);
     r->list = NULL;
     r->n_outputs = 0; /* they stay */
     segments_retire(p, old, n);
@@ -746,11 +743,7 @@ static void work_done(struct env_work *work)
     struct partition *p = r->partition;
     r->working = false;
     if (r->phase == SWITCH) {
-        p->switching = false;
-        if (r->status != ERR_OK && r->status != ERR_NOSPACE) {
-            env_fatal(p->env, "%s: the list of segments in %s: %s", p->name,
-                      p->dir, err_text(r->status));
-        }
+        segments_written(p, r->status);
     }
     if (r->stopped || p->closed) {
         leave(r);

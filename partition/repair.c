@@ -420,8 +420,7 @@ static void submit(struct repair *r, void (*run)(struct env_work *work),
                    void (*done)(struct env_work *work))
 {
     r->working = true;
-    r->work = (struct env_work){.run = run, .done = done, .arg = r};
-    env_work_submit(r->partition->env, ENV_POOL_IO, &r->work);
+    partition_work(r->partition->env, &r->work, run, done, r);
 }
 
 static void scan_done(struct env_work *work)

@@ -334,10 +334,7 @@ void segments_remove(struct partition *p, const struct segment *segments,
         r->segments[i] = segments[i];
         file_cache_forget(p->shard->files, p->number, segments[i].base.v);
     }
-    r->work.run = removal_run;
-    r->work.done = removal_done;
-    r->work.arg = r;
     p->removals++;
     partition_ref(p);
-    env_work_submit(p->env, ENV_POOL_IO, &r->work);
+    partition_work(p->env, &r->work, removal_run, removal_done, r);
 }

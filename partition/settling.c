@@ -613,10 +613,7 @@ static void remove_old_snapshot(struct partition *p, log_index old)
     struct old_snapshot *o = mem_zalloc(sizeof *o);
     o->env = p->env;
     segment_path(o->path, p->dir, (int64_t)old.v, "producers");
-    o->work.run = old_snapshot_run;
-    o->work.done = old_snapshot_done;
-    o->work.arg = o;
-    env_work_submit(p->env, ENV_POOL_IO, &o->work);
+    partition_work(p->env, &o->work, old_snapshot_run, old_snapshot_done, o);
 }
 
 static void settle_adopt(struct partition *p, struct settle_context *c)

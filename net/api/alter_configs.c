@@ -385,15 +385,25 @@ static void alter_whole_one(struct alter_call *call, struct alter_one *a,
     c->n_configs = n;
 }
 
-static void call_begin(struct alter_call *call, int n)
+static void call_begin(struct alter_call *call)
 {
-    call->n = n;
-    call->each = api_alloc(call->rq, (size_t)n, sizeof *call->each);
-    call->changes = api_alloc(call->rq, (size_t)n, sizeof *call->changes);
-    for (int i = 0; i < n; i++) {
-        call->each[i].sent = -1;
+    const struct incremental_alter_configs_request *some = &call->some;
+    const struct alter_configs_request *whole = &call->whole;
+    bool inc = call->incremental;
+    call->validate_only = inc ? some->validate_only : whole->validate_only;
+    call->n = inc ? some->n_resources : whole->n_resources;
+    size_t n = (size_t)call->n;
+    call->each = api_alloc(call->rq, n, sizeof *call->each);
+    call->changes = api_alloc(call->rq, n, sizeof *call->changes);
+    for (int i = 0; i < call->n; i++) {
+        struct alter_one *a = &call->each[i];
+        a->type = inc ? some->resources[i].resource_type
+                      : whole->resources[i].resource_type;
+        a->name = inc ? some->resources[i].resource_name
+                      : whole->resources[i].resource_name;
+        a->sent = -1;
         if (call->unsynced != KAFKA_NONE) {
-            refuse(&call->each[i], call->unsynced,
+            refuse(a, call->unsynced,
                    "This broker could not learn from the controller what is "
                    "set now.");
         }
@@ -411,34 +421,17 @@ static void call_go(struct alter_call *call)
     api_metadata_begin(call->rq, &call->step);
 }
 
-static void alter_incremental(struct alter_call *call)
+static void alter(struct alter_call *call)
 {
-    const struct incremental_alter_configs_request *in = &call->some;
-    call->validate_only = in->validate_only;
-    call_begin(call, in->n_resources);
-    for (int i = 0; i < in->n_resources; i++) {
-        call->each[i].type = in->resources[i].resource_type;
-        call->each[i].name = in->resources[i].resource_name;
-    }
+    call_begin(call);
     refuse_twice(call);
-    for (int i = 0; i < in->n_resources; i++) {
-        alter_incremental_one(call, &call->each[i], &in->resources[i]);
-    }
-    call_go(call);
-}
-
-static void alter_whole(struct alter_call *call)
-{
-    const struct alter_configs_request *in = &call->whole;
-    call->validate_only = in->validate_only;
-    call_begin(call, in->n_resources);
-    for (int i = 0; i < in->n_resources; i++) {
-        call->each[i].type = in->resources[i].resource_type;
-        call->each[i].name = in->resources[i].resource_name;
-    }
-    refuse_twice(call);
-    for (int i = 0; i < in->n_resources; i++) {
-        alter_whole_one(call, &call->each[i], &in->resources[i]);
+    for (int i = 0; i < call->n; i++) {
+        struct alter_one *a = &call->each[i];
+        if (call->incremental) {
+            alter_incremental_one(call, a, &call->some.resources[i]);
+        } else {
+            alter_whole_one(call, a, &call->whole.resources[i]);
+        }
     }
     call_go(call);
 }
@@ -452,11 +445,7 @@ static void sync_back(struct api_metadata_step *step)
 {
     struct alter_call *call = step->rq->handler_data;
     call->unsynced = step->call.error;
-    if (call->incremental) {
-        alter_incremental(call);
-    } else {
-        alter_whole(call);
-    }
+    alter(call);
 }
 
 static void sync_first(struct alter_call *call)
@@ -493,7 +482,7 @@ void api_incremental_alter_configs(struct request *rq)
     if (changes_lists(&call->some)) {
         sync_first(call);
     } else {
-        alter_incremental(call);
+        alter(call);
     }
 }
 

@@ -53,17 +53,26 @@ static bool proven(void *arg)
     return n->p != NULL && !partition_group(n->p)->proof.missing;
 }
 
-static void run_damage(uint64_t seed, const char *part, bool unproven)
+/* Begins with so many records, settled; then one of the nodes is down, with
+ * damage in these files. */
+static struct node *begin_with_damage(const char *part, int records,
+                                      size_t record_bytes)
 {
-    world_begin(seed);
     struct prng *prng = sim_prng(sim);
-    producer_begin(1000);
+    producer_begin(record_bytes);
     world_start();
-    ck_assert(produce_until(600, 60));
+    ck_assert(produce_until(records, 60));
     sim_run_for(sim, 3 * SIM_S);
     struct node *victim = &nodes[prng_below(prng, N)];
     crash(victim, SIM_DROP_ALL);
     ck_assert_int_gt(flip_two(victim, part, prng), 0);
+    return victim;
+}
+
+static void run_damage(uint64_t seed, const char *part, bool unproven)
+{
+    world_begin(seed);
+    struct node *victim = begin_with_damage(part, 600, 1000);
     sim_node_restart(victim->sim_node);
     sim_run_for(sim, 3 * SIM_MS);
     ck_assert(victim->p != NULL);
@@ -125,16 +134,10 @@ END_TEST
 START_TEST(test_repair__large_batches)
 {
     world_begin((uint64_t)_i + 1);
-    struct prng *prng = sim_prng(sim);
     config.max_message_bytes = LIMIT_ENTRY_BYTES;
     config.segment_bytes = 16 << 20;
-    producer_begin(((size_t)1 << 20) + 77777);
-    world_start();
-    ck_assert(produce_until(24, 60));
-    sim_run_for(sim, 3 * SIM_S);
-    struct node *victim = &nodes[prng_below(prng, N)];
-    crash(victim, SIM_DROP_ALL);
-    ck_assert_int_gt(flip_two(victim, ".log", prng), 0);
+    struct node *victim =
+        begin_with_damage(".log", 24, ((size_t)1 << 20) + 77777);
     sim_node_restart(victim->sim_node);
     ck_assert(produce_until(producer.n + 3, 60));
     check_replicas();
@@ -160,14 +163,7 @@ END_TEST
 START_TEST(test_repair__ends_before_it_has_all)
 {
     world_begin((uint64_t)_i + 1);
-    struct prng *prng = sim_prng(sim);
-    producer_begin(1000);
-    world_start();
-    ck_assert(produce_until(600, 60));
-    sim_run_for(sim, 3 * SIM_S);
-    struct node *victim = &nodes[prng_below(prng, N)];
-    crash(victim, SIM_DROP_ALL);
-    ck_assert_int_gt(flip_two(victim, ".producers", prng), 0);
+    struct node *victim = begin_with_damage(".producers", 600, 1000);
     for (int i = 0; i < N; i++) {
         if (_i % 3 == 0 && &nodes[i] != victim) {
             sim_net_cut_both(sim, victim->sim_node, nodes[i].sim_node);
