@@ -19,6 +19,7 @@
 #include "tools/config_load.h"
 #include "tools/probe.h"
 
+#define TELL_WAITING_S 10
 #define BROKERS_MAX LIMIT_SEEDS /* all of them form the cluster */
 /* Between two looks at the brokers: while they start, and later. */
 #define POLL_STARTING_MS 10
@@ -414,11 +415,29 @@ static void stop_all(struct dev *dev)
     }
 }
 
+/* Once, when it takes long: what the brokers say. */
+static void tell_waiting(const struct dev *dev)
+{
+    fprintf(stderr, "flotilla dev: Not ready yet. What the brokers say:\n");
+    for (int i = 0; i < dev->n; i++) {
+        const struct dev_broker *b = &dev->brokers[i];
+        char line[1024];
+        last_line(b, line, sizeof line);
+        fprintf(stderr, "  %s/broker.log: %s\n", b->dir, line);
+    }
+}
+
 /* Until a signal or the end of all brokers. */
 static int attend(struct dev *dev)
 {
+    time_t begun = time(NULL);
+    bool told = false;
     for (;;) {
         int signo = wait_signal(dev, dev->ready ? POLL_MS : POLL_STARTING_MS);
+        if (!dev->ready && !told && time(NULL) - begun > TELL_WAITING_S) {
+            told = true;
+            tell_waiting(dev);
+        }
         if (signo == SIGINT || signo == SIGTERM || signo == SIGHUP) {
             return EXIT_DONE;
         }
@@ -516,6 +535,40 @@ static bool name_brokers(struct dev *dev)
     return true;
 }
 
+/* Brokers keep their numbers and, when there are several, the addresses of each
+ * other: another -n or --port would wait for ever. */
+static bool same_cluster(const struct dev *dev)
+{
+    char path[LIMIT_PATH], line[512];
+    int n = 0;
+    int first_port = 0;
+    bool same = true;
+    snprintf(path, sizeof path, "%s/broker-1/data/meta.properties", dev->dir);
+    FILE *f = fopen(path, "r");
+    if (f == NULL) {
+        return true; /* a new one */
+    }
+    while (fgets(line, sizeof line, f) != NULL) {
+        const char *colon = strrchr(line, ':');
+        if (strncmp(line, "member=", 7) != 0 || colon == NULL) {
+            continue;
+        }
+        int port = atoi(colon + 1);
+        same = same && port == dev->port + dev->n + n;
+        first_port = n++ == 0 ? port : first_port;
+    }
+    fclose(f);
+    if (n == 0 || (n == dev->n && (same || n == 1))) {
+        return true;
+    }
+    cli_fail(dev->cli, EXIT_FAILED,
+             "%s has the data of %d broker%s that `flotilla dev -n %d --port "
+             "%d` began. Start %s so again, or choose another --data.",
+             dev->dir, n, n == 1 ? "" : "s", n, first_port - n,
+             n == 1 ? "it" : "them");
+    return false;
+}
+
 static void catch_signals(struct dev *dev)
 {
     static const int wanted[] = {SIGINT, SIGTERM, SIGHUP, SIGCHLD};
@@ -535,7 +588,7 @@ int dev_run(struct cli *cli)
     bool ephemeral = cli_has(cli, "ephemeral");
     int status = EXIT_FAILED;
     if (check_defines(cli) && choose_directory(dev, ephemeral) &&
-        name_brokers(dev)) {
+        name_brokers(dev) && same_cluster(dev)) {
         catch_signals(dev);
         bool started = true;
         for (int i = 0; started && i < dev->n; i++) {

@@ -76,7 +76,12 @@ static void on_stopped(void *arg)
 static void on_waiting(struct env_timer *timer)
 {
     struct server *s = timer->arg;
-    log_info("server", "not ready yet: %s", broker_waiting_for(s->broker));
+    const char *what = broker_waiting_for(s->broker);
+    log_info("server", "not ready yet: %s",
+             what[0] != '\0' ? what
+                             : "most of the brokers that formed the cluster "
+                               "are waited for; they must be up, at the "
+                               "addresses they had");
     env_timer_start(timer, WAIT_AGAIN_MS);
 }
 

@@ -1050,6 +1050,16 @@ class Dev:
             out = run([self.flotilla, "consume", "kept", "-e"] + args)
             expect(sorted(out.split()) == [b"a", b"b"], repr(out))
             self.verify(c)
+            c.stop()
+            for other in (["-n", "1"], ["-n", "5"],
+                          ["--port", str(c.port + 10)]):
+                done = subprocess.run(
+                    [self.flotilla, "dev", "--data", c.data, "--port",
+                     str(c.port)] + other, timeout=60,
+                    stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+                expect(done.returncode == 1 and b"-n 3 --port %d`" % c.port in
+                       done.stderr, repr(done))
+            self.alone(c)
         finally:
             c.stop()
             c.remove()
@@ -1078,3 +1088,20 @@ class Dev:
                               stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         expect(done.returncode == 1 and b"at byte 0 " in done.stderr and
                b"wrong CRC" in done.stderr, done.stderr.decode())
+
+    def alone(self, c):
+        """One of three cannot serve, and says what it waits for."""
+        server = subprocess.Popen(
+            [self.flotilla, "server", "--config",
+             c.path(1, "server.properties")], stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE)
+        try:
+            end = time.monotonic() + 30
+            text = b""
+            while b"not ready yet" not in text and time.monotonic() < end:
+                text = server.stderr.readline()
+            expect(b"most of the brokers" in text, text)
+        finally:
+            server.terminate()
+            server.communicate(timeout=30)
+        expect(server.returncode == 0, "status %d" % server.returncode)
