@@ -180,7 +180,9 @@ MUST_USE enum err raft_host_open(struct raft_host *host,
                                  const struct group_id *id,
                                  const struct group_ops *ops, void *sm,
                                  struct group **out);
-/* A new replica from its creation record. ERR_EXISTS when the group is known;
+/* A new replica from its creation record; or one of which the log lost nothing
+ * but this record: that is opened as raft_host_open does, with all it has, and
+ * may be ERR_CORRUPT like there. ERR_EXISTS when the group is known;
  * ERR_LOST when the local log cannot prove that it never knew the group,
  * ERR_CLOSED when the host is being closed. */
 MUST_USE enum err raft_host_create(struct raft_host *host,

@@ -313,6 +313,8 @@ struct raft_host {
     struct group **dirty; /* those with anything unsettled, and a few others */
     uint32_t n_dirty, dirty_size;
     uint64_t checkpoint_seq;
+    struct unmade_group *unmade; /* their creation is damaged */
+    uint32_t n_unmade;
     struct group_id *deleted; /* since the newest checkpoint */
     uint32_t n_deleted, deleted_size;
     uint64_t deleted_position; /* of the newest deletion's record */

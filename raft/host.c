@@ -576,8 +576,14 @@ enum err raft_host_create(struct raft_host *host,
         return ERR_CLOSED; /* there may be no log any more */
     if (raft_host_find(host, &creation->id) != NULL)
         return ERR_EXISTS;
-    if (!host->recovered_whole ||
-        !uuid_equal(&creation->directory, &host->options.directory))
+    if (!uuid_equal(&creation->directory, &host->options.directory))
+        return ERR_LOST;
+    if (host_store_is_unmade(host, &creation->id)) {
+        e = host_store_remake(host, creation);
+        return e == ERR_OK ? raft_host_open(host, &creation->id, ops, sm, out)
+                           : e;
+    }
+    if (!host->recovered_whole)
         return ERR_LOST;
     e = ops->restore(sm, (log_index){1}, (raft_term_t){1}, NULL, 0);
     if (e != ERR_OK)
@@ -677,4 +683,5 @@ void raft_host_close_all(struct raft_host *host)
 {
     while (host->n_groups > 0)
         close_group(host, host->groups[0]);
+    host_store_unmade_free(host);
 }

@@ -85,6 +85,12 @@ static void on_durable(void *arg, uint64_t position)
     settle_durable(arg);
 }
 
+/* A group whose creation is damaged. */
+struct unmade_group {
+    struct wal_recovered_group logged;
+    bool checkpoint_lost; /* which may have known it */
+};
+
 /* The beginning of a file says all that older files said of a group apart from
  * its entries. */
 static void on_file_begins(void *arg)
@@ -94,6 +100,11 @@ static void on_file_begins(void *arg)
     for (uint32_t i = 0; i < host->n_deleted; i++)
         if (raft_host_find(host, &host->deleted[i]) == NULL)
             wal_append_delete(host->wal, &host->deleted[i]);
+    for (uint32_t i = 0; i < host->n_unmade; i++) {
+        const struct wal_recovered_group *w = &host->unmade[i].logged;
+
+        wal_append_term(host->wal, &w->id, w->term, w->vote);
+    }
     for (uint32_t i = 0; i < host->n_groups; i++) {
         const struct group *g = host->groups[i];
         struct group_config config;
@@ -236,6 +247,22 @@ static enum err recover_entries(struct group *g, struct wal_recovered_group *w)
     return ERR_OK;
 }
 
+/* The metadata know its peers, and with them its creation. */
+static void keep_unmade(struct raft_host *host, bool checkpoint_lost,
+                        struct wal_recovered_group *w)
+{
+    size_t n = host->n_unmade + 1;
+
+    say_lost(&w->id,
+             "the record of its creation is damaged; it is made again "
+             "from what the metadata know");
+    host->unmade = mem_realloc(host->unmade, n * sizeof *host->unmade);
+    host->unmade[host->n_unmade++] = (struct unmade_group){*w, checkpoint_lost};
+    w->entries = NULL; /* ours now */
+    w->n_entries = 0;
+    w->config = NULL;
+}
+
 /* One group from what the checkpoint (may be NULL) and the log (may be NULL)
  * say of it. */
 static enum err recover_group(struct raft_host *host, bool checkpoint_lost,
@@ -249,6 +276,10 @@ static enum err recover_group(struct raft_host *host, bool checkpoint_lost,
                                                         : NULL;
     struct group *g;
 
+    if (creation == NULL && w->unmade) {
+        keep_unmade(host, checkpoint_lost, w);
+        return ERR_OK;
+    }
     if (creation == NULL) {
         say_lost(&w->id, "no record of its creation");
         /* with damage its record may be gone; raft_host_create refuses it */
@@ -435,6 +466,58 @@ void host_store_forget_deleted(struct raft_host *host, uint32_t n)
         return; /* there may never have been a list */
     memmove(host->deleted, host->deleted + n,
             host->n_deleted * sizeof *host->deleted);
+}
+
+/* ---- groups without a creation ------------------------------------------- */
+
+static struct unmade_group *find_unmade(const struct raft_host *host,
+                                        const struct group_id *id)
+{
+    for (uint32_t i = 0; i < host->n_unmade; i++)
+        if (group_id_equal(&host->unmade[i].logged.id, id))
+            return &host->unmade[i];
+    return NULL;
+}
+
+bool host_store_is_unmade(const struct raft_host *host,
+                          const struct group_id *id)
+{
+    return find_unmade(host, id) != NULL;
+}
+
+static void drop_unmade(struct raft_host *host, struct unmade_group *u)
+{
+    struct wal_recovered_group *w = mem_alloc(sizeof *w);
+
+    *w = u->logged;
+    *u = host->unmade[--host->n_unmade];
+    wal_recovered_free(w, 1);
+}
+
+enum err host_store_remake(struct raft_host *host,
+                           const struct group_creation *creation)
+{
+    struct unmade_group *u = find_unmade(host, &creation->id);
+    enum err e;
+
+    ASSERT(u != NULL);
+    u->logged.created = true;
+    u->logged.creation = *creation;
+    e = recover_group(host, u->checkpoint_lost, NULL, &u->logged);
+    if (e == ERR_OK) {
+        wal_append_create(host->wal, creation);
+        wal_settled(host->wal, &creation->id, (log_index){1});
+    }
+    drop_unmade(host, u);
+    return e;
+}
+
+void host_store_unmade_free(struct raft_host *host)
+{
+    while (host->n_unmade > 0)
+        drop_unmade(host, host->unmade);
+    mem_free(host->unmade);
+    host->unmade = NULL;
 }
 
 /* ---- stopping ------------------------------------------------------------ */

@@ -87,6 +87,9 @@ struct wal_recovered_group {
     struct group_id id;
     bool created; /* a creation record was found */
     bool deleted;
+    /* Its creation is damaged and in no checkpoint; the rest is as if it were
+     * there, the newest term and vote among it. */
+    bool unmade;
     struct group_creation creation;
     raft_term_t term;
     replica_id vote;

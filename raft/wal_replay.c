@@ -303,17 +303,36 @@ enum err replay_frame(struct replay *replay, struct wal_file *file,
     return corrupt(replay, group, "unknown frame type", frame->type);
 }
 
+/* Of the creation only the group's id is left, no more is gone. Whether it can
+ * do without is seen in the end. */
+static void creation_lose(struct replay *replay, struct replay_group *group,
+                          uint64_t position)
+{
+    if (group->deleted) { /* it is a later replica's */
+        replay_cut(replay, group, 0);
+        group->term.v = 0;
+        group->vote = 0;
+        group->settled.v = 0;
+        group->deleted = false;
+        group->checkpoint_self = 0;
+    } else if (group->checkpoint_self != 0) {
+        replay->unknown++;
+        replay->unknown_position = position;
+    }
+}
+
 enum err replay_faulty(struct replay *replay, struct wal_file *file,
                        const struct wal_frame *frame, uint64_t position)
 {
     struct replay_group *group = group_get(replay, &frame->group);
+    if (frame->type == WAL_FRAME_CREATE && !group->created) {
+        creation_lose(replay, group, position);
+        return ERR_OK;
+    }
     if (frame->type != WAL_FRAME_ENTRY) {
         /* A creation or a configuration: repeated at each file's beginning,
          * and in the checkpoint. */
         replay->unknown++;
-        if (frame->type == WAL_FRAME_CREATE && !group->created) {
-            replay->unknown_position = position;
-        }
         return ERR_OK;
     }
     if (frame->index <= group->settled.v) {
@@ -350,10 +369,22 @@ static void entries_lose(struct replay_group *group, uint64_t first)
     entries_drop(group, first);
 }
 
+/* Without a creation, but with every vote that it gave? */
+static bool is_unmade(const struct replay *replay,
+                      const struct replay_group *group)
+{
+    return !group->created && !group->deleted && group->checkpoint_self == 0 &&
+           replay->unknown_position <= group->heard;
+}
+
 static enum err group_check(struct replay *replay, struct replay_group *group)
 {
     uint64_t term = 0, known = replay->wal->options.expect.position;
-    if (group->created && replay->unknown > 0) {
+    group->unmade = is_unmade(replay, group);
+    if (group->unmade) {
+        group->settled.v = 1; /* entry 1 is the creation itself */
+    }
+    if ((group->created || group->unmade) && replay->unknown > 0) {
         lost_note(group, group->term.v, UINT64_MAX);
     }
     if (group->created && replay->unknown_position > known &&
@@ -406,6 +437,7 @@ static void group_give(struct replay_group *group,
     *out = (struct wal_recovered_group){.id = group->id,
                                         .created = group->created,
                                         .deleted = group->deleted,
+                                        .unmade = group->unmade,
                                         .creation = group->creation,
                                         .term = group->term,
                                         .vote = group->vote,

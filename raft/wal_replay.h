@@ -16,6 +16,7 @@ struct replay_group {
     log_index checkpoint_settled;
     replica_id checkpoint_self;
     bool created, deleted;
+    bool unmade; /* see wal_recovered_group */
     struct group_creation creation;
     raft_term_t term;
     replica_id vote;

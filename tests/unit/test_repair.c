@@ -243,6 +243,103 @@ START_TEST(test_repair__no_vote_without_proof)
 }
 END_TEST
 
+static const char *wal_path = "raft/wal-00000001.log";
+static char wal_found[200];
+
+static void note_wal(void *arg, const char *path, uint64_t size)
+{
+    (void)arg, (void)size;
+    if (strstr(path, wal_path) != NULL) {
+        snprintf(wal_found, sizeof wal_found, "%s", path);
+    }
+}
+
+/* Where the log's first file has creations: the next one from *at on. False:
+ * there is none any more. */
+static bool find_creation(const uint8_t *file, uint64_t size, uint64_t *at)
+{
+    struct wal_flush_header header;
+    uint64_t from = *at;
+    for (uint64_t flush = 0;
+         flush < size && wal_flush_read(file + flush, &header);
+         flush += header.length) {
+        uint64_t frame_at = flush + WAL_FLUSH_HEADER;
+        for (uint32_t k = 0; k < header.n_frames; k++) {
+            struct wal_frame frame;
+            uint64_t bytes = wal_frame_peek(file + frame_at, &frame);
+            if (frame.type == WAL_FRAME_CREATE && frame_at >= from) {
+                *at = frame_at + WAL_FRAME_HEADER;
+                return true;
+            }
+            frame_at += bytes;
+        }
+    }
+    return false;
+}
+
+/* All that its log has of creations is damaged, once more. */
+static void flip_creations(struct node *n, int times)
+{
+    void *data;
+    uint64_t at = 0;
+    int found = 0;
+    sim_disk_list(n->sim_node, note_wal, NULL);
+    int64_t size = sim_disk_durable(n->sim_node, wal_found, &data);
+    ck_assert_int_gt(size, 0);
+    while (find_creation(data, (uint64_t)size, &at)) {
+        ck_assert(
+            sim_disk_flip(n->sim_node, wal_found, at + 3 + (uint64_t)times, 1));
+        found++;
+    }
+    mem_free(data);
+    ck_assert_int_gt(found, 0);
+}
+
+/* The record of its creation is damaged, in no checkpoint: who opens it knows
+ * its peers, and it has all else. It keeps its vote, and counts: the one peer
+ * that is up never had the newest records. */
+START_TEST(test_repair__creation)
+{
+    world_begin((uint64_t)_i + 71);
+    settles_late = true;
+    producer_begin(1000);
+    world_start();
+    ck_assert(produce_until(20, 60));
+    sim_run_for(sim, SIM_S);
+    struct node *first = leader();
+    ck_assert_ptr_nonnull(first);
+    struct node *lost = &nodes[(first->id + 1) % N];
+    struct node *late = &nodes[(first->id + 2) % N];
+    crash(late, SIM_DROP_ALL);
+    ck_assert(produce_until(producer.n + 20, 60));
+    sim_run_for(sim, SIM_S);
+    uint64_t term = partition_group(lost->p)->term;
+    uint64_t vote = partition_group(lost->p)->vote;
+    int64_t end = partition_end(lost->p).v;
+    crash(lost, SIM_DROP_ALL);
+    crash(first, SIM_DROP_ALL);
+    for (int k = 0; k <= _i % 2; k++) { /* also twice */
+        flip_creations(lost, k);
+        sim_node_restart(lost->sim_node);
+        sim_run_for(sim, 3 * SIM_MS);
+        ck_assert(proven(lost));
+        ck_assert_uint_eq(partition_group(lost->p)->term, term);
+        ck_assert_uint_eq(partition_group(lost->p)->vote, vote);
+        ck_assert_int_eq(partition_end(lost->p).v, end);
+        if (k < _i % 2) {
+            crash(lost, SIM_KILL);
+        }
+    }
+    sim_node_restart(late->sim_node);
+    ck_assert(produce_until(producer.n + 20, 60));
+    sim_node_restart(first->sim_node);
+    ck_assert(produce_until(producer.n + 20, 60));
+    check_replicas();
+    producer_end();
+    sim_free(sim);
+}
+END_TEST
+
 /* ---- found by nobody's reads --------------------------------------------- */
 static void ignore_batch(void *arg, const struct dump_batch *batch)
 {
@@ -412,17 +509,6 @@ START_TEST(test_repair__compacted_apart)
     sim_free(sim);
 }
 END_TEST
-
-static const char *wal_path = "raft/wal-00000001.log";
-static char wal_found[200];
-
-static void note_wal(void *arg, const char *path, uint64_t size)
-{
-    (void)arg, (void)size;
-    if (strstr(path, wal_path) != NULL) {
-        snprintf(wal_found, sizeof wal_found, "%s", path);
-    }
-}
 
 /* Where the last flush of the log begins, and whether it is an attestation. */
 static uint64_t last_flush(struct node *n, bool *attested)
@@ -781,6 +867,7 @@ int main(void)
     tcase_add_loop_test(tc, test_repair__list_of_log_files, 0, 4);
     tcase_add_loop_test(tc, test_repair__ends_before_it_has_all, 0, 12);
     tcase_add_test(tc, test_repair__no_vote_without_proof);
+    tcase_add_loop_test(tc, test_repair__creation, 0, 4);
     tcase_add_test(tc, test_repair__scrub_alone_finds_what_nobody_reads);
     tcase_add_loop_test(tc, test_repair__compacted_batches, 0, 3);
     tcase_add_test(tc, test_repair__majority_damaged_at_one_place);

@@ -459,12 +459,14 @@ static enum model_verdict damaged_fits(const struct model *m, int group,
         return r == NULL || r->deleted ? MODEL_WHOLE : MODEL_WRONG;
     }
     uint64_t settled = settled_of(m, group, g->self);
-    if ((r == NULL || !r->created) && !wal_was_whole(m->wal)) {
+    if ((r == NULL || (!r->created && !r->unmade)) && !wal_was_whole(m->wal)) {
         return MODEL_LACKS; /* nobody will open it */
     }
-    if (r == NULL || !r->created || r->deleted || r->creation.self != g->self ||
-        r->term.v != g->term || r->vote != g->vote ||
-        r->first.v != settled + 1 || r->n_entries > g->last - settled) {
+    /* who opens one without its creation knows that */
+    if (r == NULL || r->deleted || r->created == r->unmade ||
+        (r->created && r->creation.self != g->self) || r->term.v != g->term ||
+        r->vote != g->vote || r->first.v != settled + 1 ||
+        r->n_entries > g->last - settled) {
         return MODEL_WRONG;
     }
     for (uint64_t k = 0; k < r->n_entries; k++) {
