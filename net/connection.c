@@ -283,6 +283,22 @@ static void frame_grow(struct connection *c, size_t room)
     c->frame_room = room;
 }
 
+/* What stands where a size should: mostly a client that is set up wrongly. */
+static const char *too_large(const uint8_t head[4])
+{
+    static const char http[][5] = {"GET ", "HEAD", "POST", "PUT ", "OPTI"};
+    if (head[0] == 0x16 && head[1] == 0x03) { /* a handshake, version 3.x */
+        return "a TLS handshake; this listener is PLAINTEXT "
+               "(security.protocol of the client)";
+    }
+    for (size_t i = 0; i < sizeof http / sizeof http[0]; i++) {
+        if (memcmp(head, http[i], 4) == 0) {
+            return "an HTTP request; this port speaks Kafka's protocol";
+        }
+    }
+    return "a request larger than socket.request.max.bytes";
+}
+
 /* The four bytes of the size are there. False: it cannot be. */
 static bool frame_begin(struct connection *c)
 {
@@ -293,8 +309,7 @@ static bool frame_begin(struct connection *c)
     if (size < FRAME_MIN ||
         (uint32_t)size > c->all->options.request_max_bytes) {
         connection_add_close(c, size < FRAME_MIN ? "bytes that are no request"
-                                                 : "a request larger than "
-                                                   "socket.request.max.bytes");
+                                                 : too_large(c->head));
         return false;
     }
     c->frame_size = (size_t)size;

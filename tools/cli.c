@@ -2,6 +2,7 @@
 
 #include <errno.h>
 #include <inttypes.h>
+#include <poll.h>
 #include <popt.h>
 #include <signal.h>
 #include <stdarg.h>
@@ -200,12 +201,22 @@ static int output_errno;
 
 bool cli_output_fails(void)
 {
+    int before = ferror(stdout) != 0 ? errno : 0; /* of what failed just now */
     errno = 0;
     if (fflush(stdout) == 0 && ferror(stdout) == 0) {
         return false;
     }
-    output_errno = output_errno == 0 ? errno : output_errno;
+    if (output_errno == 0) {
+        output_errno = errno != 0 ? errno : before;
+    }
     return true;
+}
+
+static bool reader_is_gone(void)
+{
+    struct pollfd fd = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    return output_errno == EPIPE ||
+           (poll(&fd, 1, 0) == 1 && (fd.revents & POLLERR) != 0);
 }
 
 static int output_status(int status)
@@ -213,7 +224,7 @@ static int output_status(int status)
     if (!cli_output_fails()) {
         return status;
     }
-    if (output_errno == EPIPE) { /* `| head` has enough: end as others do */
+    if (reader_is_gone()) { /* `| head` has enough: end as others do */
         signal(SIGPIPE, SIG_DFL);
         raise(SIGPIPE);
     }

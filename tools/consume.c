@@ -50,7 +50,7 @@ struct consuming {
     bool ended;
     bool assigned;      /* this member has got its share, maybe nothing */
     double committed_s; /* when offsets were last committed */
-    /* partitions read, and which of them are at their end */
+    /* partitions read, and which of them have been at their end */
     int n_partitions;
     int32_t *partitions;
     bool *at_end;
@@ -221,13 +221,15 @@ static int find_partitions(struct consuming *c)
 
 /* ---- reading ------------------------------------------------------------- */
 
-/* Marks a partition; true when all that are read are at their end. */
-static bool mark(struct consuming *c, int32_t partition, bool at_end)
+/* Marks a partition whose end was reached, though more may come then: what is
+ * written all the time would never end. True when all that are read have been
+ * at theirs. */
+static bool reached_end(struct consuming *c, int32_t partition)
 {
     bool all = true;
     for (int i = 0; i < c->n_partitions; i++) {
         if (c->partitions[i] == partition) {
-            c->at_end[i] = at_end;
+            c->at_end[i] = true;
         }
         all = all && c->at_end[i];
     }
@@ -238,7 +240,7 @@ static bool mark(struct consuming *c, int32_t partition, bool at_end)
 static bool take(struct consuming *c, const rd_kafka_message_t *m, int *status)
 {
     if (m->err == RD_KAFKA_RESP_ERR__PARTITION_EOF) {
-        return mark(c, m->partition, true) && c->exit_at_end;
+        return reached_end(c, m->partition) && c->exit_at_end;
     }
     if (m->err != RD_KAFKA_RESP_ERR_NO_ERROR) {
         char what[300];
@@ -247,7 +249,6 @@ static bool take(struct consuming *c, const rd_kafka_message_t *m, int *status)
         *status = client_fail(c->cli, m->err, what, rd_kafka_message_errstr(m));
         return true;
     }
-    mark(c, m->partition, false);
     print_record(c, m);
     c->n++;
     progress_step(&c->progress, c->n, c->n);

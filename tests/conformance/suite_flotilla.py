@@ -42,6 +42,8 @@ class Verbs:
         check("cluster status", self.status)
         check("exit statuses", self.statuses)
         check("offsets and times that consume takes", self.places)
+        check("consume -e ends though records come all the time",
+              self.busy)
         check("what cannot be written, and a reader who leaves", self.outputs)
         check("Ctrl-C", self.interrupts)
         check("progress", self.progress)
@@ -362,6 +364,27 @@ class Verbs:
         read("-g", "g", "-o", "7", status=2)
         read("-g", "", status=2)
         read("-f", "%q", status=2)
+
+    def busy(self):
+        name = "verbs-busy-" + self.tag
+        self.call("topic", "create", name, "-p", "12", "-r",
+                  str(self.replicas))
+        for i in range(12):
+            self.call("produce", name, "-p", str(i), stdin=b"first\n")
+        writer = subprocess.Popen(
+            [self.flotilla, "bench", "produce", name, "-b", self.b, "-r",
+             "20000", "-n", "300000", "-s", "16", "-X", "linger.ms=0", "-X",
+             "sticky.partitioning.linger.ms=0"],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            time.sleep(1)
+            for group in ([], ["-g", "verbs-busy-" + self.tag]):
+                out = self.call("consume", name, "-e", *group)
+                expect(out.count(b"first") == 12, "not from the beginning")
+                expect(writer.poll() is None, "it ended with the writer only")
+        finally:
+            writer.kill()
+            writer.wait()
 
     def outputs(self):
         """Standard output is full, or its reader has enough: the status says

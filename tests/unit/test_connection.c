@@ -483,6 +483,17 @@ START_TEST(test_ends__larger_than_allowed)
 }
 END_TEST
 
+START_TEST(test_ends__another_protocol)
+{
+    client_send(&one, "GET / HTTP/1.1\r\n", 16);
+    expect_closed_with(&one, "HTTP");
+    client_open(&two);
+    run_until(is_true, &two.connected);
+    client_send(&two, "\x16\x03\x01\x02\x00\x01", 6);
+    expect_closed_with(&two, "TLS");
+}
+END_TEST
+
 START_TEST(test_ends__malformed_header_after_an_answer)
 {
     send_heartbeat(&one, 1);
@@ -844,6 +855,7 @@ int main(void)
     tcase_add_test(tc, test_frames__long_one_arrives_whole_between_others);
     tcase_add_test(tc, test_ends__size_that_cannot_be);
     tcase_add_test(tc, test_ends__larger_than_allowed);
+    tcase_add_test(tc, test_ends__another_protocol);
     tcase_add_test(tc, test_ends__malformed_header_after_an_answer);
     tcase_add_test(tc, test_ends__malformed_body);
     tcase_add_test(tc, test_ends__unknown_api_and_version);
