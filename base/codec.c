@@ -32,7 +32,7 @@ static const size_t kind_min[] = {
     [CODEC_BYTES] = 1, [CODEC_RECORDS] = 1,
 };
 
-static size_t element_size(const struct codec_field *f)
+size_t codec_element_size(const struct codec_field *f)
 {
     return f->kind == CODEC_STRUCT ? f->type->size : kind_sizes[f->kind];
 }
@@ -272,7 +272,7 @@ static void decode_array(const struct codec_field *f, struct wire_reader *r,
         set_count(object, f, n);
         return;
     }
-    size_t size = element_size(f);
+    size_t size = codec_element_size(f);
     uint8_t *elements = take(r, c, (size_t)n * size);
     if (elements == NULL) {
         return;
@@ -435,7 +435,8 @@ static size_t size_field(const struct codec_field *f, const struct context *c,
             wire_count_size(n, c->flexible, codec_in(f->nullable, c->version));
         const uint8_t *elements = get_pointer(object, f);
         for (int32_t i = 0; i < n; i++) {
-            size += size_value(f, c, elements + (size_t)i * element_size(f));
+            size +=
+                size_value(f, c, elements + (size_t)i * codec_element_size(f));
         }
         return size;
     }
@@ -574,7 +575,7 @@ static void encode_field(const struct codec_field *f, struct wire_writer *w,
         wire_write_count(w, n, c->flexible, codec_in(f->nullable, c->version));
         const uint8_t *elements = get_pointer(object, f);
         for (int32_t i = 0; i < n; i++) {
-            encode_value(f, w, c, elements + (size_t)i * element_size(f));
+            encode_value(f, w, c, elements + (size_t)i * codec_element_size(f));
         }
     } else if (f->pointer) {
         encode_pointer(f, w, c, object);

@@ -122,6 +122,9 @@ static inline bool codec_in(struct codec_range range, int version)
     }
 
 /* ---- the table of APIs (generated: schema/apis.h has the keys) ---------- */
+/* Bytes in memory of the field's value, of an array's elements. */
+size_t codec_element_size(const struct codec_field *field);
+
 struct codec_api {
     int16_t key;
     const char *name;

@@ -112,20 +112,7 @@ static void put_array(struct printer *p, const struct codec_field *f,
         put(p, "null");
         return;
     }
-    static const size_t sizes[] = {
-        [CODEC_BOOL] = sizeof(bool),
-        [CODEC_I8] = 1,
-        [CODEC_I16] = 2,
-        [CODEC_U16] = 2,
-        [CODEC_I32] = 4,
-        [CODEC_I64] = 8,
-        [CODEC_F64] = 8,
-        [CODEC_UUID] = 16,
-        [CODEC_STRING] = sizeof(struct wire_str),
-        [CODEC_BYTES] = sizeof(struct wire_bytes),
-        [CODEC_RECORDS] = sizeof(struct wire_records),
-    };
-    size_t size = f->kind == CODEC_STRUCT ? f->type->size : sizes[f->kind];
+    size_t size = codec_element_size(f);
     put(p, "[");
     for (int32_t i = 0; i < n; i++) {
         put(p, i == 0 ? "" : ",");

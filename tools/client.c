@@ -207,6 +207,23 @@ bool client_reach(const struct cli *cli, rd_kafka_t *rk, int *status)
     return metadata != NULL;
 }
 
+int client_delete(struct cli *cli, const char *kind, client_deleting dry,
+                  client_deleting really)
+{
+    int status = EXIT_FAILED;
+    rd_kafka_t *rk = client_admin(cli);
+    if (rk != NULL && client_reach(cli, rk, &status)) {
+        json_t *rows = json_array();
+        status = (cli_has(cli, "dry-run") ? dry : really)(cli, rk, rows);
+        output_deletions(cli, rows, kind);
+        json_decref(rows);
+    }
+    if (rk != NULL) {
+        rd_kafka_destroy(rk);
+    }
+    return status;
+}
+
 const struct rd_kafka_metadata_topic *client_find_topic(
     const struct rd_kafka_metadata *metadata, const char *name)
 {

@@ -5,6 +5,7 @@
 #include <librdkafka/rdkafka.h>
 
 #include "tools/cli.h"
+#include "tools/output.h"
 
 /* A configuration with the addresses; what a command sets in it, -X changes in
  * client_new. client_set ends the process with EXIT_USAGE for a property that
@@ -30,6 +31,12 @@ const struct rd_kafka_metadata *client_metadata(const struct cli *cli,
                                                 rd_kafka_t *rk, int *status);
 /* Whether any broker answers; false: *status, and a sentence was printed. */
 bool client_reach(const struct cli *cli, rd_kafka_t *rk, int *status);
+/* Deletes what the arguments name, or with --dry-run says what would be: gives
+ * the exit status. Either adds its rows by output_deleted; `kind` as there. */
+typedef int (*client_deleting)(const struct cli *cli, rd_kafka_t *rk,
+                               json_t *rows);
+int client_delete(struct cli *cli, const char *kind, client_deleting dry,
+                  client_deleting really);
 /* NULL: there is no such topic (nothing printed). */
 const struct rd_kafka_metadata_topic *client_find_topic(
     const struct rd_kafka_metadata *metadata, const char *name);

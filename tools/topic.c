@@ -431,17 +431,5 @@ int topic_delete_run(struct cli *cli)
                        cli_n_arguments(cli))) {
         return EXIT_REFUSED;
     }
-    int status = EXIT_FAILED;
-    rd_kafka_t *rk = client_admin(cli);
-    if (rk != NULL && client_reach(cli, rk, &status)) {
-        json_t *rows = json_array();
-        status = cli_has(cli, "dry-run") ? dry_delete(cli, rk, rows)
-                                         : delete_topics(cli, rk, rows);
-        output_deletions(cli, rows, "topic");
-        json_decref(rows);
-    }
-    if (rk != NULL) {
-        rd_kafka_destroy(rk);
-    }
-    return status;
+    return client_delete(cli, "topic", dry_delete, delete_topics);
 }
