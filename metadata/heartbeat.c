@@ -1,6 +1,7 @@
 /* This broker as seen by the metadata leader: it registers once after every
- * start, then heartbeats: regularly, and at once when it has applied something
- * that others may wait for or has leaderships to report. */
+ * start (and when it was unregistered), then heartbeats: regularly, and at once
+ * when it has applied something that others may wait for or has leaderships to
+ * report. */
 #include "base/assert.h"
 #include "base/log.h"
 #include "metadata/metadata_impl.h"
@@ -58,6 +59,15 @@ static void registered(struct call *call)
     }
 }
 
+/* Another request than those before: what came of them is remembered. */
+static void registration_begin_anew(struct metadata *m)
+{
+    uint64_t r[2] = {env_random(m->env), env_random(m->env)};
+    memcpy(m->registration.b, r, sizeof m->registration.b);
+    m->registered.v = 0;
+    register_begin(m);
+}
+
 /* False: not known yet, or refused. With a directory of another cluster this
  * broker would serve what that has, while whoever started it takes it for one
  * of the cluster that the seeds name. A single address that went over to
@@ -102,8 +112,12 @@ static void beat_answered(struct rpc_call *rpc, enum err status,
         struct text why = codec_get_text(&r);
         if (codec_done(&r) && code == HEARTBEAT_REFUSED) {
             metadata_refuse(m, "%.*s", (int)why.size, why.s);
-        } else if (codec_done(&r) && code == HEARTBEAT_UNKNOWN) {
-            log_warn("metadata", "the leader does not know this broker");
+        } else if (codec_done(&r) && code == HEARTBEAT_UNKNOWN &&
+                   m->registered.v != 0) {
+            log_warn("metadata",
+                     "this broker was unregistered while it could not be "
+                     "reached: it registers anew");
+            registration_begin_anew(m);
         }
     } else {
         leadership_repeat(m->leadership);
@@ -151,14 +165,12 @@ static void heartbeat_timer(struct env_timer *timer)
 
 void heartbeat_start(struct metadata *m)
 {
-    uint64_t r[2] = {env_random(m->env), env_random(m->env)};
-    memcpy(m->registration.b, r, sizeof m->registration.b);
     m->beat.cb = beat_answered;
     m->beat.arg = m;
     m->begun_ms = env_now_ms(m->env);
     env_timer_init(m->env, &m->heartbeat, heartbeat_timer, m);
     env_timer_start(&m->heartbeat, m->options.heartbeat_ms);
-    register_begin(m);
+    registration_begin_anew(m);
 }
 
 void heartbeat_stop(struct metadata *m)

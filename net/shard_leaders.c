@@ -41,6 +41,7 @@ struct leader_news {
     struct group_id id;
     node_id leader;
     int32_t epoch;
+    log_index version; /* of the image in which the topic was there */
 };
 
 static void leader_learn(struct broker_shard *s, const struct group_id *id,
@@ -83,7 +84,12 @@ void shard_leader_forget(struct broker_shard *s, const struct group_id *id)
 static void leader_news_arrived(struct env_post *post)
 {
     struct leader_news *news = post->arg;
-    leader_learn(news->shard, &news->id, news->leader, news->epoch);
+    const struct image *image = news->shard->image;
+    bool deleted = image_version(image).v > news->version.v &&
+                   image_topic_by_id(image, &news->id.topic) == NULL;
+    if (!deleted) { /* else nobody would forget it any more */
+        leader_learn(news->shard, &news->id, news->leader, news->epoch);
+    }
     mem_free(news);
 }
 
@@ -102,6 +108,7 @@ void shard_leader_tell(struct broker_shard *from, const struct group_id *id,
         news->id = *id;
         news->leader = leader;
         news->epoch = epoch;
+        news->version = image_version(from->image);
         env_post(b->shards[i]->env, &news->post);
     }
 }

@@ -399,6 +399,7 @@ struct asked {
     struct metadata_call call;
     struct metadata_new_topic topic;
     struct metadata_topic_ref ref;
+    node_id ref_node;
     char name[32];
     uint32_t timeout_ms;
     bool done;
@@ -869,6 +870,60 @@ START_TEST(test_create__no_majority_times_out)
 }
 END_TEST
 
+static void ask_unregister(struct env *env, void *arg)
+{
+    struct asked *a = arg;
+    (void)env;
+    metadata_unregister(a->b->m, a->ref_node, a->timeout_ms, &a->call);
+}
+
+static bool is_fenced(void *arg)
+{
+    const struct broker *b = arg;
+    const struct image_broker *known =
+        image_broker(metadata_image(metadata_leader_broker()->m), b->id);
+    return known != NULL && !known->live;
+}
+
+static bool is_live_everywhere(void *arg)
+{
+    const struct broker *b = arg;
+    bool live = true;
+    for (int i = 0; i < n_brokers; i++) {
+        const struct image_broker *known =
+            image_broker(metadata_image(brokers[i].m), b->id);
+        live = live && known != NULL && known->live;
+    }
+    return live;
+}
+
+/* It ran all the time, and could not be reached: when it can be again it is one
+ * of the cluster again. */
+START_TEST(test_unregistered__registers_anew)
+{
+    three();
+    sim_run_for(sim, SIM_S);
+    struct broker *b = a_follower();
+    struct asked a = {.ref_node = b->id};
+    for (int i = 0; i < 3; i++) {
+        if (&brokers[i] != b) {
+            sim_net_cut_both(sim, b->node, brokers[i].node);
+        }
+    }
+    ck_assert(sim_run_while_not(sim, is_fenced, b, 30 * SIM_S));
+    begin(&a, metadata_leader_broker(), ask_unregister);
+    finish(&a);
+    ck_assert_int_eq(a.error, KAFKA_NONE);
+    ck_assert(!is_live_everywhere(b));
+    sim_net_heal_all(sim);
+    ck_assert(sim_run_while_not(sim, is_live_everywhere, b, 30 * SIM_S));
+    sim_run_for(sim, 2 * SIM_S);
+    ck_assert(is_live_everywhere(b));
+    struct asked made = {0};
+    create(&made, b, "t", 3, 3);
+}
+END_TEST
+
 static void stop_calls(struct env *env, void *arg)
 {
     struct broker *b = arg;
@@ -1066,6 +1121,7 @@ int main(void)
     tcase_add_test(c, test_create__leader_killed);
     tcase_add_test(c, test_create__no_majority_times_out);
     tcase_add_test(c, test_stop__calls_do_not_wait);
+    tcase_add_test(c, test_unregistered__registers_anew);
     tcase_add_test(c, test_restart__of_all);
     tcase_add_test(c, test_producer_ids__unique);
     tcase_add_test(c, test_sync__sees_what_was_committed);

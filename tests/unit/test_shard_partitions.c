@@ -7,7 +7,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "net/shard.h"
+#include "net/broker_impl.h"
 #include "raft/group_impl.h"
 #include "tests/unit/unit_broker.h"
 
@@ -42,18 +42,24 @@ static void watch(void *arg, struct sim_node *n)
     }
 }
 
-static void begin(void)
+static void begin_with(unsigned shards)
 {
     sim = sim_new(1);
     unit = (struct unit_broker){
+        .n_shards = shards,
         .properties =
             "node.id=1\nlisteners=PLAINTEXT://b:9092\npeer.listener=b:9093\n"
-            "log.dirs=/data\nshards=1\n"};
+            "log.dirs=/data\n"};
     n_before = worst = 0;
     watched = n_open;
     sim_on_event(sim, watch, NULL);
     unit_broker_start(sim, "b", &unit);
     ck_assert(sim_run_while_not(sim, unit_broker_is_ready, &unit, 20 * SIM_S));
+}
+
+static void begin(void)
+{
+    begin_with(1);
 }
 
 static void crash_and_restart(void)
@@ -165,6 +171,49 @@ START_TEST(test_shard_partitions__ended_while_deleting)
     check_all_gone();
     crash_and_restart();
     check_all_gone();
+    sim_free(sim);
+}
+END_TEST
+
+static const struct image_topic *topic_of(unsigned shard)
+{
+    return image_topic(broker_shard(unit.broker, shard)->image, "t", 1);
+}
+
+/* Shard 0 knows that the topic is deleted, shard 1 does not. */
+static bool is_between(void *arg)
+{
+    (void)arg;
+    return topic_of(0) == NULL && topic_of(1) != NULL;
+}
+
+static void call_tell(struct env *env, void *arg)
+{
+    const struct group_id *id = arg;
+    (void)env;
+    shard_leader_tell(broker_shard(unit.broker, 1), id, 1, 1);
+}
+
+/* Who leads is told from shard to shard, each of which hears of the deletion by
+ * itself: nothing stays of what comes later. */
+START_TEST(test_shard_partitions__leaders_are_forgotten)
+{
+    begin_with(3);
+    sim_node_call(unit.node, 0, call_create, NULL);
+    sim_run_for(sim, SIM_S);
+    struct group_id id = {.topic = topic_of(1)->id, .partition = 7};
+    for (unsigned i = 0; i < 3; i++) {
+        ck_assert_ptr_nonnull(
+            shard_leader_find(broker_shard(unit.broker, i), &id));
+    }
+    sim_node_call(unit.node, 0, call_delete, NULL);
+    ck_assert(sim_run_while_not(sim, is_between, NULL, 20 * SIM_S));
+    sim_node_call(unit.node, 1, call_tell, &id);
+    sim_run_for(sim, SIM_S);
+    for (unsigned i = 0; i < 3; i++) {
+        ck_assert_ptr_null(broker_shard(unit.broker, i)->partitions);
+        ck_assert_ptr_null(broker_shard(unit.broker, i)->leaders);
+    }
     sim_free(sim);
 }
 END_TEST
@@ -282,6 +331,7 @@ int main(void)
     tcase_add_test(c, test_shard_partitions__a_few_at_a_time);
     tcase_add_test(c, test_shard_partitions__deleted_while_opening);
     tcase_add_test(c, test_shard_partitions__ended_while_deleting);
+    tcase_add_test(c, test_shard_partitions__leaders_are_forgotten);
     tcase_add_test(c, test_shard_partitions__left_behind);
     suite_add_tcase(suite, c);
     SRunner *runner = srunner_create(suite);
