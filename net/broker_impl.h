@@ -19,7 +19,8 @@ struct broker {
     struct layout layout; /* of the shards' directories */
     struct broker_shard *shards[BROKER_SHARDS_MAX];
     struct transport *transports[BROKER_SHARDS_MAX]; /* each sees all */
-    unsigned n_up, n_stopped;
+    unsigned n_up, n_closed, n_stopped; /* shards: while it stops */
+    struct shard_stop *first_stop;      /* shard 0's */
     struct metadata *metadata;
     struct throttle *throttle;
     struct listener *listeners[CONFIG_LISTENERS_MAX];

@@ -15,10 +15,13 @@
 #define STOP_TRANSFERS_AT_ONCE 64
 
 struct shard_stop {
-    struct env_post post;
-    struct env_timer timer, answers;
+    struct env_post post, closed_post;
+    struct env_timer timer;
     struct broker_shard *shard;
     uint64_t deadline_ms;
+    /* of shard 0 */
+    struct env_timer answers;
+    bool closed, late; /* its connections are; others need not be */
 };
 
 static void shard_stopped(struct env_post *post)
@@ -26,6 +29,9 @@ static void shard_stopped(struct env_post *post)
     struct shard_stop *stop = post->arg;
     struct broker *b = stop->shard->broker;
     stop->shard->stopped = true;
+    if (b->first_stop == stop) {
+        b->first_stop = NULL;
+    }
     mem_free(stop);
     if (++b->n_stopped == b->options.n_shards) {
         b->options.stopped(b->options.arg);
@@ -47,27 +53,60 @@ static void shard_host_stopped(void *arg)
                                shard_partitions_gone, stop);
 }
 
-/* Requests of all shards may wait for the metadata, which is shard 0's. */
-static void metadata_calls_end(struct broker_shard *s)
+static void host_stop(struct shard_stop *stop)
 {
-    if (s->index == 0 && s->broker->metadata != NULL) {
-        metadata_stop_calls(s->broker->metadata);
+    raft_host_stop(stop->shard->host, STOP_TRANSFER_MS, shard_host_stopped,
+                   stop);
+}
+
+/* Requests of all shards may wait for the metadata, whose log is shard 0's: it
+ * is closed when all connections are, or after a while. */
+static void first_goes_on(struct broker *b)
+{
+    struct shard_stop *stop = b->first_stop;
+    if (stop == NULL || !stop->closed ||
+        (b->n_closed < b->options.n_shards && !stop->late)) {
+        return;
     }
+    stop->closed = false; /* once */
+    env_timer_stop(&stop->answers);
+    if (b->metadata != NULL) {
+        metadata_stop_calls(b->metadata);
+    }
+    host_stop(stop);
 }
 
 static void answers_due(struct env_timer *timer)
 {
     struct shard_stop *stop = timer->arg;
-    metadata_calls_end(stop->shard);
+    struct broker *b = stop->shard->broker;
+    stop->late = true;
+    if (b->metadata != NULL) {
+        metadata_stop_calls(b->metadata);
+    }
+    first_goes_on(b);
+}
+
+static void other_closed(struct env_post *post)
+{
+    struct broker *b = post->arg;
+    b->n_closed++;
+    first_goes_on(b);
 }
 
 static void shard_connections_closed(void *arg)
 {
     struct shard_stop *stop = arg;
-    env_timer_stop(&stop->answers);
-    metadata_calls_end(stop->shard);
-    raft_host_stop(stop->shard->host, STOP_TRANSFER_MS, shard_host_stopped,
-                   stop);
+    struct broker *b = stop->shard->broker;
+    if (stop->shard->index == 0) {
+        stop->closed = true;
+        b->n_closed++;
+        first_goes_on(b);
+        return;
+    }
+    stop->closed_post = (struct env_post){.cb = other_closed, .arg = b};
+    env_post(b->env, &stop->closed_post);
+    host_stop(stop);
 }
 
 /* Begins to hand a group over; true while it may still succeed. Each group is
@@ -136,7 +175,9 @@ static void shard_stop_step(struct env_timer *timer)
         env_timer_start(&stop->timer, STOP_POLL_MS);
         return;
     }
-    env_timer_start(&stop->answers, STOP_ANSWERS_MS);
+    if (s->index == 0) {
+        env_timer_start(&stop->answers, STOP_ANSWERS_MS);
+    }
     coordinator_stop(s->coordinator); /* parked joins would be waited for */
     connections_close(s->connections, STOP_ANSWERS_MS, shard_connections_closed,
                       stop);
@@ -173,6 +214,7 @@ void broker_stop(struct broker *b)
     for (unsigned i = 0; i < b->options.n_shards; i++) {
         struct shard_stop *stop = mem_zalloc(sizeof *stop);
         stop->shard = b->shards[i];
+        b->first_stop = i == 0 ? stop : b->first_stop;
         stop->post = (struct env_post){.cb = shard_stop_begin, .arg = stop};
         env_post(b->shards[i]->env, &stop->post);
     }
