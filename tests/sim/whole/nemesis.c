@@ -57,25 +57,38 @@ static bool ambush(struct world *w)
     return true;
 }
 
+/* Now and then it stays away until its peers have compacted, and lost from
+ * memory, what it lacks. */
 static void ambushed(void *arg)
 {
     struct whole_broker *b = arg;
-    b->world->result.faults += crash_one(b->world, b);
+    struct world *w = b->world;
+    if (!sim_node_up(b->node)) {
+        return;
+    }
+    w->storm.struck_ns = sim_now_ns(w->sim);
+    w->result.faults++;
+    broker_crash(b, any_crash(w));
+    broker_restart_later(b, prng_chance(&w->prng, 1, 2)
+                                ? some_ns(w, 10000, 40000)
+                                : some_ns(w, 10, 4000));
 }
 
-/* Somewhere within it: its works take some 100 us each. */
+/* Somewhere within it: its works take some 100 us each. As long as what a storm
+ * does is not over. */
 void nemesis_ambush(struct world *w, struct sim_node *node)
 {
-    if (!w->storm.ambush || w->phase != PHASE_CHAOS) {
+    uint64_t now = sim_now_ns(w->sim);
+    if (!w->storm.ambush || w->phase != PHASE_CHAOS || now >= w->storm.to_ns) {
+        w->storm.ambush = false;
         return;
     }
     for (int i = 0; i < w->plan.n_brokers; i++) {
         struct whole_broker *b = &w->brokers[i];
         if (b->node == node && sim_node_up(node) && probe_compacts(b)) {
             w->storm.ambush = false;
-            sim_at(w->sim,
-                   sim_now_ns(w->sim) + prng_below(&w->prng, 10 * SIM_MS),
-                   ambushed, b);
+            sim_at(w->sim, now + prng_below(&w->prng, 10 * SIM_MS), ambushed,
+                   b);
         }
     }
 }

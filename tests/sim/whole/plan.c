@@ -146,7 +146,7 @@ static void draw_keyed(struct plan *p, uint64_t seed)
     k->deletes = prng_chance(&rng, 1, 4);
     k->retention_ms = (int64_t)ONE_OF(&rng, 30000, 300000);
     k->tombstone_ms =
-        (int64_t)ONE_OF(&rng, 0, 2000, 30000, 180000, 86400000, 86400000);
+        (int64_t)ONE_OF(&rng, 0, 0, 2000, 30000, 180000, 86400000, 86400000);
     k->lag_ms = (int64_t)ONE_OF(&rng, 0, 0, 5000, 60000);
     k->segment_bytes = (int64_t)ONE_OF(&rng, 4096, 4096, 8192, 32768);
     k->segment_ms = (int64_t)ONE_OF(&rng, 5000, 30000, 604800000);
