@@ -84,8 +84,8 @@ static uint64_t pause_ns(struct key_reader *r)
 {
     const struct world *w = r->client.world;
     uint64_t most = w->phase != PHASE_CHAOS ? 100
-                    : nemesis_load(w)       ? 4000
-                                            : 40000;
+                    : nemesis_load(w)       ? 8000
+                                            : 90000;
     return prng_between(&r->client.prng, 1, most) * SIM_MS;
 }
 
