@@ -145,18 +145,18 @@ static bool prepare_directory(struct server *s)
 {
     char *data = data_directory(s->config);
     char *parent = path_parent(data);
-    const char *failed = !path_make_directory(parent) ? parent
-                         : !path_make_directory(data) ||
-                                 !path_is_directory(data) ||
-                                 access(data, R_OK | W_OK | X_OK) != 0
-                             ? data
-                             : NULL;
-    bool ok = failed == NULL;
+    const char *used = parent;
+    bool ok = path_make_directory(parent);
+    if (ok) {
+        used = data;
+        ok = path_make_directory(data) && path_is_directory(data) &&
+             access(data, R_OK | W_OK | X_OK) == 0;
+    }
     if (!ok) {
         cli_fail(s->cli, EXIT_FAILED,
                  "The data directory %s cannot be used: %s. Give this user "
                  "(%ld) a directory of its own there, or change log.dirs.",
-                 failed, strerror(errno), (long)geteuid());
+                 used, strerror(errno), (long)geteuid());
     }
     mem_free(data);
     snprintf(s->pid_path, sizeof s->pid_path, "%s/pid", parent);
