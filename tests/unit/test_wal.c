@@ -461,6 +461,62 @@ START_TEST(test_wal__every_flipped_byte_is_noticed)
 }
 END_TEST
 
+/* Where frames of this type lie in the first file; how many. */
+static int frames_find(enum wal_frame_type type, uint64_t *at, int max)
+{
+    size_t size;
+    int n = 0;
+    uint8_t *data = file_bytes(&size);
+    struct wal_flush_header header;
+    for (uint64_t flush = 0;
+         flush < size && wal_flush_read(data + flush, &header);
+         flush += header.length) {
+        uint64_t from = flush + WAL_FLUSH_HEADER;
+        for (uint32_t k = 0; k < header.n_frames; k++) {
+            struct wal_frame frame;
+            uint64_t bytes = wal_frame_peek(data + from, &frame);
+            if (frame.type == type && n < max) {
+                at[n++] = from;
+            }
+            from += bytes;
+        }
+    }
+    mem_free(data);
+    return n;
+}
+
+/* A group can do without its creation, unless a vote of it may be gone too. */
+START_TEST(test_wal__creation_is_damaged)
+{
+    uint64_t creations[4], terms[40];
+    int unmade = 0;
+    for (int i = 0; i < 3; i++) {
+        in_node(write_some, NULL);
+        model_run_us(&m, i < 2 ? 3000 : 20000);
+    }
+    model_run_us(&m, 20000);
+    model_crash(&m, SIM_DROP_ALL);
+    int n = frames_find(WAL_FRAME_CREATE, creations, 4);
+    int n_terms = frames_find(WAL_FRAME_TERM, terms, 40);
+    ck_assert_int_gt(n, 0);
+    ck_assert_int_gt(n_terms, 0);
+    for (int i = 0; i < n; i++) {
+        flip(FILE1, creations[i] + WAL_FRAME_HEADER + 2, 1);
+        enum model_verdict alone = open_damaged();
+        ck_assert_int_ne(alone, MODEL_WRONG);
+        unmade += alone == MODEL_WHOLE;
+        for (int k = 0; k < n_terms; k++) {
+            flip(FILE1, terms[k] + 5, 2);
+            ck_assert_msg(open_damaged() != MODEL_WRONG, "creation %d, term %d",
+                          i, k);
+            flip(FILE1, terms[k] + 5, 2);
+        }
+        flip(FILE1, creations[i] + WAL_FRAME_HEADER + 2, 1);
+    }
+    ck_assert_int_gt(unmade, 0);
+}
+END_TEST
+
 START_TEST(test_wal__last_flush_without_attestation_is_torn)
 {
     uint64_t last = 0;
@@ -873,6 +929,7 @@ int main(void)
     tcase_add_test(tcase, test_wal__closes_without_space);
     tcase_add_test(tcase, test_wal__failed_write_ends_the_process);
     tcase_add_test(tcase, test_wal__every_flipped_byte_is_noticed);
+    tcase_add_test(tcase, test_wal__creation_is_damaged);
     tcase_add_test(tcase, test_wal__last_flush_without_attestation_is_torn);
     tcase_add_test(tcase, test_wal__flush_in_the_wrong_place);
     tcase_add_test(tcase, test_wal__two_terms_at_an_index);
