@@ -47,7 +47,10 @@
 /* Bytes that one fetch of one partition reads from a file at once; the next
  * one goes on. Larger reads are no faster. */
 #define LIMIT_FETCH_READ ((int32_t)4 << 20)
-/* The same when the memory of reads is used up: consumers that do not take
+/* Reads from this size on go past the page cache, if they are the first ones
+ * there; smaller ones gain by what the kernel reads ahead. */
+#define LIMIT_FETCH_READ_CACHED ((size_t)256 << 10)
+/* And when the memory of reads is used up: consumers that do not take
  * their answers slow the others down but do not stop them. */
 #define LIMIT_FETCH_READ_SHORT ((size_t)64 << 10)
 /* Memory of the map of keys of a compaction, one a shard at a time: 1.4 million

@@ -11,7 +11,7 @@
 /* What an answer keeps alive, in one piece of memory with its iovecs. */
 struct fetch_pins {
     struct partition_shard *shard;
-    uint8_t *data;   /* read from a file, or NULL */
+    uint8_t *memory; /* read from a file, or NULL */
     uint64_t budget; /* of shard->read_bytes */
     uint32_t n_chunks;
     struct log_chunk **chunks;
@@ -29,8 +29,9 @@ struct fetch_read {
     kafka_offset offset;
     size_t max_bytes;
     bool at_least_one;
-    uint8_t *data;
+    uint8_t *memory, *data; /* the one holds the other */
     size_t size;
+    kafka_offset end; /* behind what was read */
     kafka_offset bad;
     enum err status;
 };
@@ -125,10 +126,10 @@ static void fetch_copies(struct partition *p, struct partition_fetch *req,
         return;
     }
     struct fetch_pins *pins = pins_new(shard, 1);
-    pins->data = mem_alloc(size);
+    pins->memory = mem_alloc(size);
     pins->budget = size;
     shard->read_bytes += size;
-    uint8_t *to = pins->data;
+    uint8_t *to = pins->memory;
     for (uint32_t k = from; k < at; k++) {
         struct group_entry view = ring_view(p, k);
         if (view.type == ENTRY_DATA) {
@@ -136,8 +137,8 @@ static void fetch_copies(struct partition *p, struct partition_fetch *req,
             to += view.size;
         }
     }
-    ASSERT(to == pins->data + size);
-    pins->iov[0] = (struct iovec){pins->data, size};
+    ASSERT(to == pins->memory + size);
+    pins->iov[0] = (struct iovec){pins->memory, size};
     req->n_iov = 1;
     req->bytes = (int32_t)size;
     req->pins = pins;
@@ -174,6 +175,20 @@ static void fetch_memory(struct partition *p, struct partition_fetch *req,
 }
 
 /* ---- from files ---------------------------------------------------------- */
+/* The offset behind the batches that were read, and found whole. */
+static kafka_offset batches_end(const uint8_t *data, size_t size,
+                                kafka_offset from)
+{
+    struct batch_header head;
+    kafka_offset end = from;
+    for (size_t at = 0;
+         at < size && batch_header_read(data + at, size - at, &head) == ERR_OK;
+         at += batch_size(&head)) {
+        end.v = batch_last_offset(&head).v + 1;
+    }
+    return end;
+}
+
 static void read_run(struct env_work *work)
 {
     struct fetch_read *r = work->arg;
@@ -184,10 +199,16 @@ static void read_run(struct env_work *work)
     if (r->status == ERR_OK) {
         r->status = segment_find_offset(&r->view, r->offset, &slot, &e);
     }
-    if (r->status == ERR_OK) {
+    if (r->status == ERR_OK && r->view.past_cache) {
+        r->status = segment_read_direct(&r->view, slot, r->max_bytes,
+                                        r->at_least_one, &r->memory, &r->data,
+                                        &r->size, &r->bad);
+    } else if (r->status == ERR_OK) {
         r->status = segment_read(&r->view, slot, r->max_bytes, r->at_least_one,
                                  &r->data, &r->size, &r->bad);
+        r->memory = r->data;
     }
+    r->end = batches_end(r->data, r->size, r->offset);
 }
 
 static void fetch_describe(const struct partition *p,
@@ -207,7 +228,7 @@ static void fetch_refuse(struct partition_fetch *req, enum kafka_error error)
 static void read_drop(struct fetch_read *r)
 {
     r->partition->shard->read_bytes -= r->budget;
-    mem_free(r->data);
+    mem_free(r->memory);
 }
 
 static void read_keep(struct fetch_read *r)
@@ -215,7 +236,7 @@ static void read_keep(struct fetch_read *r)
     struct partition_fetch *req = r->req;
     struct partition_shard *shard = r->partition->shard;
     struct fetch_pins *pins = pins_new(shard, 1);
-    pins->data = r->data;
+    pins->memory = r->memory;
     pins->budget = r->size; /* a first batch may be larger than was asked */
     shard->read_bytes = shard->read_bytes - r->budget + r->size;
     pins->iov[0] = (struct iovec){r->data, r->size};
@@ -249,6 +270,26 @@ static void read_answer(struct fetch_read *r)
     }
 }
 
+/* Who reads a backlog reads it once mostly, at more than the page cache is worth:
+ * finding and filling its pages costs more than the reading. So what is read for
+ * the first time goes past it, in large pieces, and what is read again right
+ * after (there are several consumers) through it. */
+static bool is_first_read(const struct fetch_read *r)
+{
+    const struct partition *p = r->partition;
+    return r->max_bytes >= LIMIT_FETCH_READ_CACHED &&
+           (r->offset.v < p->read_from.v || r->offset.v >= p->read_to.v);
+}
+
+static void read_remember(const struct fetch_read *r)
+{
+    struct partition *p = r->partition;
+    if (r->offset.v != p->read_to.v) {
+        p->read_from = r->offset;
+    }
+    p->read_to = r->end;
+}
+
 static void read_segment(struct fetch_read *r);
 
 /* Compaction took away everything from there to the segment's end: what comes
@@ -279,6 +320,9 @@ static void read_done(struct env_work *work)
     struct partition_fetch *req = r->req;
     bool gap = r->status == ERR_NOT_FOUND && r->view.segment.compaction != 0 &&
                !p->closed && r->offset.v >= p->log_start.v;
+    if (r->view.past_cache && r->size > 0) {
+        read_remember(r);
+    }
     partition_view_give(p, &r->view);
     if (!gap) {
         read_answer(r);
@@ -316,7 +360,11 @@ static void read_segment(struct fetch_read *r)
     struct partition *p = r->partition;
     ASSERT(partition_segment_count(p) > 0); /* not in memory: settled */
     size_t i = partition_segment_find(p, r->offset);
-    partition_view_take(p, i, &r->view);
+    if (is_first_read(r)) {
+        partition_view_take_direct(p, i, &r->view);
+    } else {
+        partition_view_take(p, i, &r->view);
+    }
     partition_work(p->env, &r->work, read_run, read_done, r);
 }
 
@@ -474,7 +522,7 @@ void partition_fetch_release(struct partition_fetch *req)
     for (uint32_t i = 0; i < pins->n_chunks; i++) {
         log_chunk_return(pins->chunks[i]);
     }
-    mem_free(pins->data);
+    mem_free(pins->memory);
     pins->shard->read_bytes -= pins->budget;
     if (list_empty(&pins->shard->reads)) {
         pins->shard->is_short = false; /* the next one finds out */

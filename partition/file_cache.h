@@ -7,7 +7,7 @@
 
 #include "base/env.h"
 
-/* FILE_LOG is read, FILE_LOG_DIRECT is written past the page cache. */
+/* FILE_LOG goes through the page cache, FILE_LOG_DIRECT past it. */
 enum file_kind { FILE_LOG, FILE_SIDE, FILE_LOG_DIRECT };
 
 struct file_key {

@@ -461,19 +461,33 @@ size_t partition_segment_find(const struct partition *p, kafka_offset offset)
     return i - 1;
 }
 
-void partition_view_take(struct partition *p, size_t i,
-                         struct segment_view *view)
+static void view_take(struct partition *p, size_t i, bool past_cache,
+                      struct segment_view *view)
 {
     view->env = p->env;
     view->dir = p->dir;
     view->segment = partition_segment_at(p, i);
     view->era = p->era;
+    view->past_cache = past_cache;
     p->views++;
-    struct file_key key = {p->number, view->segment.base.v, FILE_LOG,
+    struct file_key key = {p->number, view->segment.base.v,
+                           past_cache ? FILE_LOG_DIRECT : FILE_LOG,
                            view->segment.generation};
     file_cache_take(p->shard->files, &key, &view->log);
     key.kind = FILE_SIDE;
     file_cache_take(p->shard->files, &key, &view->side);
+}
+
+void partition_view_take(struct partition *p, size_t i,
+                         struct segment_view *view)
+{
+    view_take(p, i, false, view);
+}
+
+void partition_view_take_direct(struct partition *p, size_t i,
+                                struct segment_view *view)
+{
+    view_take(p, i, true, view);
 }
 
 void partition_view_give(struct partition *p, struct segment_view *view)

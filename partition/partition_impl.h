@@ -136,6 +136,7 @@ struct partition {
     struct segment *closed_segments; /* oldest first */
     size_t n_closed_segments;
     kafka_offset compacted;        /* up to here one record of a key at most */
+    kafka_offset read_from, read_to; /* last read past the page cache (fetch) */
     uint32_t next_generation;      /* for files that replace others */
     struct compaction *compaction; /* under way, or NULL */
     uint64_t compact_again_ms;     /* not before */
@@ -194,6 +195,9 @@ enum kafka_error partition_check_epoch(const struct partition *p,
  * files are taken from the cache: partition_view_give. */
 void partition_view_take(struct partition *p, size_t i,
                          struct segment_view *view);
+/* For segment_read_direct. */
+void partition_view_take_direct(struct partition *p, size_t i,
+                                struct segment_view *view);
 void partition_view_give(struct partition *p, struct segment_view *view);
 /* These segments are in no list any more: their files go when nobody reads
  * them. Takes the memory over. Only when nothing is retired already. */

@@ -408,6 +408,7 @@ enum err segment_view_open(struct segment_view *v, bool need_log)
         status = env_file_open(v->env, path, flags, &v->side.file);
     }
     if (status == ERR_OK && need_log && v->log.file == NULL) {
+        flags |= v->past_cache ? ENV_FILE_DIRECT : 0;
         segment_file(path, v->dir, &v->segment, "log");
         status = env_file_open(v->env, path, flags, &v->log.file);
     }
@@ -681,34 +682,84 @@ bool segment_batch_is(const uint8_t *batch, const struct side_entry *e)
            batch_is_whole(batch, e->size) && get_i64(batch) == e->base_offset.v;
 }
 
-enum err segment_read(struct segment_view *v, uint64_t slot, size_t max_bytes,
-                      bool at_least_one, uint8_t **data, size_t *size,
-                      kafka_offset *bad)
+/* Whole blocks around what is wanted; *data is inside. */
+static enum err read_blocks(struct env_file *file, const struct read_plan *plan,
+                            uint8_t **memory, uint8_t **data)
+{
+    uint64_t before = plan->from % ENV_BLOCK_SIZE, wanted = before + plan->bytes;
+    uint64_t blocks = (wanted + ENV_BLOCK_SIZE - 1) / ENV_BLOCK_SIZE;
+    size_t got;
+    *memory = mem_alloc((blocks + 1) * ENV_BLOCK_SIZE);
+    uintptr_t odd = (uintptr_t)*memory % ENV_BLOCK_SIZE;
+    uint8_t *block = *memory + (odd == 0 ? 0 : ENV_BLOCK_SIZE - odd);
+    enum err status = env_file_pread(file, block, blocks * ENV_BLOCK_SIZE,
+                                     plan->from - before, &got);
+    *data = block + before;
+    return status == ERR_OK && got < wanted ? ERR_CORRUPT : status;
+}
+
+/* How many bytes of what was read are the batches of the plan. */
+static enum err check_batches(const struct read_plan *plan, const uint8_t *data,
+                              size_t *size, kafka_offset *bad)
+{
+    for (uint32_t i = 0; i < plan->n; i++) {
+        if (!segment_batch_is(data + *size, &plan->entries[i])) {
+            *bad = plan->entries[i].base_offset;
+            return i == 0 ? ERR_CORRUPT : ERR_OK;
+        }
+        *size += plan->entries[i].size;
+    }
+    return ERR_OK;
+}
+
+static enum err read_batches(struct segment_view *v, uint64_t slot,
+                             size_t max_bytes, bool at_least_one,
+                             uint8_t **memory, uint8_t **data, size_t *size,
+                             kafka_offset *bad)
 {
     struct read_plan plan = {0};
-    *data = NULL;
+    *memory = *data = NULL;
     *size = 0;
     bad->v = -1;
     enum err status = plan_make(v, slot, max_bytes, at_least_one, &plan);
     if (status == ERR_OK && plan.n > 0) {
-        *data = mem_alloc(plan.bytes);
-        status = read_whole(v->log.file, *data, plan.bytes, plan.from);
+        if (v->past_cache) {
+            status = read_blocks(v->log.file, &plan, memory, data);
+        } else {
+            *memory = *data = mem_alloc(plan.bytes);
+            status = read_whole(v->log.file, *data, plan.bytes, plan.from);
+        }
         bad->v = status == ERR_CORRUPT ? plan.entries[0].base_offset.v : -1;
     }
-    for (uint32_t i = 0; i < plan.n && status == ERR_OK; i++) {
-        if (!segment_batch_is(*data + *size, &plan.entries[i])) {
-            *bad = plan.entries[i].base_offset;
-            status = i == 0 ? ERR_CORRUPT : ERR_OK;
-            break;
-        }
-        *size += plan.entries[i].size;
+    if (status == ERR_OK) {
+        status = check_batches(&plan, *data, size, bad);
     }
     mem_free(plan.entries);
     if (*size == 0) {
-        mem_free(*data);
-        *data = NULL;
+        mem_free(*memory);
+        *memory = *data = NULL;
     }
     return status;
+}
+
+enum err segment_read(struct segment_view *v, uint64_t slot, size_t max_bytes,
+                      bool at_least_one, uint8_t **data, size_t *size,
+                      kafka_offset *bad)
+{
+    uint8_t *memory;
+    ASSERT(!v->past_cache);
+    return read_batches(v, slot, max_bytes, at_least_one, &memory, data, size,
+                        bad);
+}
+
+enum err segment_read_direct(struct segment_view *v, uint64_t slot,
+                             size_t max_bytes, bool at_least_one,
+                             uint8_t **memory, uint8_t **data, size_t *size,
+                             kafka_offset *bad)
+{
+    ASSERT(v->past_cache);
+    return read_batches(v, slot, max_bytes, at_least_one, memory, data, size,
+                        bad);
 }
 
 enum err segment_read_payload(struct segment_view *v, uint64_t slot,

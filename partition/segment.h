@@ -110,6 +110,7 @@ struct segment_view {
     const char *dir;
     struct segment segment;    /* for the active one: as far as settled */
     struct file_use log, side; /* opened here when they are not */
+    bool past_cache;           /* log is for segment_read_direct only */
     uint32_t era;              /* private to partition.c; 0: not taken */
 };
 /* Are these e->size bytes the batch that the entry names, unharmed? */
@@ -151,6 +152,13 @@ void side_cursor_free(struct side_cursor *c);
 MUST_USE enum err segment_read(struct segment_view *v, uint64_t slot,
                                size_t max_bytes, bool at_least_one,
                                uint8_t **data, size_t *size, kafka_offset *bad);
+/* The same past the page cache, of a view with past_cache: *data lies somewhere
+ * in *memory, which is mem_alloc'ed. For long reads of what will hardly be read
+ * again: pages need not be found for it, nor filled. */
+MUST_USE enum err segment_read_direct(struct segment_view *v, uint64_t slot,
+                                      size_t max_bytes, bool at_least_one,
+                                      uint8_t **memory, uint8_t **data,
+                                      size_t *size, kafka_offset *bad);
 /* The payload of an entry that is no batch, at `slot`. mem_free(*data). */
 MUST_USE enum err segment_read_payload(struct segment_view *v, uint64_t slot,
                                        const struct side_entry *e,
