@@ -29,6 +29,8 @@ struct fetch_part {
     struct partition_waiter waiter;
     enum kafka_error preset; /* decided without asking a partition */
     bool pinned;             /* fetch holds memory */
+    struct fetch_lane *lane;
+    int32_t lent; /* of the lane's budget, while it is read from a file */
 };
 
 /* What one shard does for a call. */
@@ -38,8 +40,11 @@ struct fetch_lane {
     struct broker_shard *shard;
     struct fetch_part **parts;
     int n_parts;
-    int next; /* part being read */
-    int32_t budget;
+    int next; /* part to be read next */
+    int n_reading;
+    int32_t budget; /* without what parts were lent that are being read */
+    bool has_some;  /* a part has records */
+    bool beginning; /* a part asks its partition; it may be answered at once */
     bool woken; /* on the lane's shard: told home since waiting began */
     struct env_post wake_post;
 };
@@ -511,20 +516,25 @@ static void part_account(struct fetch_lane *lane, struct fetch_part *part)
         part->fetch.bytes = 0;
     }
     lane->budget -= part->fetch.bytes;
+    lane->has_some |= part->fetch.bytes > 0;
+}
+
+/* It is not being read any more: what it was lent can be used again. */
+static void part_take_back(struct fetch_lane *lane, struct fetch_part *part)
+{
+    lane->budget += part->lent;
+    part->lent = 0;
+    lane->n_reading--;
 }
 
 static void part_was_read(struct partition_fetch *fetch)
 {
     struct fetch_part *part = fetch->arg;
-    struct fetch_call *call = part->call;
-    for (int i = 0; i < call->n_lanes; i++) {
-        struct fetch_lane *lane = &call->lanes[i];
-        if (lane->next < lane->n_parts && lane->parts[lane->next] == part) {
-            part_account(lane, part);
-            lane->next++;
-            lane_read_on(lane);
-            return;
-        }
+    struct fetch_lane *lane = part->lane;
+    part_take_back(lane, part);
+    part_account(lane, part);
+    if (!lane->beginning) {
+        lane_read_on(lane);
     }
 }
 
@@ -585,49 +595,72 @@ static bool part_elsewhere(struct fetch_lane *lane, struct fetch_part *part,
     return true;
 }
 
+/* Whether a part is read beside those that are being read: only if none of them
+ * has to be the one that gives at least a batch, and it need not get less than
+ * it asks for on account of what they may leave over. */
+static bool may_begin(const struct fetch_lane *lane,
+                      const struct fetch_part *part)
+{
+    return lane->n_reading == 0 ||
+           (lane->has_some && lane->budget >= part->fetch.max_bytes);
+}
+
+/* True: the part is done with; false: it is being read from a file. */
+static bool part_read(struct fetch_lane *lane, struct fetch_part *part)
+{
+    struct partition_fetch *f = &part->fetch;
+    struct partition *p = shard_find_partition(lane->shard, &part->id);
+    f->error = KAFKA_NONE;
+    f->bytes = 0;
+    f->n_iov = 0;
+    f->pins = NULL;
+    f->diverging_epoch = -1;
+    if (p == NULL) {
+        f->error = KAFKA_NOT_LEADER_OR_FOLLOWER;
+        return true;
+    }
+    if (part_elsewhere(lane, part, p)) {
+        return true;
+    }
+    f->from_follower_ok = may_read(lane->call, p);
+    int32_t wanted = f->max_bytes;
+    if (lane->budget < wanted) {
+        f->max_bytes = lane->budget < 0 ? 0 : lane->budget;
+    }
+    f->at_least_one = !lane->has_some;
+    part->lent = f->max_bytes;
+    lane->budget -= part->lent;
+    lane->n_reading++;
+    lane->beginning = true;
+    bool done = partition_fetch(p, f);
+    lane->beginning = false;
+    f->max_bytes = wanted;
+    if (done) {
+        part_take_back(lane, part);
+    }
+    return done;
+}
+
 static void lane_read_on(struct fetch_lane *lane)
 {
-    struct fetch_call *call = lane->call;
-    for (; lane->next < lane->n_parts; lane->next++) {
-        struct fetch_part *part = lane->parts[lane->next];
-        struct partition_fetch *f = &part->fetch;
-        struct partition *p = shard_find_partition(lane->shard, &part->id);
-        bool first = lane->budget == call->in.max_bytes;
-        f->error = KAFKA_NONE;
-        f->bytes = 0;
-        f->n_iov = 0;
-        f->pins = NULL;
-        f->diverging_epoch = -1;
-        f->max_bytes = part->fetch.max_bytes;
-        if (p == NULL) {
-            f->error = KAFKA_NOT_LEADER_OR_FOLLOWER;
-            continue;
-        }
-        if (part_elsewhere(lane, part, p)) {
+    while (lane->next < lane->n_parts &&
+           may_begin(lane, lane->parts[lane->next])) {
+        struct fetch_part *part = lane->parts[lane->next++];
+        if (part_read(lane, part)) {
             part_account(lane, part);
-            continue;
         }
-        f->from_follower_ok = may_read(call, p);
-        int32_t wanted = f->max_bytes;
-        if (lane->budget < wanted) {
-            f->max_bytes = lane->budget < 0 ? 0 : lane->budget;
-        }
-        f->at_least_one = first;
-        bool done = partition_fetch(p, f);
-        f->max_bytes = wanted;
-        if (!done) {
-            return; /* goes on in part_was_read */
-        }
-        part_account(lane, part);
     }
-    shard_task_end(&lane->task);
+    if (lane->n_reading == 0) {
+        shard_task_end(&lane->task);
+    }
 }
 
 static void lane_start(struct shard_task *task)
 {
     struct fetch_lane *lane = task->arg;
-    lane->next = 0;
+    lane->next = lane->n_reading = 0;
     lane->budget = lane->call->in.max_bytes;
+    lane->has_some = false;
     lane_read_on(lane);
 }
 
@@ -714,6 +747,7 @@ static void lanes_fill(struct fetch_call *call)
             struct fetch_part *part = &call->parts[k];
             if (part->preset == KAFKA_NONE &&
                 shard_owner(call->rq->shard, &part->id) == lane->shard) {
+                part->lane = lane;
                 lane->parts[lane->n_parts++] = part;
             }
         }
