@@ -200,9 +200,9 @@ static void read_run(struct env_work *work)
         r->status = segment_find_offset(&r->view, r->offset, &slot, &e);
     }
     if (r->status == ERR_OK && r->view.past_cache) {
-        r->status = segment_read_direct(&r->view, slot, r->max_bytes,
-                                        r->at_least_one, &r->memory, &r->data,
-                                        &r->size, &r->bad);
+        r->status =
+            segment_read_direct(&r->view, slot, r->max_bytes, r->at_least_one,
+                                &r->memory, &r->data, &r->size, &r->bad);
     } else if (r->status == ERR_OK) {
         r->status = segment_read(&r->view, slot, r->max_bytes, r->at_least_one,
                                  &r->data, &r->size, &r->bad);
@@ -270,10 +270,10 @@ static void read_answer(struct fetch_read *r)
     }
 }
 
-/* Who reads a backlog reads it once mostly, at more than the page cache is worth:
- * finding and filling its pages costs more than the reading. So what is read for
- * the first time goes past it, in large pieces, and what is read again right
- * after (there are several consumers) through it. */
+/* Who reads a backlog reads it once mostly, at more than the page cache is
+ * worth: finding and filling its pages costs more than the reading. So what is
+ * read for the first time goes past it, in large pieces, and what is read again
+ * right after (there are several consumers) through it. */
 static bool is_first_read(const struct fetch_read *r)
 {
     const struct partition *p = r->partition;

@@ -135,11 +135,11 @@ struct partition {
     kafka_offset settled_log_start;
     struct segment *closed_segments; /* oldest first */
     size_t n_closed_segments;
-    kafka_offset compacted;        /* up to here one record of a key at most */
+    kafka_offset compacted; /* up to here one record of a key at most */
     kafka_offset read_from, read_to; /* last read past the page cache (fetch) */
-    uint32_t next_generation;      /* for files that replace others */
-    struct compaction *compaction; /* under way, or NULL */
-    uint64_t compact_again_ms;     /* not before */
+    uint32_t next_generation;        /* for files that replace others */
+    struct compaction *compaction;   /* under way, or NULL */
+    uint64_t compact_again_ms;       /* not before */
     /* Segments whose place was taken: their files go when nobody who began to
      * read before that (in an earlier era) reads any more. */
     struct segment *retired;

@@ -686,7 +686,8 @@ bool segment_batch_is(const uint8_t *batch, const struct side_entry *e)
 static enum err read_blocks(struct env_file *file, const struct read_plan *plan,
                             uint8_t **memory, uint8_t **data)
 {
-    uint64_t before = plan->from % ENV_BLOCK_SIZE, wanted = before + plan->bytes;
+    uint64_t before = plan->from % ENV_BLOCK_SIZE,
+             wanted = before + plan->bytes;
     uint64_t blocks = (wanted + ENV_BLOCK_SIZE - 1) / ENV_BLOCK_SIZE;
     size_t got;
     *memory = mem_alloc((blocks + 1) * ENV_BLOCK_SIZE);

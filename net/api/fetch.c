@@ -45,7 +45,7 @@ struct fetch_lane {
     int32_t budget; /* without what parts were lent that are being read */
     bool has_some;  /* a part has records */
     bool beginning; /* a part asks its partition; it may be answered at once */
-    bool woken; /* on the lane's shard: told home since waiting began */
+    bool woken;     /* on the lane's shard: told home since waiting began */
     struct env_post wake_post;
 };
 

@@ -1273,6 +1273,40 @@ START_TEST(test_partition__reads_are_bounded)
 }
 END_TEST
 
+/* A long read of what nobody has read goes past the page cache, the same again
+ * through it; both give the same, whole batches at odd places. */
+START_TEST(test_partition__read_once_and_again)
+{
+    struct fetched once, again;
+    world_begin(22);
+    for (int i = 0; i < 30; i++) {
+        (void)produce_plain(1, 1000, 49999 + (size_t)i);
+    }
+    settle_and_evict();
+    for (int64_t from = 0; from < 30; from = once.last + 1) {
+        int64_t before = w.p->read_to.v;
+        once = fetch(from, 400000);
+        ck_assert_int_eq(w.p->read_from.v, 0);
+        ck_assert_int_eq(w.p->read_to.v, once.last + 1);
+        again = fetch(from, 400000);
+        ck_assert_int_eq(w.p->read_to.v, once.last + 1);
+        ck_assert_int_eq(before, from);
+        ck_assert(!once.at_once && !again.at_once);
+        ck_assert_int_eq(once.error, KAFKA_NONE);
+        ck_assert_int_eq(once.n_batches, from < 28 ? 7 : 2);
+        ck_assert_int_eq(again.n_batches, once.n_batches);
+        ck_assert_int_eq(once.first, from);
+        ck_assert_int_eq(again.last, once.last);
+    }
+    (void)fetch(9, 400000); /* somebody else, who is slower */
+    ck_assert_int_eq(w.p->read_to.v, 30);
+    (void)fetch(9, 1000); /* little is read ahead by the kernel */
+    ck_assert_int_eq(w.p->read_to.v, 30);
+    ck_assert_uint_eq(w.shard->read_bytes, 0);
+    world_end();
+}
+END_TEST
+
 /* A settle that fails for want of space is repeated, nothing is lost. */
 START_TEST(test_partition__settle_repeated)
 {
@@ -1616,6 +1650,7 @@ int main(void)
     tcase_add_test(tc, test_partition__epochs_of_a_blob);
     tcase_add_test(tc, test_partition__torn_tail);
     tcase_add_test(tc, test_partition__reads_are_bounded);
+    tcase_add_test(tc, test_partition__read_once_and_again);
     tcase_add_test(tc, test_partition__settle_repeated);
     tcase_add_test(tc, test_partition__delete_and_waiters);
     tcase_add_test(tc, test_partition__append_time);

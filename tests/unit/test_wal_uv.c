@@ -58,9 +58,14 @@ static void open_log(void)
 static struct env_timer begin;
 static void on_begin(struct env_timer *timer)
 {
-    struct group_id id = {.partition = 4};
+    struct group_creation creation = {.id = {.partition = 4},
+                                      .self = 7,
+                                      .n_replicas = 1,
+                                      .replicas = {{.id = 7, .node = 1}}};
+    struct group_id id = creation.id;
     (void)timer;
-    for (uint64_t k = 1; k <= ENTRIES; k++) {
+    wal_append_create(wal, &creation);
+    for (uint64_t k = 2; k <= ENTRIES; k++) { /* 1 is the creation */
         char text[32];
         int n =
             snprintf(text, sizeof text, "entry %llu", (unsigned long long)k);
@@ -87,10 +92,12 @@ START_TEST(test_wal_uv__durable_without_closing)
     size_t n;
     struct wal_recovered_group *groups = wal_recovered(wal, &n);
     ck_assert_uint_eq(n, 1);
-    ck_assert_uint_eq(groups[0].n_entries, ENTRIES);
-    ck_assert_uint_eq(groups[0].first.v, 1);
-    ck_assert_uint_eq(groups[0].entries[499].place.size, 9);
-    ck_assert_mem_eq(groups[0].entries[499].place.payload, "entry 500", 9);
+    ck_assert(groups[0].created && groups[0].creation.self == 7);
+    ck_assert_uint_eq(groups[0].n_entries, ENTRIES - 1);
+    ck_assert_uint_eq(groups[0].first.v, 2);
+    ck_assert_uint_eq(groups[0].entries[ENTRIES - 2].place.size, 9);
+    ck_assert_mem_eq(groups[0].entries[ENTRIES - 2].place.payload, "entry 500",
+                     9);
     wal_recovered_free(groups, n);
     ck_assert_int_eq(env_dir_remove(env, dir), ERR_OK);
     env_uv_free(env);
