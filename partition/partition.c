@@ -27,6 +27,7 @@ void list_move(struct partition_link *to, struct partition_link *from)
     }
 }
 
+#define REMOVAL_AGAIN_MS 1000
 #define SCRUB_MS 250 /* as repair.c counts its rate */
 
 static void scrub_tick(struct env_timer *timer)
@@ -66,6 +67,8 @@ void partition_shard_free(struct partition_shard *shard)
     mem_free(shard);
 }
 
+static void removals_leave(struct partition_shard *shard);
+
 static void shard_emptied(struct partition_shard *shard)
 {
     void (*emptied)(void *arg) = shard->emptied;
@@ -79,6 +82,7 @@ void partition_shard_when_empty(struct partition_shard *shard,
                                 void (*cb)(void *arg), void *arg)
 {
     ASSERT(shard->emptied == NULL);
+    removals_leave(shard);
     shard->emptied = cb;
     shard->emptied_arg = arg;
     shard_emptied(shard);
@@ -248,16 +252,58 @@ static void partition_gone(struct partition *p)
 static void removal_run(struct env_work *work)
 {
     struct partition *p = work->arg;
-    enum err status = env_dir_remove(p->env, p->dir);
-    if (status != ERR_OK && status != ERR_NOT_FOUND) {
-        log_warn("partition", "%s: files of the deleted replica stay in %s: %s",
-                 p->name, p->dir, err_text(status));
+    p->removal_status = env_dir_remove(p->env, p->dir);
+    if (p->removal_status == ERR_NOT_FOUND) {
+        p->removal_status = ERR_OK;
     }
 }
 
+static void removal_again(struct env_timer *timer);
+
+/* What could not be removed is tried again, told once; who stops leaves it to
+ * the next start. */
 static void removal_done(struct env_work *work)
 {
-    partition_gone(work->arg);
+    struct partition *p = work->arg;
+    bool failed = p->removal_status != ERR_OK;
+    if (failed && !p->removal_told) {
+        log_warn("partition",
+                 "%s: files of the deleted replica stay in %s until they can "
+                 "be removed: %s",
+                 p->name, p->dir, err_text(p->removal_status));
+    } else if (!failed && p->removal_told) {
+        log_info("partition", "%s: files of the deleted replica are removed",
+                 p->name);
+    }
+    p->removal_told |= failed;
+    if (!failed || p->shard->emptied != NULL) {
+        partition_gone(p);
+        return;
+    }
+    p->removal_waits = true;
+    env_timer_init(p->env, &p->removal_timer, removal_again, p);
+    env_timer_start(&p->removal_timer, REMOVAL_AGAIN_MS);
+}
+
+static void removal_again(struct env_timer *timer)
+{
+    struct partition *p = timer->arg;
+    p->removal_waits = false;
+    partition_work(p->env, &p->removal, removal_run, removal_done, p);
+}
+
+/* Nobody waits for a removal to be tried again. */
+static void removals_leave(struct partition_shard *shard)
+{
+    struct partition_link *l, *next;
+    for (l = shard->partitions.next; l != &shard->partitions; l = next) {
+        struct partition *p = LINK_OF(struct partition, link, l);
+        next = l->next;
+        if (p->removal_waits) {
+            env_timer_stop(&p->removal_timer);
+            partition_gone(p);
+        }
+    }
 }
 
 void partition_ref(struct partition *p)

@@ -117,7 +117,10 @@ struct partition {
     void *arg;
     uint32_t refs; /* open group, jobs, turn */
     bool deleting, closed, opening;
-    struct env_work removal;
+    struct env_work removal;        /* of the files of a deleted replica */
+    struct env_timer removal_timer; /* until it is tried again */
+    enum err removal_status;
+    bool removal_told, removal_waits;
 
     /* the log */
     struct log_ring ring;

@@ -459,6 +459,8 @@ void group_want_turn(struct group *group);
 void group_activate(struct group *group, uint64_t ms);
 
 void raft_host_add(struct raft_host *host, struct group *group);
+/* Takes it out; it is freed at the end of a turn. */
+void raft_host_remove(struct raft_host *host, struct group *group);
 
 /* ---- settle.c ------------------------------------------------------------ */
 /* Something of the group was applied. */

@@ -475,7 +475,7 @@ void raft_host_add(struct raft_host *host, struct group *g)
     host->pace[g->slot] = PACE_ALL;
 }
 
-static void remove_group(struct raft_host *host, struct group *g)
+void raft_host_remove(struct raft_host *host, struct group *g)
 {
     struct group *last = host->groups[host->n_groups - 1];
 
@@ -501,7 +501,7 @@ static void close_group(struct raft_host *host, struct group *g)
     group_stop(g);
     g->life = GROUP_CLOSING;
     catchup_group_closing(g);
-    remove_group(host, g);
+    raft_host_remove(host, g);
 }
 
 void raft_host_recovered(struct raft_host *host,

@@ -507,6 +507,9 @@ enum err host_store_remake(struct raft_host *host,
     if (e == ERR_OK) {
         wal_append_create(host->wal, creation);
         wal_settled(host->wal, &creation->id, (log_index){1});
+    } else if (raft_host_find(host, &creation->id) != NULL) {
+        /* nobody is to open what was found in part */
+        raft_host_remove(host, raft_host_find(host, &creation->id));
     }
     drop_unmade(host, u);
     return e;
