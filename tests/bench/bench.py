@@ -59,10 +59,11 @@ class Bench:
                 if figures.get(key) is not None)), flush=True)
 
     def produce(self, cluster, row, client):
+        """Also of what is read meanwhile (kind "tail")."""
         topic = self.driver.make_topic(cluster, row.partitions)
         before = usage(cluster.pids())
-        figures = getattr(self.driver, "produce_" + client)(cluster, topic,
-                                                            row)
+        figures = getattr(self.driver, row.kind + "_" + client)(cluster, topic,
+                                                                row)
         under_load = usage(cluster.pids())
         time.sleep(SETTLED)
         after = usage(cluster.pids())

@@ -92,11 +92,29 @@ class Driver:
                 "p99": r["p99_ms"], "p99.9": r["p99_9_ms"]}
 
     # ---- consuming ---------------------------------------------------------
+    def consume_command(self, cluster, topic, row):
+        return [self.flotilla, "bench", "consume", topic, "-n",
+                str(row.records), "-b", cluster.bootstrap, "-o", "json"]
+
     def consume_rdkafka(self, cluster, topic, row):
-        r = json.loads(harness.run(
-            [self.flotilla, "bench", "consume", topic, "-n", str(row.records),
-             "-b", cluster.bootstrap, "-o", "json"], timeout=600))
+        r = json.loads(harness.run(self.consume_command(cluster, topic, row),
+                                   timeout=600))
         return {"rate": r["records_per_second"]}
+
+    def tail_rdkafka(self, cluster, topic, row):
+        """A consumer reads what a producer writes meanwhile: the consumer's
+        rate, the producer's times."""
+        reader = subprocess.Popen(
+            self.consume_command(cluster, topic, row) + ["--wait", "300"],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        try:
+            figures = self.produce_rdkafka(cluster, topic, row)
+            out, err = reader.communicate(timeout=600)
+        finally:
+            reader.kill()
+        harness.expect(reader.returncode == 0, harness.tail(err))
+        figures["rate"] = json.loads(out)["records_per_second"]
+        return figures
 
     def consume_java(self, cluster, topic, row):
         out = self.java("ConsumerPerformance", "--topic", topic,

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 @dataclass
 class Row:
     name: str
-    kind: str  # produce, consume, kill, start
+    kind: str  # produce, consume, tail, kill, start
     partitions: int = 12
     size: int = 1024
     records: int = 0
@@ -53,6 +53,8 @@ ROWS = [
     Row("consume from the start", "consume", records=1500000,
         clients=("rdkafka", "java"), systems=BOTH,
         aims=(("rate", "kafka", 1.2),)),
+    Row("consume the tail", "tail", records=600000, clients=("rdkafka",),
+        systems=BOTH, aims=(("rate", "kafka", 1.2),)),
     Row("kill -9 of one broker", "kill", records=60000, rate=3000,
         clients=("rdkafka",), systems=BOTH, aims=(("gap", "kafka", 1 / 6),)),
     Row("2 partitions or streams", "produce", partitions=2, records=400000,
