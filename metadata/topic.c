@@ -59,6 +59,7 @@ static void load_brokers(struct decide *d)
 {
     const struct image_broker *const *brokers;
     const struct image_topic *const *topics;
+    int n_usable = 0;
     if (d->brokers != NULL) {
         return;
     }
@@ -70,6 +71,12 @@ static void load_brokers(struct decide *d)
         d->brokers[i].usable = d->usable == NULL
                                    ? brokers[i]->live
                                    : d->usable(d->usable_arg, brokers[i]);
+        n_usable += d->brokers[i].usable;
+    }
+    /* Who decides was cut off, or has only just begun to: it does not know, and
+     * a majority of those it does not see has to agree anyway. */
+    for (int i = 0; i < d->n_brokers && n_usable == 0; i++) {
+        d->brokers[i].usable = true;
     }
     int n = image_topics(d->image, &topics);
     for (int i = 0; i < n; i++) {
@@ -298,17 +305,9 @@ static enum err place(struct decide *d, const struct image_topic *held,
                           : "");
         return ERR_INVALID;
     }
-    if (placement_make(d->brokers, d->n_brokers,
-                       held == NULL ? NULL : held->partitions,
-                       held == NULL ? 0 : held->n_partitions, n_replicas, n,
-                       out) != ERR_OK) {
-        decide_refuse(result, KAFKA_INVALID_REPLICATION_FACTOR,
-                      "Unable to replicate the partition %d time(s): All "
-                      "brokers are currently fenced.",
-                      n_replicas);
-        return ERR_INVALID;
-    }
-    return ERR_OK;
+    return placement_make(
+        d->brokers, d->n_brokers, held == NULL ? NULL : held->partitions,
+        held == NULL ? 0 : held->n_partitions, n_replicas, n, out);
 }
 
 static struct uuid random_id(struct decide *d)

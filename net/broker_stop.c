@@ -8,6 +8,7 @@
 #include "net/broker_impl.h"
 #include "net/connection.h"
 #include "net/listener.h"
+#include "net/orphans.h"
 
 #define STOP_TRANSFER_MS 5000
 #define STOP_POLL_MS 10
@@ -189,6 +190,7 @@ static void shard_stop_begin(struct env_post *post)
     struct broker_shard *s = stop->shard;
     stop->deadline_ms = env_now_ms(s->env) + STOP_TRANSFER_MS;
     shard_partitions_stop(s);
+    orphans_leave(s);
     env_timer_init(s->env, &stop->timer, shard_stop_step, stop);
     env_timer_init(s->env, &stop->answers, answers_due, stop);
     shard_stop_step(&stop->timer);

@@ -12,6 +12,7 @@
 
 /* Of what is looked at, and of groups that are deleted, in one turn of a loop:
  * thousands at once would keep it from its peers. */
+#define REMOVE_AGAIN_MS 1000
 #define LOOKS_AT_ONCE 1024
 #define DELETES_AT_ONCE 64
 
@@ -19,6 +20,7 @@ struct orphan {
     struct orphan *next;
     replica_id replica;
     bool stray;
+    bool done, told;
     char name[]; /* of the directory */
 };
 
@@ -34,10 +36,12 @@ struct orphans {
     char *dir;
     struct env *env;
     struct broker_shard *first;
-    unsigned at; /* the shard being asked */
+    struct broker_shard *remover; /* whose workers remove them */
+    unsigned at;                  /* the shard being asked */
     enum step step;
     struct env_post post;
     struct env_work work;
+    struct env_timer again;
     struct orphan *list;
     struct orphan **look; /* at the next one; at NULL: all were looked at */
     struct left_group *groups;
@@ -108,6 +112,34 @@ static bool is_stray(struct env *env, const struct orphan *o, const char *path)
     return o->stray || e != ERR_NOT_FOUND;
 }
 
+static void remove_one(struct orphans *all, struct orphan *o, const char *path)
+{
+    o->done = true;
+    if (is_stray(all->env, o, path)) {
+        log_warn("broker",
+                 "stray: %s is of a topic that this cluster's metadata has "
+                 "never known; it is kept and not served. If the metadata "
+                 "was restored from an older copy, restore the newest one; "
+                 "else remove the directory when nobody needs it",
+                 path);
+        return;
+    }
+    enum err e = env_dir_remove(all->env, path);
+    if (e == ERR_OK || e == ERR_NOT_FOUND) {
+        log_info("broker", "files of a deleted topic were left: removed %s",
+                 path);
+        return;
+    }
+    o->done = false;
+    if (!o->told) {
+        log_warn("broker",
+                 "files of a deleted topic stay in %s until they can be "
+                 "removed: %s",
+                 path, err_text(e));
+    }
+    o->told = true;
+}
+
 static void remove_run(struct env_work *work)
 {
     struct orphans *all = work->arg;
@@ -115,20 +147,10 @@ static void remove_run(struct env_work *work)
         char path[LIMIT_PATH];
         int n = snprintf(path, sizeof path, "%s/%s", all->dir, o->name);
         if (n < 0 || n >= (int)sizeof path) {
-            continue;
+            o->done = true;
+        } else {
+            remove_one(all, o, path);
         }
-        if (is_stray(all->env, o, path)) {
-            log_warn("broker",
-                     "stray: %s is of a topic that this cluster's metadata has "
-                     "never known; it is kept and not served. If the metadata "
-                     "was restored from an older copy, restore the newest one; "
-                     "else remove the directory when nobody needs it",
-                     path);
-            continue;
-        }
-        enum err e = env_dir_remove(all->env, path);
-        log_info("broker", "files of a deleted topic were left: removed %s%s%s",
-                 path, e == ERR_OK ? "" : ": ", e == ERR_OK ? "" : err_text(e));
     }
 }
 
@@ -243,18 +265,60 @@ static void dirs_judge(struct orphans *all, const struct image *image)
     numbers_free(&numbers);
 }
 
+static void remove_begin(struct orphans *all);
+
+static void remove_again(struct env_timer *timer)
+{
+    struct orphans *all = timer->arg;
+    all->remover->orphans = NULL;
+    remove_begin(all);
+}
+
+/* What could not be removed is tried again; who stops leaves it to the next
+ * start. */
 static void remove_done(struct env_work *work)
 {
-    orphans_free(work->arg);
+    struct orphans *all = work->arg;
+    for (struct orphan **at = &all->list; *at != NULL;) {
+        if ((*at)->done) {
+            drop(at);
+        } else {
+            at = &(*at)->next;
+        }
+    }
+    if (all->list == NULL || all->remover->closing ||
+        all->remover->orphans != NULL) {
+        orphans_free(all);
+        return;
+    }
+    all->remover->orphans = all;
+    env_timer_init(all->env, &all->again, remove_again, all);
+    env_timer_start(&all->again, REMOVE_AGAIN_MS);
+}
+
+static void remove_begin(struct orphans *all)
+{
+    all->work = (struct env_work){
+        .run = remove_run, .done = remove_done, .arg = all, .env = all->env};
+    env_work_submit(all->env, ENV_POOL_IO, &all->work);
 }
 
 static void dirs_remove(struct orphans *all, struct broker_shard *s)
 {
     dirs_judge(all, s->image);
     all->env = s->env;
-    all->work = (struct env_work){
-        .run = remove_run, .done = remove_done, .arg = all, .env = all->env};
-    env_work_submit(all->env, ENV_POOL_IO, &all->work);
+    all->remover = s;
+    remove_begin(all);
+}
+
+void orphans_leave(struct broker_shard *s)
+{
+    struct orphans *all = s->orphans;
+    s->orphans = NULL;
+    if (all != NULL) {
+        env_timer_stop(&all->again);
+        orphans_free(all);
+    }
 }
 
 /* ---- groups -------------------------------------------------------------- */

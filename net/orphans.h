@@ -17,5 +17,8 @@
  * partition for, on a worker. `partitions` is the directory of all replicas. On
  * the first shard's thread. */
 void orphans_sweep(struct broker_shard *first, const char *partitions);
+/* The shard stops: what could not be removed so far waits for the next start.
+ */
+void orphans_leave(struct broker_shard *s);
 
 #endif

@@ -44,6 +44,7 @@ struct broker_shard {
     struct env_timer opening_timer;
     struct env_post *opened;         /* shard_partitions_when_open */
     bool closing;                    /* no more of them */
+    struct orphans *orphans;         /* that could not be removed yet */
     struct connections *connections; /* net/connection */
     struct fetch_sessions *fetch_sessions;
     /* producer ids of InitProducerId */
