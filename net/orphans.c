@@ -10,9 +10,9 @@
 #include "net/broker_impl.h"
 #include "partition/partition.h"
 
+#define REMOVE_AGAIN_MS 1000
 /* Of what is looked at, and of groups that are deleted, in one turn of a loop:
  * thousands at once would keep it from its peers. */
-#define REMOVE_AGAIN_MS 1000
 #define LOOKS_AT_ONCE 1024
 #define DELETES_AT_ONCE 64
 

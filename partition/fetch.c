@@ -391,7 +391,10 @@ void fetch_next_waiting(struct partition_shard *shard)
     }
 }
 
-static void fetch_file(struct partition *p, struct partition_fetch *req)
+/* True: there is no memory for it, and it does not wait: whoever asks for more
+ * beside what it has holds memory that others wait for, and they what it would
+ * wait for. */
+static bool fetch_file(struct partition *p, struct partition_fetch *req)
 {
     struct fetch_read *r = mem_zalloc(sizeof *r);
     int32_t max =
@@ -402,9 +405,16 @@ static void fetch_file(struct partition *p, struct partition_fetch *req)
     r->max_bytes = max > 0 ? (size_t)max : 0;
     r->at_least_one = req->at_least_one;
     partition_ref(p);
-    if (!list_empty(&p->shard->reads) || !read_begin(r)) {
-        link_add(&p->shard->reads, &r->link);
+    if (list_empty(&p->shard->reads) && read_begin(r)) {
+        return false;
     }
+    if (!req->at_least_one) {
+        mem_free(r);
+        partition_unref(p);
+        return true;
+    }
+    link_add(&p->shard->reads, &r->link);
+    return false;
 }
 
 /* ---- fetch --------------------------------------------------------------- */
@@ -504,8 +514,7 @@ bool partition_fetch(struct partition *p, struct partition_fetch *req)
         fetch_memory(p, req, at);
         return true;
     }
-    fetch_file(p, req);
-    return false;
+    return fetch_file(p, req);
 }
 
 bool partition_shard_is_short(const struct partition_shard *shard)
