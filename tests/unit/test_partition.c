@@ -1225,6 +1225,12 @@ static void call_hold(struct env *env, void *arg)
     ck_assert(!partition_fetch(w.p, arg));
 }
 
+static void call_at_once(struct env *env, void *arg)
+{
+    (void)env;
+    ck_assert(partition_fetch(w.p, arg));
+}
+
 static void call_release_fetch(struct env *env, void *arg)
 {
     (void)env;
@@ -1262,6 +1268,17 @@ START_TEST(test_partition__reads_are_bounded)
     }
     ck_assert_int_ge(n, 18);
     ck_assert_int_lt(n, FETCHES);
+    /* who would only have more beside what it has gets nothing, at once */
+    bool more_done = false;
+    struct partition_fetch more = req[n - 1];
+    more.at_least_one = false;
+    more.arg = &more_done;
+    sim_node_call(w.node, 0, call_at_once, &more);
+    ck_assert(!more_done);
+    ck_assert_int_eq(more.error, KAFKA_NONE);
+    ck_assert_int_eq(more.bytes, 0);
+    ck_assert(list_empty(&w.shard->reads) == false);
+    ck_assert_ptr_eq(w.shard->reads.next, w.shard->reads.prev);
     sim_node_call(w.node, 0, call_release_fetch, &req[0]);
     run();
     ck_assert(done[n - 1]);
