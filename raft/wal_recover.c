@@ -449,6 +449,21 @@ static enum err meta_read(struct recover *r, uint32_t *n, uint64_t *bytes)
     return ERR_OK;
 }
 
+/* The files from index `from` on are about to be named by a new wal.meta. If
+ * only the process died while one was being made, its length and its name may
+ * not be durable yet: a power loss would leave a name with nothing behind. */
+static enum err files_make_durable(struct wal *wal, uint32_t from)
+{
+    for (uint32_t k = from; k < wal->n_files; k++) {
+        enum err e = env_file_sync(wal->files[k]->file);
+        if (e != ERR_OK) {
+            return e;
+        }
+        wal->files[k]->made = wal->files[k]->bytes;
+    }
+    return env_dir_sync(wal->env, wal->dir);
+}
+
 /* The log's id as the first flushes of its files have it. A flush of another
  * log counts as damage later. */
 static enum err log_id_find(struct recover *r)
@@ -458,7 +473,6 @@ static enum err log_id_find(struct recover *r)
         struct wal_flush_header header;
         struct wal_file *file = wal->files[k];
         const uint8_t *data;
-        file->made = file->bytes;
         if (wal->log_id != 0 || file->bytes < WAL_BLOCK) {
             continue;
         }
@@ -476,7 +490,7 @@ static enum err log_id_find(struct recover *r)
     }
     wal->made_ms = (uint64_t)env_wall_ms(wal->env);
     if (wal->log_id != 0) {
-        return ERR_OK;
+        return files_make_durable(wal, 0);
     }
     log_error("wal", "no file of the log in %s begins with a whole flush",
               wal->dir);
@@ -535,16 +549,14 @@ static enum err extras_open(struct recover *r, uint32_t n)
     while (wal->n_files > used) {
         wal_file_drop_last(wal);
     }
-    for (uint32_t k = n; k < used; k++) {
-        wal->files[k]->made = wal->files[k]->bytes;
-    }
     if (used > n) {
         log_error("wal",
                   "damaged: %s/wal.meta is older than the log: it names %u of "
                   "its %u files; it is made again from them",
                   wal->dir, n, used);
+        e = files_make_durable(wal, n);
     }
-    return ERR_OK;
+    return e;
 }
 
 static enum err files_open(struct recover *r)
