@@ -145,7 +145,7 @@ static void dump_entries(struct dump *d, struct segment_view *v, bool last)
     mem_free(buffer);
 }
 
-static void check_head(struct dump *d, struct segment_view *v)
+static bool check_head(struct dump *d, struct segment_view *v)
 {
     uint8_t slot[SIDE_SLOT];
     struct side_head head;
@@ -153,14 +153,13 @@ static void check_head(struct dump *d, struct segment_view *v)
     if (env_file_pread(v->side.file, slot, SIDE_SLOT, 0, &got) != ERR_OK ||
         got < SIDE_SLOT || side_head_read(slot, &head) != ERR_OK ||
         head.base.v != v->segment.base.v) {
-        tell(d, "the side file's head is damaged");
-        d->broken = true;
-        return;
+        return false;
     }
     if (d->sum->last.v == 0) {
         d->sum->chain = head.chain;
         d->sum->last.v = head.first.v - 1;
     }
+    return true;
 }
 
 /* ---- without side file --------------------------------------------------- */
@@ -195,6 +194,26 @@ static enum err dump_log(struct dump *d, struct env_file *log)
 }
 
 /* ---- segments ------------------------------------------------------------ */
+/* The last segment, without (the head of) its side file: was the settling that
+ * makes it cut off? Then no batch of it counts, nor need one be whole. */
+static bool was_being_made(struct env_file *log)
+{
+    uint8_t head[BATCH_HEADER_SIZE], *buffer = NULL;
+    struct batch_header h;
+    size_t got = 0;
+    bool whole = false;
+    if (env_file_pread(log, head, sizeof head, 0, &got) == ERR_OK &&
+        batch_header_read(head, got, &h) == ERR_OK &&
+        batch_size(&h) <= DUMP_BATCH_MAX) {
+        size_t size = (size_t)batch_size(&h);
+        buffer = mem_alloc(size);
+        whole = env_file_pread(log, buffer, size, 0, &got) == ERR_OK &&
+                got == size && batch_is_whole(buffer, got);
+    }
+    mem_free(buffer);
+    return !whole;
+}
+
 static enum err dump_segment(struct dump *d, const struct segment *segment,
                              bool last)
 {
@@ -215,9 +234,19 @@ static enum err dump_segment(struct dump *d, const struct segment *segment,
     if (status == ERR_OK) {
         status = env_file_size(v.side.file, &size);
         v.segment.slots = side_slots_in(size);
-        check_head(d, &v);
-        dump_entries(d, &v, last);
+        if (check_head(d, &v)) {
+            dump_entries(d, &v, last);
+        } else if (last && was_being_made(v.log.file)) {
+            d->sum->tail_left = true;
+        } else {
+            tell(d, "the side file's head is damaged");
+            d->broken = true;
+            dump_entries(d, &v, last);
+        }
         env_file_close(v.side.file);
+    } else if (status == ERR_NOT_FOUND && last && was_being_made(v.log.file)) {
+        d->sum->tail_left = true;
+        status = ERR_OK;
     } else {
         tell(d, "there is no side file");
         status = dump_log(d, v.log.file);
