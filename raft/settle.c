@@ -27,6 +27,10 @@
 /* Up to so many files are synced one by one. */
 #define SYNC_EACH_MAX 16
 #define NOSPACE_RETRY_MS 1000
+/* Rounds of up to so many bytes, all there are under a moderate load, run one
+ * job after the other: several at once gain little time that nobody waits for,
+ * and the log's writes, which clients do wait for, queue behind them. */
+#define ROUND_GENTLE_BYTES ((uint64_t)16 << 20)
 
 struct settle_item {
     struct settle_round *round;
@@ -45,7 +49,8 @@ struct settle_round {
     struct raft_host *host;
     struct settle_item *items;
     uint32_t n, next, running;
-    bool syncing; /* all jobs have run */
+    uint32_t width; /* jobs that run side by side */
+    bool syncing;   /* all jobs have run */
     struct env_work work;
     bool whole_fs;
     bool waits; /* for deletions to be durable */
@@ -471,7 +476,7 @@ static void round_next(struct settle_round *round)
 {
     struct raft_host *host = round->host;
 
-    while (round->next < round->n && round->running < SETTLE_RUNNING_MAX) {
+    while (round->next < round->n && round->running < round->width) {
         struct settle_item *item = &round->items[round->next++];
 
         if (round->syncing && item->status != ERR_OK)
@@ -528,6 +533,7 @@ static void round_begin(struct raft_host *host)
 {
     struct settle_round *round = mem_zalloc(sizeof *round);
     uint32_t taken = 0, max;
+    uint64_t bytes = 0;
 
     gather_due(host);
     max = host->n_groups / ROUND_PART;
@@ -552,6 +558,7 @@ static void round_begin(struct raft_host *host)
             g->dirty_ms = 0;
             continue;
         }
+        bytes += unsettled_bytes(g);
         item_init(round, item, g);
         round->n++;
     }
@@ -564,6 +571,7 @@ static void round_begin(struct raft_host *host)
         return;
     }
     round->whole_fs = round->n > SYNC_EACH_MAX;
+    round->width = bytes <= ROUND_GENTLE_BYTES ? 1 : SETTLE_RUNNING_MAX;
     if (host->settle_scratch == NULL)
         host->settle_scratch = mem_alloc_aligned(
             ENV_BLOCK_SIZE, SETTLE_RUNNING_MAX * SETTLE_SCRATCH);
