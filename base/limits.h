@@ -50,6 +50,9 @@
 /* Reads from this size on go past the page cache, if they are the first ones
  * there; smaller ones gain by what the kernel reads ahead. */
 #define LIMIT_FETCH_READ_CACHED ((size_t)256 << 10)
+/* A reader that comes back within this time for what comes next has it read
+ * ahead; so long it is kept. */
+#define LIMIT_FETCH_AHEAD_MS 1000
 /* And when the memory of reads is used up: consumers that do not take
  * their answers slow the others down but do not stop them. */
 #define LIMIT_FETCH_READ_SHORT ((size_t)64 << 10)

@@ -232,6 +232,7 @@ static void on_closed(void *sm)
     compaction_closed(p);
     repair_stop(p);
     refetch_stop(p);
+    fetch_closed(p);
     partition_unref(p);
 }
 

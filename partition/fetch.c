@@ -1,7 +1,8 @@
 /* Fetch: batches from the log buffer while they are there (references, no
  * copy), else read from segments by a worker into memory of its own, each batch
  * checked before it is served. What is compacted is read from the segments even
- * where the log buffer still has it as it was written. */
+ * where the log buffer still has it as it was written. Who reads a backlog on
+ * and on finds the next piece read already. */
 #include <string.h>
 
 #include "base/assert.h"
@@ -18,20 +19,25 @@ struct fetch_pins {
     struct iovec iov[];
 };
 
-/* A read of a file, waiting or under way. */
+/* A read of a file, waiting or under way; or read ahead, p->ahead. */
 struct fetch_read {
     struct env_work work;
-    struct partition_link link; /* in shard->reads */
+    struct partition_link link; /* in shard->reads, or shard->aheads */
     struct partition *partition;
-    struct partition_fetch *req;
+    struct partition_fetch *req; /* NULL: read ahead, nobody asked for it yet */
     struct segment_view view;
+    struct env_timer unwanted; /* read ahead */
     uint64_t budget;
     kafka_offset offset;
     size_t max_bytes;
+    size_t limit; /* of the answer */
     bool at_least_one;
+    bool follows; /* its reader comes back at once for what comes next */
+    bool ready;   /* read ahead and waiting */
     uint8_t *memory, *data; /* the one holds the other */
-    size_t size;
-    kafka_offset end; /* behind what was read */
+    size_t size;            /* of what is answered */
+    size_t held;            /* of what was read */
+    kafka_offset end;       /* behind what is answered */
     kafka_offset bad;
     enum err status;
 };
@@ -209,6 +215,7 @@ static void read_run(struct env_work *work)
         r->memory = r->data;
     }
     r->end = batches_end(r->data, r->size, r->offset);
+    r->held = r->size;
 }
 
 static void fetch_describe(const struct partition *p,
@@ -237,8 +244,8 @@ static void read_keep(struct fetch_read *r)
     struct partition_shard *shard = r->partition->shard;
     struct fetch_pins *pins = pins_new(shard, 1);
     pins->memory = r->memory;
-    pins->budget = r->size; /* a first batch may be larger than was asked */
-    shard->read_bytes = shard->read_bytes - r->budget + r->size;
+    pins->budget = r->held; /* a first batch may be larger than was asked */
+    shard->read_bytes = shard->read_bytes - r->budget + r->held;
     pins->iov[0] = (struct iovec){r->data, r->size};
     req->pins = pins;
     req->iov = pins->iov;
@@ -246,10 +253,36 @@ static void read_keep(struct fetch_read *r)
     req->bytes = (int32_t)r->size;
 }
 
+/* What was read ahead for another answer may be too much for this one. */
+static void read_fit(struct fetch_read *r)
+{
+    size_t size = 0;
+    struct batch_header head;
+    if (r->size <= r->limit) {
+        return;
+    }
+    while (size < r->size) {
+        enum err status =
+            batch_header_read(r->data + size, r->size - size, &head);
+        ASSERT(status == ERR_OK); /* it was found whole */
+        if (size + batch_size(&head) > r->limit &&
+            !(size == 0 && r->at_least_one)) {
+            break;
+        }
+        size += batch_size(&head);
+    }
+    if (size < r->size) {
+        r->size = size;
+        r->end = batches_end(r->data, size, r->offset);
+        r->bad.v = -1; /* it lies behind */
+    }
+}
+
 /* The read is done: what it gave becomes the answer. */
 static void read_answer(struct fetch_read *r)
 {
     struct partition *p = r->partition;
+    read_fit(r);
     fetch_describe(p, r->req);
     if (p->closed || r->offset.v < p->log_start.v) {
         /* Given up or removed while it was read. */
@@ -288,9 +321,131 @@ static void read_remember(const struct fetch_read *r)
         p->read_from = r->offset;
     }
     p->read_to = r->end;
+    p->read_ms = env_now_ms(p->env);
 }
 
 static void read_segment(struct fetch_read *r);
+static void read_done(struct env_work *work);
+
+/* ---- reading ahead ------------------------------------------------------- */
+static void ahead_drop(struct fetch_read *a)
+{
+    a->partition->ahead = NULL;
+    env_timer_stop(&a->unwanted);
+    link_remove(&a->link);
+    read_drop(a);
+    mem_free(a);
+}
+
+static void ahead_unwanted(struct env_timer *timer)
+{
+    struct fetch_read *a = timer->arg;
+    struct partition_shard *shard = a->partition->shard;
+    ahead_drop(a);
+    fetch_next_waiting(shard);
+}
+
+/* For those who ask now. */
+static void aheads_give_up(struct partition_shard *shard)
+{
+    while (!list_empty(&shard->aheads)) {
+        ahead_drop(LINK_OF(struct fetch_read, link, shard->aheads.next));
+    }
+}
+
+void fetch_closed(struct partition *p)
+{
+    struct partition_shard *shard = p->shard;
+    if (p->ahead != NULL && p->ahead->ready) {
+        ahead_drop(p->ahead);
+        fetch_next_waiting(shard);
+    }
+}
+
+/* After an answer that its reader comes back from at once: the next piece, as
+ * large as was asked for, if it lies in the files and half of the memory of
+ * reads is not in use. */
+static void ahead_begin(const struct fetch_read *r)
+{
+    struct partition *p = r->partition;
+    struct partition_shard *shard = p->shard;
+    size_t max = r->limit < LIMIT_FETCH_READ ? r->limit : LIMIT_FETCH_READ;
+    if (!r->follows || !r->view.past_cache || p->ahead != NULL || p->closed ||
+        max < LIMIT_FETCH_READ_CACHED || r->size == 0 ||
+        !list_empty(&shard->reads) ||
+        shard->read_bytes + max > shard->options.read_bytes_max / 2 ||
+        r->end.v >= p->settled.next.v ||
+        memory_find(p, r->end) < p->ring.count) {
+        return;
+    }
+    struct fetch_read *a = mem_zalloc(sizeof *a);
+    a->partition = p;
+    a->offset = r->end;
+    a->max_bytes = a->budget = max;
+    a->at_least_one = true;
+    env_timer_init(p->env, &a->unwanted, ahead_unwanted, a);
+    shard->read_bytes += a->budget;
+    p->ahead = a;
+    partition_ref(p);
+    partition_view_take_direct(p, partition_segment_find(p, a->offset),
+                               &a->view);
+    partition_work(p->env, &a->work, read_run, read_done, a);
+}
+
+/* Nobody asked for it meanwhile. */
+static void ahead_done(struct fetch_read *a)
+{
+    struct partition *p = a->partition;
+    struct partition_shard *shard = p->shard;
+    if (p->closed || a->status != ERR_OK || a->size == 0 ||
+        !list_empty(&shard->reads)) {
+        ahead_drop(a);
+        fetch_next_waiting(shard);
+        return;
+    }
+    shard->read_bytes = shard->read_bytes - a->budget + a->held;
+    a->budget = a->held;
+    a->ready = true;
+    link_add(&shard->aheads, &a->link);
+    env_timer_start(&a->unwanted, LIMIT_FETCH_AHEAD_MS);
+}
+
+static bool ahead_has_for(const struct fetch_read *a,
+                          const struct partition_fetch *req)
+{
+    struct batch_header head;
+    return req->at_least_one || !a->ready ||
+           (batch_header_read(a->data, a->size, &head) == ERR_OK &&
+            (int64_t)batch_size(&head) <= req->max_bytes);
+}
+
+/* True: the request is answered by what was read ahead, at once or when that
+ * is done. */
+static bool ahead_take(struct partition *p, struct partition_fetch *req,
+                       bool *at_once)
+{
+    struct fetch_read *a = p->ahead;
+    if (a == NULL || a->offset.v != req->offset.v || !ahead_has_for(a, req)) {
+        return false;
+    }
+    p->ahead = NULL;
+    a->req = req;
+    a->limit = req->max_bytes > 0 ? (size_t)req->max_bytes : 0;
+    a->at_least_one = req->at_least_one;
+    a->follows = true;
+    *at_once = a->ready;
+    if (a->ready) {
+        env_timer_stop(&a->unwanted);
+        link_remove(&a->link);
+        read_answer(a);
+        read_remember(a);
+        ahead_begin(a);
+        mem_free(a);
+    }
+    return true;
+}
+
+/* ---- reading ------------------------------------------------------------- */
 
 /* Compaction took away everything from there to the segment's end: what comes
  * next may lie in the next segment (true: it is read) or in memory. */
@@ -320,14 +475,20 @@ static void read_done(struct env_work *work)
     struct partition_fetch *req = r->req;
     bool gap = r->status == ERR_NOT_FOUND && r->view.segment.compaction != 0 &&
                !p->closed && r->offset.v >= p->log_start.v;
-    if (r->view.past_cache && r->size > 0) {
-        read_remember(r);
-    }
     partition_view_give(p, &r->view);
+    if (req == NULL) {
+        ahead_done(r);
+        partition_unref(p);
+        return;
+    }
     if (!gap) {
         read_answer(r);
     } else if (read_behind_gap(r)) {
         return;
+    }
+    if (!gap && r->view.past_cache && r->size > 0) {
+        read_remember(r);
+        ahead_begin(r);
     }
     mem_free(r);
     req->cb(req);
@@ -341,6 +502,9 @@ static bool read_reserve(struct fetch_read *r)
 {
     struct partition_shard *shard = r->partition->shard;
     uint64_t max = shard->options.read_bytes_max;
+    if (shard->read_bytes + r->max_bytes > max) {
+        aheads_give_up(shard);
+    }
     if (shard->read_bytes > 0 && shard->read_bytes + r->max_bytes > max) {
         if (r->max_bytes > LIMIT_FETCH_READ_SHORT) {
             r->max_bytes = LIMIT_FETCH_READ_SHORT;
@@ -391,11 +555,16 @@ void fetch_next_waiting(struct partition_shard *shard)
     }
 }
 
-/* True: there is no memory for it, and it does not wait: whoever asks for more
+/* True: it is answered: it was read ahead, or there is no memory for it, and it
+ * does not wait: whoever asks for more
  * beside what it has holds memory that others wait for, and they what it would
  * wait for. */
 static bool fetch_file(struct partition *p, struct partition_fetch *req)
 {
+    bool at_once;
+    if (ahead_take(p, req, &at_once)) {
+        return at_once;
+    }
     struct fetch_read *r = mem_zalloc(sizeof *r);
     int32_t max =
         req->max_bytes < LIMIT_FETCH_READ ? req->max_bytes : LIMIT_FETCH_READ;
@@ -403,7 +572,10 @@ static bool fetch_file(struct partition *p, struct partition_fetch *req)
     r->req = req;
     r->offset = req->offset;
     r->max_bytes = max > 0 ? (size_t)max : 0;
+    r->limit = r->max_bytes;
     r->at_least_one = req->at_least_one;
+    r->follows = req->offset.v == p->read_to.v && req->offset.v > 0 &&
+                 env_now_ms(p->env) - p->read_ms <= LIMIT_FETCH_AHEAD_MS;
     partition_ref(p);
     if (list_empty(&p->shard->reads) && read_begin(r)) {
         return false;

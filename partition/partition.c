@@ -46,6 +46,7 @@ struct partition_shard *partition_shard_new(
     shard->files = file_cache_new(options->env, options->open_files_max);
     link_init(&shard->partitions);
     link_init(&shard->reads);
+    link_init(&shard->aheads);
     if (shard->options.lent_bytes_max == 0) {
         shard->options.lent_bytes_max = options->read_bytes_max;
     }

@@ -98,6 +98,7 @@ struct partition_shard {
     void *emptied_arg;
     uint64_t read_bytes;         /* in use */
     struct partition_link reads; /* waiting for read_bytes */
+    struct partition_link aheads; /* read ahead, waiting to be asked for */
     _Atomic bool is_short;       /* the memory of fetches is used up */
 };
 
@@ -140,6 +141,8 @@ struct partition {
     size_t n_closed_segments;
     kafka_offset compacted; /* up to here one record of a key at most */
     kafka_offset read_from, read_to; /* last read past the page cache (fetch) */
+    uint64_t read_ms;                /* when that was answered */
+    struct fetch_read *ahead;        /* what comes next there, or NULL */
     uint32_t next_generation;        /* for files that replace others */
     struct compaction *compaction;   /* under way, or NULL */
     uint64_t compact_again_ms;       /* not before */
@@ -279,6 +282,8 @@ void compaction_closed(struct partition *p);
 
 /* fetch.c */
 void fetch_next_waiting(struct partition_shard *shard);
+/* The partition is closed. */
+void fetch_closed(struct partition *p);
 
 /* repair.c */
 struct catchup_job;

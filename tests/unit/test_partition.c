@@ -1324,6 +1324,85 @@ START_TEST(test_partition__read_once_and_again)
 }
 END_TEST
 
+/* Who reads on and on finds the next piece read already, as much of it as he
+ * asks for; who does not come back, or when memory is short, does not. */
+START_TEST(test_partition__read_ahead)
+{
+    const int32_t piece = 262144; /* five batches; two fit into half of 1 MiB */
+    struct fetched f;
+    bool done = false;
+    world_begin(23);
+    for (int i = 0; i < 60; i++) {
+        (void)produce_plain(1, 1000, 49999 + (size_t)i);
+    }
+    settle_and_evict();
+    ck_assert(!fetch(0, piece).at_once);
+    ck_assert_ptr_null(w.p->ahead); /* he may never come back */
+    ck_assert(!fetch(5, piece).at_once);
+    for (int64_t from = 10; from < 30; from += 5) {
+        ck_assert_ptr_nonnull(w.p->ahead);
+        ck_assert_uint_gt(w.shard->read_bytes, 200000);
+        ck_assert(!fetch(2, 60000).at_once); /* somebody else */
+        f = fetch(from, piece);
+        ck_assert(f.at_once);
+        ck_assert_int_eq(f.first, from);
+        ck_assert_int_eq(f.n_batches, 5);
+        ck_assert_int_eq(w.p->read_from.v, 0);
+        ck_assert_int_eq(w.p->read_to.v, from + 5);
+    }
+    /* less is asked for than was read ahead */
+    f = fetch(30, 120000);
+    ck_assert(f.at_once);
+    ck_assert_int_eq(f.first, 30);
+    ck_assert_int_eq(f.n_batches, 2);
+    ck_assert_ptr_null(w.p->ahead); /* so little is not worth it */
+    ck_assert_uint_eq(w.shard->read_bytes, 0);
+    /* it is asked for while it is being read */
+    (void)fetch(32, piece);
+    struct fetched soon = fetch_req(37, piece), sooner = fetch_req(42, piece);
+    sim_node_call(w.node, 0, call_fetch, &soon);
+    ck_assert(soon.done && soon.at_once);
+    ck_assert_ptr_nonnull(w.p->ahead);
+    sim_node_call(w.node, 0, call_fetch, &sooner);
+    ck_assert(!sooner.done);
+    ck_assert_ptr_null(w.p->ahead);
+    run();
+    ck_assert(sooner.done);
+    ck_assert_int_eq(sooner.first, 42);
+    ck_assert_int_eq(sooner.n_batches, 5);
+    /* he does not come back */
+    ck_assert_ptr_nonnull(w.p->ahead);
+    sim_run_for(w.sim, 1100 * SIM_MS);
+    ck_assert_ptr_null(w.p->ahead);
+    ck_assert_uint_eq(w.shard->read_bytes, 0);
+    ck_assert(!fetch(47, piece).at_once);
+    ck_assert_ptr_null(w.p->ahead);
+    /* memory is short: who asks goes before */
+    (void)fetch(54, piece); /* so that 0 is not what was just read */
+    (void)fetch(0, piece);
+    (void)fetch(5, piece);
+    ck_assert_ptr_nonnull(w.p->ahead);
+    struct partition_fetch hold = {.offset = {30},
+                                   .max_bytes = 1 << 20,
+                                   .at_least_one = true,
+                                   .current_leader_epoch = -1,
+                                   .last_fetched_epoch = -1,
+                                   .cb = held_cb,
+                                   .arg = &done};
+    sim_node_call(w.node, 0, call_hold, &hold);
+    ck_assert_ptr_null(w.p->ahead);
+    run();
+    ck_assert(done);
+    ck_assert_int_gt(hold.bytes, 900000);
+    sim_node_call(w.node, 0, call_release_fetch, &hold);
+    /* it is closed with a piece read ahead */
+    (void)fetch(10, piece);
+    (void)fetch(15, piece);
+    ck_assert_ptr_nonnull(w.p->ahead);
+    world_end();
+}
+END_TEST
+
 /* A settle that fails for want of space is repeated, nothing is lost. */
 START_TEST(test_partition__settle_repeated)
 {
@@ -1668,6 +1747,7 @@ int main(void)
     tcase_add_test(tc, test_partition__torn_tail);
     tcase_add_test(tc, test_partition__reads_are_bounded);
     tcase_add_test(tc, test_partition__read_once_and_again);
+    tcase_add_test(tc, test_partition__read_ahead);
     tcase_add_test(tc, test_partition__settle_repeated);
     tcase_add_test(tc, test_partition__delete_and_waiters);
     tcase_add_test(tc, test_partition__append_time);

@@ -407,6 +407,16 @@ void client_refresh(struct client *c)
     env_timer_start(&c->refresh_timer, prng_between(&c->prng, 5, 60));
 }
 
+bool fetch_again_later(enum kafka_error e)
+{
+    return e == KAFKA_NOT_LEADER_OR_FOLLOWER ||
+           e == KAFKA_UNKNOWN_TOPIC_OR_PARTITION ||
+           e == KAFKA_LEADER_NOT_AVAILABLE || e == KAFKA_OFFSET_NOT_AVAILABLE ||
+           e == KAFKA_FENCED_LEADER_EPOCH || e == KAFKA_UNKNOWN_LEADER_EPOCH ||
+           e == KAFKA_KAFKA_STORAGE_ERROR || e == KAFKA_UNKNOWN_TOPIC_ID ||
+           e == KAFKA_REPLICA_NOT_AVAILABLE;
+}
+
 /* ---- making one ---------------------------------------------------------- */
 static void draw_versions(struct client *c)
 {

@@ -162,16 +162,6 @@ static void check_watermark(struct consumer *c, int part, int64_t watermark,
     in->watermark[a->broker] = watermark;
 }
 
-static bool is_retriable(enum kafka_error e)
-{
-    return e == KAFKA_NOT_LEADER_OR_FOLLOWER ||
-           e == KAFKA_UNKNOWN_TOPIC_OR_PARTITION ||
-           e == KAFKA_LEADER_NOT_AVAILABLE || e == KAFKA_OFFSET_NOT_AVAILABLE ||
-           e == KAFKA_FENCED_LEADER_EPOCH || e == KAFKA_UNKNOWN_LEADER_EPOCH ||
-           e == KAFKA_KAFKA_STORAGE_ERROR || e == KAFKA_UNKNOWN_TOPIC_ID ||
-           e == KAFKA_REPLICA_NOT_AVAILABLE;
-}
-
 static void take_partition(struct consumer *c, int part,
                            const struct fetch_response_partition *in,
                            const struct answer *a)
@@ -184,7 +174,7 @@ static void take_partition(struct consumer *c, int part,
         history_poll_end(c->client.world, c->process);
         return;
     }
-    if (!is_retriable(e)) {
+    if (!fetch_again_later(e)) {
         sim_fail(c->client.world->sim, "%s t%d-%d at %lld: %s", c->client.name,
                  part_topic(part), part_index(part),
                  (long long)c->parts[part].position,

@@ -264,6 +264,8 @@ void client_ask(struct client *c, int broker, int16_t api_key,
                 const void *request, answer_cb cb, void *arg);
 /* Asks for metadata soon; many calls are one. */
 void client_refresh(struct client *c);
+/* An error of a fetch that passes: its client tries again. */
+bool fetch_again_later(enum kafka_error e);
 int client_any_broker(struct client *c);
 bool client_has_ids(const struct client *c);
 /* Topic of a part, part of a topic's partition. */

@@ -110,16 +110,6 @@ static void take_batches(struct key_reader *r, int index,
     part->not_before_ns = sim_now_ns(w->sim) + pause_ns(r);
 }
 
-static bool is_passing(enum kafka_error e)
-{
-    return e == KAFKA_NOT_LEADER_OR_FOLLOWER ||
-           e == KAFKA_UNKNOWN_TOPIC_OR_PARTITION ||
-           e == KAFKA_LEADER_NOT_AVAILABLE || e == KAFKA_OFFSET_NOT_AVAILABLE ||
-           e == KAFKA_FENCED_LEADER_EPOCH || e == KAFKA_UNKNOWN_LEADER_EPOCH ||
-           e == KAFKA_KAFKA_STORAGE_ERROR || e == KAFKA_UNKNOWN_TOPIC_ID ||
-           e == KAFKA_REPLICA_NOT_AVAILABLE;
-}
-
 /* Later, or another one. */
 static void read_failed(struct key_reader *r, int index)
 {
@@ -147,7 +137,7 @@ static void take_partition(struct key_reader *r, int index,
         take_batches(r, index, in, a->broker);
     } else if (e == KAFKA_OFFSET_OUT_OF_RANGE && w->plan.keyed.deletes) {
         part->looks_low = true;
-    } else if (is_passing(e)) {
+    } else if (fetch_again_later(e)) {
         read_failed(r, index);
     } else {
         sim_fail(w->sim, "%s t%d-%d at %lld: %s", r->client.name, KEYED_TOPIC,
