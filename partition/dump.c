@@ -194,33 +194,48 @@ static enum err dump_log(struct dump *d, struct env_file *log)
 }
 
 /* ---- segments ------------------------------------------------------------ */
-/* The last segment, without (the head of) its side file: was the settling that
- * makes it cut off? Then no batch of it counts, nor need one be whole. */
-static bool was_being_made(struct env_file *log)
+/* The directory's last segment, without (the head of) its side file: was the
+ * settling that makes it cut off? Then no batch of it counts, and it has
+ * neither a whole first one nor a slot behind the head. What cannot be read is
+ * not known to be so. */
+static bool was_being_made(struct segment_view *v)
 {
-    uint8_t head[BATCH_HEADER_SIZE], *buffer = NULL;
+    uint8_t head[BATCH_HEADER_SIZE], *buffer;
+    struct side_cursor cursor = {0};
+    struct side_entry entry;
     struct batch_header h;
+    uint64_t bytes;
     size_t got = 0;
-    bool whole = false;
-    if (env_file_pread(log, head, sizeof head, 0, &got) == ERR_OK &&
-        batch_header_read(head, got, &h) == ERR_OK &&
-        batch_size(&h) <= DUMP_BATCH_MAX) {
-        size_t size = (size_t)batch_size(&h);
-        buffer = mem_alloc(size);
-        whole = env_file_pread(log, buffer, size, 0, &got) == ERR_OK &&
-                got == size && batch_is_whole(buffer, got);
+    if (v->side.file != NULL) {
+        bool any = side_cursor_next(v, &cursor, &entry) == ERR_OK;
+        side_cursor_free(&cursor);
+        if (any) {
+            return false;
+        }
     }
+    if (env_file_size(v->log.file, &bytes) != ERR_OK ||
+        env_file_pread(v->log.file, head, sizeof head, 0, &got) != ERR_OK) {
+        return false;
+    }
+    if (batch_header_read(head, got, &h) != ERR_OK || batch_size(&h) > bytes) {
+        return true;
+    }
+    buffer = mem_alloc(batch_size(&h));
+    bool made = env_file_pread(v->log.file, buffer, batch_size(&h), 0, &got) !=
+                    ERR_OK ||
+                batch_is_whole(buffer, got);
     mem_free(buffer);
-    return !whole;
+    return !made;
 }
 
 static enum err dump_segment(struct dump *d, const struct segment *segment,
-                             bool last)
+                             bool last, bool alone)
 {
     struct segment_view v = {.env = d->env, .dir = d->dir, .segment = *segment};
     char path[LIMIT_PATH];
     uint64_t size;
     enum err status;
+    bool may_be_new = last && !alone && segment->generation == 0;
     segment_file(path, d->dir, segment, "log");
     snprintf(d->name, sizeof d->name, "%s", strrchr(path, '/') + 1);
     status = env_file_open(d->env, path, ENV_FILE_READ, &v.log.file);
@@ -236,7 +251,7 @@ static enum err dump_segment(struct dump *d, const struct segment *segment,
         v.segment.slots = side_slots_in(size);
         if (check_head(d, &v)) {
             dump_entries(d, &v, last);
-        } else if (last && was_being_made(v.log.file)) {
+        } else if (may_be_new && was_being_made(&v)) {
             d->sum->tail_left = true;
         } else {
             tell(d, "the side file's head is damaged");
@@ -244,7 +259,7 @@ static enum err dump_segment(struct dump *d, const struct segment *segment,
             dump_entries(d, &v, last);
         }
         env_file_close(v.side.file);
-    } else if (status == ERR_NOT_FOUND && last && was_being_made(v.log.file)) {
+    } else if (status == ERR_NOT_FOUND && may_be_new && was_being_made(&v)) {
         d->sum->tail_left = true;
         status = ERR_OK;
     } else {
@@ -348,7 +363,7 @@ enum err partition_dump(struct env *env, const char *path,
         status = ERR_NOT_FOUND;
     }
     for (size_t i = 0; i < d.n_files && status == ERR_OK; i++) {
-        status = dump_segment(&d, &d.files[i], i + 1 == d.n_files);
+        status = dump_segment(&d, &d.files[i], i + 1 == d.n_files, one);
     }
     mem_free(d.files);
     mem_free(dir);

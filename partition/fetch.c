@@ -31,7 +31,7 @@ struct fetch_read {
     kafka_offset offset;
     size_t max_bytes;
     size_t limit; /* of the answer */
-    bool at_least_one;
+    bool at_least_one; /* of the read; its worker looks at it */
     bool follows; /* its reader comes back at once for what comes next */
     bool ready;   /* read ahead and waiting */
     uint8_t *memory, *data; /* the one holds the other */
@@ -41,6 +41,8 @@ struct fetch_read {
     kafka_offset bad;
     enum err status;
 };
+
+static void aheads_give_up(struct partition_shard *shard);
 
 /* ---- from memory --------------------------------------------------------- */
 /* The entry in memory that answers for this offset; the ring's count: a segment
@@ -126,6 +128,9 @@ static void fetch_copies(struct partition *p, struct partition_fetch *req,
             break;
         }
         size += more;
+    }
+    if (shard->read_bytes + size > shard->options.read_bytes_max) {
+        aheads_give_up(shard);
     }
     if (shard->read_bytes > 0 &&
         shard->read_bytes + size > 2 * shard->options.read_bytes_max) {
@@ -266,7 +271,7 @@ static void read_fit(struct fetch_read *r)
             batch_header_read(r->data + size, r->size - size, &head);
         ASSERT(status == ERR_OK); /* it was found whole */
         if (size + batch_size(&head) > r->limit &&
-            !(size == 0 && r->at_least_one)) {
+            !(size == 0 && r->req->at_least_one)) {
             break;
         }
         size += batch_size(&head);
@@ -374,7 +379,7 @@ static void ahead_begin(const struct fetch_read *r)
         max < LIMIT_FETCH_READ_CACHED || r->size == 0 ||
         !list_empty(&shard->reads) ||
         shard->read_bytes + max > shard->options.read_bytes_max / 2 ||
-        r->end.v >= p->settled.next.v ||
+        r->end.v < p->log_start.v || r->end.v >= p->settled.next.v ||
         memory_find(p, r->end) < p->ring.count) {
         return;
     }
@@ -431,7 +436,6 @@ static bool ahead_take(struct partition *p, struct partition_fetch *req,
     p->ahead = NULL;
     a->req = req;
     a->limit = req->max_bytes > 0 ? (size_t)req->max_bytes : 0;
-    a->at_least_one = req->at_least_one;
     a->follows = true;
     *at_once = a->ready;
     if (a->ready) {

@@ -27,9 +27,10 @@
 /* Up to so many files are synced one by one. */
 #define SYNC_EACH_MAX 16
 #define NOSPACE_RETRY_MS 1000
-/* Rounds of up to so many bytes, all there are under a moderate load, run one
- * job after the other: several at once gain little time that nobody waits for,
- * and the log's writes, which clients do wait for, queue behind them. */
+/* Rounds of up to so many bytes in a few groups, as a moderate load makes them,
+ * run one job after the other if nobody waits for them: several at once gain
+ * little time, and the log's writes, which clients do wait for, queue behind
+ * them. */
 #define ROUND_GENTLE_BYTES ((uint64_t)16 << 20)
 
 struct settle_item {
@@ -534,6 +535,7 @@ static void round_begin(struct raft_host *host)
     struct settle_round *round = mem_zalloc(sizeof *round);
     uint32_t taken = 0, max;
     uint64_t bytes = 0;
+    bool waited_for = false;
 
     gather_due(host);
     max = host->n_groups / ROUND_PART;
@@ -559,6 +561,7 @@ static void round_begin(struct raft_host *host)
             continue;
         }
         bytes += unsettled_bytes(g);
+        waited_for = waited_for || item->transferred || g->wanted;
         item_init(round, item, g);
         round->n++;
     }
@@ -571,7 +574,9 @@ static void round_begin(struct raft_host *host)
         return;
     }
     round->whole_fs = round->n > SYNC_EACH_MAX;
-    round->width = bytes <= ROUND_GENTLE_BYTES ? 1 : SETTLE_RUNNING_MAX;
+    round->width = waited_for || round->whole_fs || bytes > ROUND_GENTLE_BYTES
+                       ? SETTLE_RUNNING_MAX
+                       : 1;
     if (host->settle_scratch == NULL)
         host->settle_scratch = mem_alloc_aligned(
             ENV_BLOCK_SIZE, SETTLE_RUNNING_MAX * SETTLE_SCRATCH);

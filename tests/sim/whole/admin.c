@@ -91,6 +91,7 @@ struct admin {
     int asked;         /* broker */
     bool calm;         /* then */
     int64_t arg;       /* of it */
+    int led_by;        /* when it was asked: the broker, -1 nobody for sure */
     uint64_t clean_ns; /* files of deleted topics are looked for again */
     int left_at;       /* broker that has one */
     char left[256];
@@ -601,14 +602,16 @@ static void read_record(struct admin *a, struct slot *s, int64_t offset,
     s->read_at = offset + 1;
 }
 
-/* Who answered led the partition all the time, so nothing acknowledged is
- * unknown to it. One that is cut off may be deposed, and tell what was. */
+/* Who answered led the partition all the time, and knew what was committed
+ * before, so nothing acknowledged is unknown to it. One that is cut off may be
+ * deposed, and tell what was. */
 static bool is_newest(const struct admin *a, const struct slot *s,
                       const struct answer *answer)
 {
     int leader = -1;
     uint64_t term = probe_leader(a->client.world, &s->id, 0, &leader);
-    return term == (uint64_t)a->arg && leader == answer->broker;
+    return term == (uint64_t)a->arg && a->led_by == answer->broker &&
+           leader == answer->broker;
 }
 
 static void read_batches(struct admin *a, struct slot *s,
@@ -698,8 +701,7 @@ static void read_some(struct admin *a, struct slot *s)
                                     .topic_id = s->id,
                                     .partitions = &p,
                                     .n_partitions = 1};
-    int leader = -1;
-    a->arg = (int64_t)probe_leader(a->client.world, &s->id, 0, &leader);
+    a->arg = (int64_t)probe_leader(a->client.world, &s->id, 0, &a->led_by);
     fetch_request_init(&q);
     q.max_wait_ms = 0;
     q.topics = &t;

@@ -385,7 +385,8 @@ struct probe;
 /* The highest watermark that any replica ever had; -1: no such group. */
 int64_t probe_watermark(const struct world *w, const struct uuid *topic,
                         int partition);
-/* The newest term that anybody led, and the broker that did; 0: none yet. */
+/* The newest term that anybody led, and the broker that did; 0: none yet. -1
+ * for the broker while it does not know yet all that was committed before. */
 uint64_t probe_leader(const struct world *w, const struct uuid *topic,
                       int partition, int *leader);
 /* The brokers that have a replica; how many, 0: no such group was seen yet. */

@@ -575,6 +575,10 @@ uint64_t probe_leader(const struct world *w, const struct uuid *topic,
     HASH_FIND(hh, w->probe->groups, &id, sizeof id, g);
     *leader =
         g == NULL || g->newest_term == 0 ? -1 : g->leaders[g->newest_term] - 1;
+    if (*leader >= 0 && !(g->seen[*leader].ready &&
+                          g->seen[*leader].led_term == g->newest_term)) {
+        *leader = -1;
+    }
     return g == NULL ? 0 : g->newest_term;
 }
 
