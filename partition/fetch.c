@@ -30,10 +30,10 @@ struct fetch_read {
     uint64_t budget;
     kafka_offset offset;
     size_t max_bytes;
-    size_t limit; /* of the answer */
+    size_t limit;      /* of the answer */
     bool at_least_one; /* of the read; its worker looks at it */
-    bool follows; /* its reader comes back at once for what comes next */
-    bool ready;   /* read ahead and waiting */
+    bool follows;      /* its reader comes back at once for what comes next */
+    bool ready;        /* read ahead and waiting */
     uint8_t *memory, *data; /* the one holds the other */
     size_t size;            /* of what is answered */
     size_t held;            /* of what was read */

@@ -96,10 +96,10 @@ struct partition_shard {
     struct partition *refetching; /* the same */
     void (*emptied)(void *arg);   /* waits for the last partition; or NULL */
     void *emptied_arg;
-    uint64_t read_bytes;         /* in use */
-    struct partition_link reads; /* waiting for read_bytes */
+    uint64_t read_bytes;          /* in use */
+    struct partition_link reads;  /* waiting for read_bytes */
     struct partition_link aheads; /* read ahead, waiting to be asked for */
-    _Atomic bool is_short;       /* the memory of fetches is used up */
+    _Atomic bool is_short;        /* the memory of fetches is used up */
 };
 
 /* ---- partition ----------------------------------------------------------- */
