@@ -17,6 +17,10 @@ import traceback
 
 from kept import judge
 
+# A shell that starts us in the background has it ignored, and so would have all
+# whom we start, and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(
     os.path.abspath(__file__))))
 
