@@ -559,10 +559,9 @@ void fetch_next_waiting(struct partition_shard *shard)
     }
 }
 
-/* True: it is answered: it was read ahead, or there is no memory for it, and it
- * does not wait: whoever asks for more
- * beside what it has holds memory that others wait for, and they what it would
- * wait for. */
+/* True: it is answered. It was read ahead; or there is no memory for it, and it
+ * does not wait: whoever asks for more beside what it has holds memory that
+ * others wait for, and they what it would wait for. */
 static bool fetch_file(struct partition *p, struct partition_fetch *req)
 {
     bool at_once;

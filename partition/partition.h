@@ -237,7 +237,9 @@ enum kafka_error partition_offset_for_epoch(const struct partition *p,
                                             kafka_offset *end);
 
 /* Moves the log start (DeleteRecords); -1: to the high watermark. cb when
- * committed, with the new log start. */
+ * committed, with the new log start. An offset beyond the high watermark is
+ * refused only once a majority has confirmed the leader: one that was cut off
+ * does not know what others have acknowledged since. */
 struct partition_delete_records {
     kafka_offset before;
     void (*cb)(struct partition_delete_records *req);
@@ -245,7 +247,9 @@ struct partition_delete_records {
     enum kafka_error error;
     kafka_offset low_watermark;
     /* private */
+    struct partition *partition;
     struct partition_link link;
+    struct group_read barrier;
     log_index index;
 };
 void partition_delete_records(struct partition *p,

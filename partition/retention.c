@@ -127,17 +127,42 @@ static enum kafka_error delete_records(struct partition *p,
     return status == ERR_OK ? KAFKA_NONE : KAFKA_NOT_LEADER_OR_FOLLOWER;
 }
 
-void partition_delete_records(struct partition *p,
-                              struct partition_delete_records *req)
+static void delete_decided(struct partition *p,
+                           struct partition_delete_records *req,
+                           enum kafka_error error)
 {
-    req->low_watermark.v = -1;
-    enum kafka_error error = delete_records(p, req);
     if (error != KAFKA_NONE) {
         delete_done(p, req, error);
     } else {
         req->error = KAFKA_NONE;
         link_add(&p->deletes, &req->link);
     }
+}
+
+static void end_confirmed(struct group_read *read, enum err status)
+{
+    struct partition_delete_records *req = read->arg;
+    struct partition *p = req->partition;
+    delete_decided(p, req,
+                   status == ERR_OK && !p->closed
+                       ? delete_records(p, req)
+                       : KAFKA_NOT_LEADER_OR_FOLLOWER);
+    partition_unref(p);
+}
+
+void partition_delete_records(struct partition *p,
+                              struct partition_delete_records *req)
+{
+    req->low_watermark.v = -1;
+    req->partition = p;
+    enum kafka_error error = delete_records(p, req);
+    if (error == KAFKA_OFFSET_OUT_OF_RANGE && req->before.v >= 0) {
+        partition_ref(p);
+        req->barrier = (struct group_read){.cb = end_confirmed, .arg = req};
+        group_read_barrier(p->group, &req->barrier);
+        return;
+    }
+    delete_decided(p, req, error);
 }
 
 void delete_records_turn(struct partition *p)

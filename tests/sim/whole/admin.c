@@ -523,23 +523,6 @@ static void write_some(struct admin *a, struct slot *s)
     batch_builder_free(&b);
 }
 
-static void note_leader(struct admin *a, const struct slot *s)
-{
-    a->led_term = probe_leader(a->client.world, &s->id, 0, &a->led_by);
-}
-
-/* Who answered led the partition all the time, and knew what was committed
- * before, so nothing acknowledged is unknown to it. One that is cut off may be
- * deposed, and tell what was. */
-static bool is_newest(const struct admin *a, const struct slot *s,
-                      const struct answer *answer)
-{
-    int leader = -1;
-    uint64_t term = probe_leader(a->client.world, &s->id, 0, &leader);
-    return term == a->led_term && a->led_by == answer->broker &&
-           leader == answer->broker;
-}
-
 static void trim_done(void *arg, const struct answer *answer)
 {
     struct admin *a = arg;
@@ -559,8 +542,7 @@ static void trim_done(void *arg, const struct answer *answer)
         }
         s->low = low;
         a->client.world->result.admin_changes++;
-    } else if (!is_passing(s, e) &&
-               (e != KAFKA_OFFSET_OUT_OF_RANGE || is_newest(a, s, answer))) {
+    } else if (!is_passing(s, e)) {
         FAIL(a, s, "deleting records: %s", kafka_error_name((int16_t)e));
     } else {
         s->leader = -1;
@@ -587,7 +569,6 @@ static void trim(struct admin *a, struct slot *s)
     q.topics = &t;
     q.n_topics = 1;
     q.timeout_ms = CHANGE_MS;
-    note_leader(a, s);
     ask(a, s->leader, API_DELETE_RECORDS, &q, trim_done);
 }
 
@@ -620,6 +601,23 @@ static void read_record(struct admin *a, struct slot *s, int64_t offset,
     s->acked[offset] = value[2] + 1;
     s->offsets[value[2]] = offset + 1;
     s->read_at = offset + 1;
+}
+
+static void note_leader(struct admin *a, const struct slot *s)
+{
+    a->led_term = probe_leader(a->client.world, &s->id, 0, &a->led_by);
+}
+
+/* Who answered led the partition all the time, and knew what was committed
+ * before, so nothing acknowledged is unknown to it. One that is cut off may be
+ * deposed, and tell what was. */
+static bool is_newest(const struct admin *a, const struct slot *s,
+                      const struct answer *answer)
+{
+    int leader = -1;
+    uint64_t term = probe_leader(a->client.world, &s->id, 0, &leader);
+    return term == a->led_term && a->led_by == answer->broker &&
+           leader == answer->broker;
 }
 
 static void read_batches(struct admin *a, struct slot *s,
