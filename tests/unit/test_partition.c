@@ -1214,6 +1214,13 @@ START_TEST(test_partition__torn_tail)
 END_TEST
 
 /* ---- bound of reads ------------------------------------------------------ */
+static void call_partition_delete(struct env *env, void *arg)
+{
+    (void)env;
+    (void)arg;
+    partition_delete(w.p);
+}
+
 static void held_cb(struct partition_fetch *req)
 {
     *(bool *)req->arg = true;
@@ -1399,6 +1406,10 @@ START_TEST(test_partition__read_ahead)
     (void)fetch(10, piece);
     (void)fetch(15, piece);
     ck_assert_ptr_nonnull(w.p->ahead);
+    sim_node_call(w.node, 0, call_partition_delete, NULL);
+    run();
+    ck_assert_int_eq(w.n_closed, 1);
+    ck_assert_uint_eq(w.shard->read_bytes, 0);
     world_end();
 }
 END_TEST
@@ -1436,13 +1447,6 @@ START_TEST(test_partition__settle_repeated)
     world_end();
 }
 END_TEST
-
-static void call_partition_delete(struct env *env, void *arg)
-{
-    (void)env;
-    (void)arg;
-    partition_delete(w.p);
-}
 
 static void on_emptied(void *arg)
 {
